@@ -1,0 +1,150 @@
+"""The console script: what it writes, what it says, and how it exits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from radapter_lite import notebook
+from radapter_lite.cli import main
+
+MEASURES = "from radapter_lite.notebook import record\nrecord('accuracy', 0.123456)\nrecord('seed', seed)"
+DRAWS = "from pathlib import Path\nPath('../figures').mkdir()\nPath('../figures/a.svg').write_text('<svg/>')"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with two notebooks, in which the command line believes itself to be."""
+    root = tmp_path / "checkout"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    for name, *code in (("00_start_here", MEASURES, DRAWS), ("02_build_the_adapter", "1 + 1")):
+        cells = [v4.new_code_cell(source) for source in ('profile = "standard"\nseed = 0', *code)]
+        cells[0].metadata["tags"] = ["parameters"]
+        nbformat.write(v4.new_notebook(cells=cells), root / "notebooks" / f"{name}.ipynb")
+    monkeypatch.setattr(notebook, "PACKAGE", root / "radapter_lite")
+    monkeypatch.chdir(root)
+    return root
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_run_writes_notebooks_html_and_figures_and_ends_with_a_table(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (checkout / "notebooks" / "00_start_here.ipynb").read_bytes()
+    assert main(["run", "--profile", "smoke"]) == 0
+    assert files(checkout / "out") == [
+        "figures/a.svg",
+        "html/00_start_here.html",
+        "html/02_build_the_adapter.html",
+        "notebooks/00_start_here.ipynb",
+        "notebooks/02_build_the_adapter.ipynb",
+    ]
+    told = capsys.readouterr().out
+    assert "00_start_here  accuracy  0.1235" in told and str(checkout / "out") in told
+    assert (checkout / "notebooks" / "00_start_here.ipynb").read_bytes() == before
+
+
+def test_run_takes_some_notebooks_and_parameters(checkout: Path, tmp_path: Path) -> None:
+    assert main(["run", "--only", "00", "-p", "seed", "3", "--out", str(tmp_path / "results")]) == 0
+    copy = tmp_path / "results" / "notebooks" / "00_start_here.ipynb"
+    assert notebook.metrics(copy)["seed"] == 3
+    assert not (tmp_path / "results" / "notebooks" / "02_build_the_adapter.ipynb").exists()
+
+
+def test_update_renews_the_checkout(checkout: Path) -> None:
+    assert main(["run", "--update"]) == 0
+    copy = nbformat.read(checkout / "notebooks" / "00_start_here.ipynb", as_version=4)
+    assert copy.metadata.radapter_lite.code_hash == notebook.code_hash(copy)
+    assert len(copy.cells) == 3  # nothing was injected
+    assert files(checkout / "figures") == ["a.svg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "--only", "99"], "no notebook '99'; there are 00_start_here, 02_build_the_adapter"),
+        (["run", "-p", "sede", "1"], "00_start_here has no parameter 'sede'"),
+        (["run", "--out", "."], "holds the notebook 00_start_here.ipynb itself"),
+        (["run", "--out", "pyproject.toml"], "Not a directory"),
+        (["run", "--update", "--profile", "smoke"], "leave out --profile"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    checkout: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main(arguments) == 1
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("radapter-lite: ") and sentence in told and "\n" not in told
+
+
+def test_a_failing_notebook_ends_in_one_sentence(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = checkout / "notebooks" / "02_build_the_adapter.ipynb"
+    nb = nbformat.read(source, as_version=4)
+    nb.cells[1].source = "1 / 0"
+    nbformat.write(nb, source)
+    assert main(["run", "--only", "02"]) == 1
+    told = capfd.readouterr().err.strip()
+    assert "02_build_the_adapter stopped in cell [2] with ZeroDivisionError" in told and "\n" not in told
+    assert (checkout / "out" / "notebooks" / "02_build_the_adapter.ipynb").exists()
+
+
+def test_lab_opens_the_first_notebook(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple] = []
+
+    def run(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess:
+        calls.append((command, cwd))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["lab", "--", "--no-browser"]) == 0
+    jupyter = [sys.executable, "-m", "jupyterlab", "notebooks/00_start_here.ipynb", "--no-browser"]
+    assert calls == [(jupyter, checkout)]
+
+
+def test_lab_copies_packaged_notebooks_and_keeps_edited_ones(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebook, "PACKAGE", checkout)  # notebooks inside the package: no checkout
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    mine = tmp_path / "mine" / "notebooks" / "02_build_the_adapter.ipynb"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("edited")
+    assert main(["lab", "--dir", str(tmp_path / "mine")]) == 0
+    assert files(tmp_path / "mine") == [
+        "notebooks/00_start_here.ipynb",
+        "notebooks/02_build_the_adapter.ipynb",
+    ]
+    assert mine.read_text() == "edited"
+
+
+def test_doctor_tells_versions_and_what_is_missing(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    from radapter_lite import doctor
+
+    monkeypatch.setattr(
+        metadata, "requires", lambda _: ["torch>=2", "no-such-package>=1", "numpy>=999", "x; extra=='dev'"]
+    )
+    monkeypatch.setattr(doctor, "_backbone", lambda: "loads")
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert f"ok      torch: {metadata.version('torch')}" in told and "ok      notebooks: 2 in" in told
+    assert 'BROKEN  no-such-package: missing; pip install "no-such-package>=1"' in told
+    assert "BROKEN  numpy:" in told and "is too old" in told and "3 broken" not in told and "2 broken" in told
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["lab"], ["doctor"]])
+def test_every_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    assert f"example: radapter-lite {' '.join(command)}".strip() in capsys.readouterr().out
