@@ -5,7 +5,6 @@ import ast
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -192,13 +191,15 @@ def _short(value: Any) -> str:
 
 
 def _lab(arguments: argparse.Namespace) -> int:
+    from jupyterlab.labapp import LabApp
+
     from radapter_lite import notebook
 
     folder = notebook.find(FIRST).parent
     if notebook.checkout() is None:
         folder = _copy_notebooks(arguments.dir.resolve() / "notebooks")
-    command = [sys.executable, "-m", "jupyterlab", f"{folder.name}/{FIRST}.ipynb", *arguments.jupyter]
-    return subprocess.run(command, cwd=folder.parent, check=False).returncode
+    LabApp.launch_instance([str(folder / f"{FIRST}.ipynb"), *arguments.jupyter])
+    return 0
 
 
 def _copy_notebooks(folder: Path) -> Path:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from radapter_lite import __version__
 
 # Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
-_IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open_clip_torch": "open_clip"}
+_IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
 
 
 def examine() -> int:
@@ -53,8 +54,8 @@ def _package(requirement: Requirement) -> str:
         raise RuntimeError(f'missing; pip install "{requirement}"') from None
     if not requirement.specifier.contains(version, prereleases=True):
         raise RuntimeError(f'{version} is too old; pip install "{requirement}"')
-    if requirement.name in _IMPORTED:
-        importlib.import_module(_IMPORTED[requirement.name])
+    if module := _IMPORTED.get(canonicalize_name(requirement.name)):
+        importlib.import_module(module)
     return version
 
 

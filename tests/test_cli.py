@@ -1,11 +1,10 @@
 """The console script: what it writes, what it says, and how it exits."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyterlab.labapp import LabApp
 from nbformat import v4
 
 from radapter_lite import notebook
@@ -96,23 +95,17 @@ def test_a_failing_notebook_ends_in_one_sentence(checkout: Path, capfd: pytest.C
 
 
 def test_lab_opens_the_first_notebook(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple] = []
-
-    def run(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess:
-        calls.append((command, cwd))
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
+    launched: list[list[str]] = []
+    monkeypatch.setattr(LabApp, "launch_instance", launched.append)
     assert main(["lab", "--", "--no-browser"]) == 0
-    jupyter = [sys.executable, "-m", "jupyterlab", "notebooks/00_start_here.ipynb", "--no-browser"]
-    assert calls == [(jupyter, checkout)]
+    assert launched == [[str(checkout / "notebooks" / "00_start_here.ipynb"), "--no-browser"]]
 
 
 def test_lab_copies_packaged_notebooks_and_keeps_edited_ones(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notebook, "PACKAGE", checkout)  # notebooks inside the package: no checkout
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    monkeypatch.setattr(LabApp, "launch_instance", lambda _: None)
     mine = tmp_path / "mine" / "notebooks" / "02_build_the_adapter.ipynb"
     mine.parent.mkdir(parents=True)
     mine.write_text("edited")
