@@ -1,0 +1,122 @@
+"""The two lists of dependencies agree, and an installed wheel works without the checkout."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+CONDA_NAMES = {"torch": "pytorch", "open_clip_torch": "open-clip-torch", "build": "python-build"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source distribution and the wheel, the second built from the first."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT], check=True)
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def clean_python(distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the wheel, and what this one has installed, but not its checkout.
+
+    A .pth file lends the installed packages, for torch is too large to install again. The .pth file of an
+    editable install is not followed from there, so radapter_lite can only come from the wheel.
+    """
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", distributions[1]], check=True)
+    where = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    (Path(where.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def outside(command: list[Any], folder: Path) -> str:
+    """What a command prints in `folder`, far from the checkout; it must succeed.
+
+    The packages lent keep data files, such as nbconvert's templates, in this environment's share/jupyter.
+    """
+    environment = os.environ | {"PYTHONPATH": "", "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tracked(*folders: str) -> set[str]:
+    """The files that git tracks in some folders of the checkout."""
+    listed = subprocess.check_output(["git", "ls-files", "-z", *folders], cwd=ROOT, text=True)
+    return {name for name in listed.split("\0") if name and (ROOT / name).exists()}
+
+
+def test_conda_and_pip_name_the_same_dependencies(project: dict[str, Any]) -> None:
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = dict(re.fullmatch(r"(\S+)\s*(\S*)", line).groups() for line in conda if isinstance(line, str))
+    assert listed.pop("pip") == ""
+    assert listed.pop("python") == project["requires-python"]
+    wanted = map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"])
+    assert listed == {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in wanted if not r.marker}
+    assert {"pip": ["--editable ."]} in conda
+
+
+def test_dependencies_are_open_ranges(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"].values()
+    for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        assert [s.operator for s in Requirement(text).specifier] == [">="], text
+
+
+@pytest.mark.packaging
+def test_the_wheel_carries_code_assets_and_notebooks(distributions: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    notebooks = {f"radapter_lite/{name}" for name in tracked("notebooks")}
+    assert tracked("radapter_lite") | notebooks <= names
+    assert {Path(name).parts[0] for name in names} == {"radapter_lite"}
+    assert not [name for name in names if "__pycache__" in name or ".ipynb_checkpoints" in name]
+
+
+@pytest.mark.packaging
+def test_the_source_distribution_carries_what_is_tracked(distributions: tuple[Path, Path]) -> None:
+    with tarfile.open(distributions[0]) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert tracked() <= names
+    assert not [name for name in names if name.startswith((".venv/", "out/", "dist/"))]
+
+
+@pytest.mark.packaging
+def test_the_backbone_loads_from_an_installed_wheel(clean_python: Path, tmp_path: Path) -> None:
+    code = "import radapter_lite; print(radapter_lite.__file__)\nradapter_lite.load_clip('picto')"
+    printed = outside([clean_python, "-c", code], tmp_path)
+    assert Path(printed.strip()).is_relative_to(clean_python.parent.parent)
+
+
+@pytest.mark.packaging
+@pytest.mark.notebook
+def test_the_console_script_runs_the_packaged_notebooks(clean_python: Path, tmp_path: Path) -> None:
+    script = clean_python.parent / "radapter-lite"
+    outside([script, "doctor"], tmp_path)
+    outside([script, "run", "--profile", "smoke", "--only", "00"], tmp_path)
+    assert (tmp_path / "out" / "html" / "00_start_here.html").is_file()
