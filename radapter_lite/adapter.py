@@ -1,0 +1,213 @@
+"""R-Adapter: a linear map after every attention and every MLP of a CLIP's two Transformers.
+
+    h(X) = X W_adp + X          W_adp starts at zero, so the tuned model begins as the zero-shot model
+
+`LinearAdapter` is one of them; `AdapterSet` puts one at every site of a model with forward hooks, averages
+them over training, and hands back the `Delta` that merges them into the weights.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.delta import Delta, hooked_models
+from radapter_lite.sites import TOWERS, Site, find_sites
+
+__all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an AdapterSet is made of.
+
+    Attributes:
+        rank: of W_adp = B A; None for a full d x d matrix.
+        drop_prob: p, the probability that an adapter is left out of a training step, in [0, 1).
+        momentum: m of the running average, in [0, 1).
+        towers: which encoders are adapted.
+    """
+
+    rank: int | None = None
+    drop_prob: float = 0.2
+    momentum: float = 0.999
+    towers: tuple[str, ...] = TOWERS
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and (type(self.rank) is not int or self.rank < 1):
+            raise ValueError(f"rank must be None (full) or an integer of 1 or more, not {self.rank}")
+        for name in ("drop_prob", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
+            raise ValueError(
+                f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}"
+            )
+
+
+class LinearAdapter(nn.Module):
+    """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
+
+    In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
+    whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
+    nothing dropped.
+
+    Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
+    """
+
+    average: Tensor  # (d, d)
+
+    def __init__(
+        self,
+        width: int,
+        rank: int | None = None,
+        drop_prob: float = 0.2,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        if rank is not None and not 1 <= rank <= width:
+            raise ValueError(
+                f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None"
+            )
+        self.rank = rank
+        self.drop_prob = drop_prob
+        zeros = torch.zeros(width, width, dtype=dtype, device=device)
+        if rank is None:
+            self.weight = nn.Parameter(zeros.clone())  # (d, d)
+        else:  # one factor is zero and the other is not, so that the product is zero and its gradient is not
+            bound = width**-0.5
+            self.B = nn.Parameter(zeros[:, :rank].clone().uniform_(-bound, bound))  # (d, r)
+            self.A = nn.Parameter(zeros[:rank].clone())  # (r, d)
+        self.register_buffer("average", zeros)  # (d, d)
+
+    def matrix(self) -> Tensor:
+        """W_adp as it stands in training [d, d]."""
+        return self.weight if self.rank is None else self.B @ self.A
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Adapt X [..., d]."""
+        if not self.training:
+            return x + x @ self.average
+        change = x @ self.weight if self.rank is None else x @ self.B @ self.A
+        if self.drop_prob == 0:
+            return x + change
+        # A dropped adapter is multiplied by zero, not skipped: its gradient must be zero, not missing, or the
+        # optimizer would pass it over, and a step that drops all of them would have nothing to differentiate.
+        gamma = float(torch.rand(()).item() >= self.drop_prob)
+        return x + gamma / (1 - self.drop_prob) * change
+
+    @torch.no_grad()
+    def accumulate(self, momentum: float) -> None:
+        """W̃_adp <- m W̃_adp + (1 - m) W_adp."""
+        self.average.lerp_(self.matrix(), 1 - momentum)
+
+    def extra_repr(self) -> str:
+        return f"width={len(self.average)}, rank={self.rank or 'full'}, drop_prob={self.drop_prob}"
+
+
+class AdapterSet(nn.Module):
+    """The adapters of one model, attached to it by forward hooks.
+
+    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters'
+    alone. The set has its own mode, apart from the model's: `adapters.train()` uses the live weights with
+    dropping, `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step,
+    and `remove()` to give the model back as it was.
+
+    Raises:
+        ValueError: for a tower that is no Transformer, a rank wider than a layer, or a model that carries
+            adapters already.
+    """
+
+    _model: nn.Module
+
+    def __init__(self, model: nn.Module, config: AdapterConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or AdapterConfig()
+        self.sites = find_sites(model, self.config.towers)
+        if model in hooked_models:
+            raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
+        self.adapters = nn.ModuleDict()
+        for site in self.sites:
+            weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)
+            self.adapters[_key(site)] = LinearAdapter(
+                len(weight), self.config.rank, self.config.drop_prob, dtype=weight.dtype, device=weight.device
+            )
+        object.__setattr__(
+            self, "_model", model
+        )  # not a submodule: its weights are not ours to list or to save
+        self._handles = [
+            model.get_submodule(site.hooked).register_forward_hook(_adapt_output(self[site]))
+            for site in self.sites
+        ]
+        self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        hooked_models.add(model)
+
+    def __getitem__(self, site: Site) -> LinearAdapter:
+        adapter = self.adapters[_key(site)]
+        assert isinstance(adapter, LinearAdapter)
+        return adapter
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def accumulate(self) -> None:
+        """Move every running average towards the live weights; call it after each optimizer step."""
+        for site in self.sites:
+            self[site].accumulate(self.config.momentum)
+
+    def delta(
+        self,
+        averaged: bool = True,
+        *,
+        backbone: Backbone | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Delta:
+        """Return what tuning changed, to be merged into the model's weights at any α.
+
+        Args:
+            averaged: take the running averages, as `eval()` does; False takes the live weights.
+            backbone: noted in the delta by its name and its weights' origin.
+            settings: of the training, noted beside the adapters' own; must be JSON.
+        """
+        matrices = {
+            site.linear: (self[site].average if averaged else self[site].matrix()).detach().clone()
+            for site in self.sites
+        }
+        return Delta.from_adapters(
+            self._model.state_dict(),
+            matrices,
+            backbone=backbone,
+            method="r_adapter",
+            settings=asdict(self.config) | {"averaged": averaged} | dict(settings or {}),
+        )
+
+    def remove(self) -> None:
+        """Detach from the model and thaw what attaching froze; the adapters keep their weights."""
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._handles, self._frozen = [], []
+        hooked_models.discard(self._model)
+
+
+def _key(site: Site) -> str:
+    return site.name.replace(".", "_")  # a ModuleDict takes no dots
+
+
+def _adapt_output(adapter: LinearAdapter) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
+            return (adapter(output[0]), *output[1:])
+        return adapter(output)
+
+    return hook

@@ -1,0 +1,57 @@
+"""α, how much of a tuning is in the model: one number, or numbers by encoder and by layer."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+Alpha = float | Mapping[str, float]
+
+
+def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
+    """Return the function from a weight's name to its α.
+
+    Args:
+        alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
+            "other" for what belongs to neither) and layers ("image.3"). A layer's key wins over its
+            tower's, and a weight that no key reaches has α = 0.
+        names: the weights there are, or the modules that hold them; they say which keys exist.
+
+    Raises:
+        ValueError: for a value that is no number in [0, 1], or a key that reaches none of the names.
+    """
+    if not isinstance(alpha, Mapping):
+        value = _checked(alpha, "alpha")
+        return lambda name: value
+    known = {key for name in names for key in _keys(name)}
+    values = {}
+    for key, each in alpha.items():
+        if key not in known:
+            raise ValueError(f"alpha has the unknown key {key!r}: it can be {', '.join(_ordered(known))}")
+        values[key] = _checked(each, f"alpha of {key}")
+    return lambda name: next((values[key] for key in _keys(name) if key in values), 0.0)
+
+
+def _keys(name: str) -> list[str]:
+    """The keys that reach a weight, the most specific first: "image.3", "image"."""
+    if name.startswith("visual."):
+        tower = "image"
+    elif name.startswith(("logit_", "text_decoder.")):
+        tower = "other"
+    else:
+        tower = "text"
+    layer = re.search(r"blocks\.(\d+)\.", name)
+    return [tower] if layer is None else [f"{tower}.{layer[1]}", tower]
+
+
+def _ordered(keys: set[str]) -> list[str]:
+    return sorted(keys, key=lambda key: ("." in key, key.partition(".")[0], int(key.partition(".")[2] or 0)))
+
+
+def _checked(value: Any, what: str) -> float:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or math.isnan(value) or not 0 <= value <= 1:
+        raise ValueError(f"{what} must be a number in [0, 1], from zero-shot to tuned, not {value!r}")
+    return float(value)

@@ -1,0 +1,250 @@
+"""One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
+
+"picto" is embedded and needs no network; every other name is open_clip's. Weights come from a published tag,
+from the Hugging Face hub, from a local checkpoint, or at random. Files that others give are read as tensors,
+never unpickled as code.
+"""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torchvision.transforms import Normalize
+
+from radapter_lite.hub import from_hub
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+HUB_PREFIX = "hf-hub:"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A CLIP-like model and what turns texts and images into its inputs.
+
+    Attributes:
+        model: an open_clip CLIP, CustomTextCLIP or CoCa in eval mode.
+        tokenizer: list of texts -> token ids [texts, context length].
+        preprocess: PIL image -> normalized tensor [3, H, W], without augmentation.
+        name: what `load_clip` was asked for: "picto", "ViT-B-32", "hf-hub:...".
+        pretrained: its weights' origin: "picto", a tag, "hf-hub", "random", or a checkpoint's file name.
+    """
+
+    model: nn.Module
+    tokenizer: Callable[[list[str]], Tensor]
+    preprocess: Callable[[Image.Image], Tensor]
+    name: str
+    pretrained: str
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images the model takes, in pixels."""
+        size: Any = self.model.visual.image_size  # type: ignore[union-attr]
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def image_mean(self) -> tuple[float, ...]:
+        """Mean of each channel that `preprocess` subtracts, in [0, 1]."""
+        return tuple(float(value) for value in self._normalize.mean)
+
+    @property
+    def image_std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel that `preprocess` divides by."""
+        return tuple(float(value) for value in self._normalize.std)
+
+    @property
+    def _normalize(self) -> Normalize:
+        steps: Any = self.preprocess.transforms  # type: ignore[attr-defined]
+        return next(step for step in steps if isinstance(step, Normalize))
+
+
+def load_clip(
+    name: str = "picto",
+    pretrained: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> Backbone:
+    """Load a backbone in float32 and eval mode.
+
+    Args:
+        name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a repository of the hub
+            ("hf-hub:owner/name").
+        pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors,
+            .pt, .pth, .bin), or "random". None is enough for "picto" and for hub repositories.
+        device: where the model goes.
+        seed: of the random weights; the global random state is left as it was.
+
+    Raises:
+        ValueError: for an unknown name or tag (the nearest are listed), or a checkpoint that does not fit.
+        FileNotFoundError: for a missing checkpoint, or, as HubError, weights that could not be fetched.
+    """
+    name = name if name.startswith(HUB_PREFIX) else name.replace("/", "-")
+    _check_name(name)
+    source = None if pretrained is None else os.fspath(pretrained)
+    tag, checkpoint = _find_weights(name, source)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, tokenizer, preprocess = _build(name, tag)
+    if checkpoint is not None:
+        _load_checkpoint(model, checkpoint, name)
+    label = checkpoint.name if checkpoint is not None else tag or "random"
+    return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label)
+
+
+# --- which weights are meant ---
+
+
+def _check_name(name: str) -> None:
+    names = ["picto", *open_clip.list_models()]
+    if name in names or name.startswith(HUB_PREFIX):
+        return
+    raise ValueError(
+        f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
+        f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
+    )
+
+
+def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | None]:
+    """Return (tag, checkpoint); both None means random weights."""
+    if source == "random" and not name.startswith(HUB_PREFIX):
+        return None, None
+    if name.startswith(HUB_PREFIX):
+        if source not in (None, "hf-hub"):
+            raise ValueError(
+                f"{name} brings its own weights: leave pretrained out instead of asking for {source}"
+            )
+        return "hf-hub", None
+    tags = ["picto"] if name == "picto" else open_clip.list_pretrained_tags_by_model(name)
+    if source is None and name != "picto":
+        known = f"one of {', '.join(tags)}, " if tags else ""
+        raise ValueError(f"{name} needs weights: set pretrained to {known}a checkpoint's path, or 'random'")
+    if source is None or source in tags:
+        return source or "picto", None
+    path = Path(source)
+    if path.is_file():
+        return None, path
+    if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path("."):
+        raise FileNotFoundError(f"the checkpoint {source} does not exist: give the path of an existing file")
+    known = f"the nearest tags are {_nearest(source, tags)}" if tags else "it has no published tags"
+    raise ValueError(f"{source} is neither a file nor a tag of {name}: {known}, and 'random' always works")
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    by_lower = {each.lower(): each for each in words}
+    matches = difflib.get_close_matches(word.lower(), list(by_lower), n=4, cutoff=0.4)
+    return ", ".join(by_lower[match] for match in matches) or ", ".join(words[:4])
+
+
+# --- building the model ---
+
+
+def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor], Callable[..., Tensor]]:
+    """Model, tokenizer and evaluation transform, with a tag's weights or, for None, random ones."""
+    if name == "picto":
+        from radapter_lite.pictoclip import load_pictoclip
+
+        return load_pictoclip(tag or "random")
+
+    settings: dict[str, Any] = {"pretrained_text": False, "require_pretrained": tag is not None}
+    if tag is None:
+        settings |= _image_settings(name)
+    elif not name.startswith(HUB_PREFIX):
+        _check_activation(name, tag)
+        settings["pretrained"] = tag
+    if tag is None:
+        what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
+    else:
+        what = name if tag == "hf-hub" else f"{name} with weights {tag}"
+        alternative = "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
+    model, _, preprocess = from_hub(
+        lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative
+    )
+    return model, LazyTokenizer(name), preprocess
+
+
+def _image_settings(name: str) -> dict[str, Any]:
+    """How the architecture's published weights want their images, where they agree; else nothing."""
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    configs = [open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)]
+    found = [{f"image_{key}": config[key] for key in keys if key in config} for config in configs]
+    return found[0] if found and all(each == found[0] for each in found) else {}
+
+
+def _check_activation(name: str, tag: str) -> None:
+    """Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU."""
+    trained_quick = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
+    built_quick = open_clip.get_model_config(name).get("quick_gelu", False)
+    quick_name = f"{name}-quickgelu"
+    if trained_quick and not built_quick and quick_name in open_clip.list_models():
+        raise ValueError(
+            f"{tag} of {name} was trained with QuickGELU: load {quick_name} with pretrained='{tag}'"
+        )
+
+
+class LazyTokenizer:
+    """open_clip's tokenizer of a model, made when it is first called: SigLIP's and its kin come from the hub.
+
+    Takes a list of texts and returns their token ids [texts, context length].
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._tokenizer: Callable[[list[str]], Tensor] | None = None
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        if self._tokenizer is None:
+            self._tokenizer = from_hub(
+                lambda: open_clip.get_tokenizer(self.name),
+                f"the tokenizer of {self.name}",
+                "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work",
+            )
+        return self._tokenizer(texts)
+
+
+# --- local checkpoints ---
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Refuse a file that is not a plain state dict, before anything is built."""
+    if path.suffix not in CHECKPOINT_SUFFIXES:
+        raise ValueError(
+            f"{path} is no checkpoint: expected a file ending in {', '.join(CHECKPOINT_SUFFIXES)}"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                return
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler fails in many ways, all of them for the file's sake
+        raise ValueError(
+            f"{path} is refused because it is damaged or holds more than tensors, which could run code: "
+            f"save the model's state dict as .safetensors instead"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: save model.state_dict() as .safetensors instead")
+
+
+def _load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
+    try:
+        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except (RuntimeError, AssertionError, KeyError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        detail = lines[1] if len(lines) > 1 else lines[0]
+        detail = detail if len(detail) < 200 else detail[:200] + "..."
+        raise ValueError(
+            f"{path} does not fit {name} ({detail}): name the architecture it was trained with"
+        ) from error

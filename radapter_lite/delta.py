@@ -1,0 +1,345 @@
+"""What tuning changed, as one object: for every weight it touched, W(α) = W_org + α ΔW.
+
+α = 0 is the zero-shot model, bit for bit, and α = 1 the tuned one. A method's only job is to make a `Delta`;
+scaling it, whole or per encoder or per layer, putting it into a model and taking it out again, saving it and
+exporting the result are written here once, for all of them.
+"""
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from radapter_lite.alpha import Alpha, scales
+from radapter_lite.backbones import Backbone
+from radapter_lite.delta_file import read_delta, write_delta, write_tensors
+
+State = Mapping[str, Tensor]
+
+KINDS = ("adapter", "difference", "low_rank")
+
+# Models whose forward pass adapters change at this moment; merging into their weights would count them twice.
+hooked_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """What tuning changed, for every weight it touched.
+
+    Attributes:
+        kind: how `tensors` stand for ΔW:
+            "adapter": by nn.Linear, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for row
+                vectors, x W + b (PyTorch keeps W transposed).
+            "difference": by weight, ΔW itself, as full fine-tuning leaves it.
+            "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
+        tensors: see kind.
+        meta: backbone, pretrained, method, settings, versions, and the fingerprint of the original weights.
+
+    Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for
+        differences.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    # --- making one ---
+
+    @classmethod
+    def from_adapters(cls, original: State, matrices: State, **about: Any) -> "Delta":
+        """Return the delta of linear adapters.
+
+        Args:
+            original: the untuned model's state dict.
+            matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter.
+            about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
+        """
+        return cls._make("adapter", original, dict(matrices), **about)
+
+    @classmethod
+    def from_difference(cls, before: State, after: nn.Module, **about: Any) -> "Delta":
+        """Return the delta between two states of one model; weights that did not change are left out.
+
+        Args:
+            before: a copy of the state dict from before tuning (`copy.deepcopy(model.state_dict())`).
+            after: the tuned model.
+            about: as in `from_adapters`.
+
+        Raises:
+            ValueError: if `before` shares its memory with the tuned model, or has other weights than it.
+        """
+        now = after.state_dict()
+        if before.keys() != now.keys():
+            names = sorted(before.keys() ^ now.keys())
+            raise ValueError(f"the two states are not of one model: {names[0]} stands in only one of them")
+        if any(before[name].data_ptr() == now[name].data_ptr() != 0 for name in now):
+            raise ValueError("before is the tuned model's own memory: take a copy.deepcopy before tuning")
+        changes = {
+            name: now[name].detach() - before[name].to(now[name].device)
+            for name in now
+            if now[name].is_floating_point() and not torch.equal(before[name].to(now[name].device), now[name])
+        }
+        return cls._make("difference", before, changes, **about)
+
+    @classmethod
+    def from_low_rank(
+        cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any
+    ) -> "Delta":
+        """Return the delta of low-rank updates such as LoRA's.
+
+        Args:
+            original: the untuned model's state dict.
+            factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
+            about: as in `from_adapters`.
+        """
+        tensors: dict[str, Tensor] = {}
+        for name, (b, a) in factors.items():
+            tensors |= {f"{name}.B": b, f"{name}.A": a}
+        return cls._make("low_rank", original, tensors, **about)
+
+    @classmethod
+    def _make(
+        cls,
+        kind: str,
+        original: State,
+        tensors: dict[str, Tensor],
+        *,
+        backbone: Backbone | None = None,
+        method: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> "Delta":
+        import radapter_lite
+
+        plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        meta = {
+            "backbone": backbone.name if backbone else None,
+            "pretrained": backbone.pretrained if backbone else None,
+            "method": method,
+            "settings": _as_json(settings or {}),
+            "versions": {
+                "radapter_lite": radapter_lite.__version__,
+                "open_clip": open_clip.__version__,
+                "torch": str(torch.__version__),
+            },
+        }
+        delta = cls(kind, plain, meta)
+        delta._check_fit(original)
+        meta["fingerprint"] = _fingerprint(original, delta.touched(original))
+        return delta
+
+    # --- W(α) ---
+
+    def apply(self, model: nn.Module, alpha: Alpha) -> None:
+        """Set the model's weights to W_org + α ΔW, in place.
+
+        Always from the originals, whatever was applied before: deltas do not add up. The parameters stay
+        the same objects. The originals are kept until `restore`.
+
+        Args:
+            model: the backbone the delta was made on.
+            alpha: one number in [0, 1], or numbers by encoder and layer, as {"image": 0.5, "image.3": 1.0}.
+                The more specific key wins, and what no key names stays at 0.
+
+        Raises:
+            ValueError: for an alpha out of range or with an unknown key, for a model with other weights
+                than those the delta was made on, or for one that adapters are still attached to.
+        """
+        scale = scales(alpha, [self._target(key) for key in self.tensors])
+        if model in hooked_models:
+            raise ValueError(
+                "adapters are still attached to this model: call remove() on their AdapterSet first"
+            )
+        record = _applied.get(model)
+        state = model.state_dict()
+        if record is None or record.delta is not self:
+            originals = state | record.originals if record else state
+            self._check_fit(originals)
+            self._check_weights(originals)
+            self.restore(
+                model
+            )  # the state dict shares the model's memory, so it holds the originals from here on
+            names = self.touched(state)
+            record = _Applied(self, {name: state[name].clone() for name in names}, self._changes(state))
+            _applied[model] = record
+        record.alpha = alpha
+        with torch.no_grad():
+            for name, original in record.originals.items():
+                factor = scale(name)
+                target = original if factor == 0 else torch.add(original, record.changes[name], alpha=factor)
+                state[name].copy_(target)
+
+    def restore(self, model: nn.Module) -> None:
+        """Give the model its original weights back, exactly, whichever delta was applied, if any was."""
+        record = _applied.pop(model, None)
+        if record is None:
+            return
+        state = model.state_dict()
+        with torch.no_grad():
+            for name, original in record.originals.items():
+                state[name].copy_(original)
+
+    @contextmanager
+    def applied(self, model: nn.Module, alpha: Alpha) -> Iterator[nn.Module]:
+        """Apply for the length of a with block; what was there before comes back, also after an error."""
+        record = _applied.get(model)
+        before = (record.delta, record.alpha) if record else None
+        self.apply(model, alpha)
+        try:
+            yield model
+        finally:
+            if before is None:
+                self.restore(model)
+            else:
+                before[0].apply(model, before[1])
+
+    def touched(self, state: State) -> list[str]:
+        """Return the names in a model's state dict of the weights that the delta changes, sorted."""
+        if self.kind == "adapter":
+            names = [f"{linear}.{part}" for linear in self.tensors for part in ("weight", "bias")]
+            return sorted(name for name in names if name.endswith(".weight") or name in state)
+        return sorted({self._target(key) for key in self.tensors})
+
+    def _target(self, key: str) -> str:
+        """The name a tensor's key stands for: a Linear's, or a weight's."""
+        return key[: -len(".B")] if self.kind == "low_rank" else key
+
+    def _changes(self, original: State) -> dict[str, Tensor]:
+        """ΔW for every weight touched, in its shape and type; in float32 or wider on the way."""
+        changes = {}
+        for name in self.touched(original):
+            weight = original[name]
+            wide = torch.promote_types(weight.dtype, torch.float32)
+
+            def tensor(key: str, weight: Tensor = weight, wide: torch.dtype = wide) -> Tensor:
+                return self.tensors[key].to(device=weight.device, dtype=wide)
+
+            if self.kind == "difference":
+                change = tensor(name)
+            elif self.kind == "low_rank":
+                change = tensor(f"{name}.B") @ tensor(f"{name}.A")
+            else:  # (d, d)ᵀ (d, d_in) for a weight, (d, d)ᵀ (d) for a bias: the transpose of W_org W_adp
+                change = tensor(name.rpartition(".")[0]).T @ weight.to(wide)
+            changes[name] = change.to(weight.dtype)
+        return changes
+
+    # --- does it fit? ---
+
+    def _check_fit(self, state: State) -> None:
+        """Refuse a model that lacks a weight the delta changes, or has it in another shape."""
+        for key, tensor in self.tensors.items():
+            name = f"{key}.weight" if self.kind == "adapter" else self._target(key)
+            if name not in state:
+                raise ValueError(
+                    f"this delta changes {name}, which the model lacks: it is for {self._made_on()}"
+                )
+            shape = tuple(state[name].shape)
+            if self.kind == "adapter":
+                fits = tuple(tensor.shape) == (shape[0], shape[0])
+            elif self.kind == "difference":
+                fits = tensor.shape == shape
+            else:
+                b, a = self.tensors.get(f"{name}.B"), self.tensors.get(f"{name}.A")
+                fits = b is not None and a is not None and b.ndim == a.ndim == 2 and b.shape[1] == a.shape[0]
+                fits = fits and (len(b), a.shape[1]) == shape  # type: ignore[arg-type, union-attr]
+            if not fits:
+                raise ValueError(
+                    f"the delta's {key} of shape {tuple(tensor.shape)} does not fit the model's {name} of "
+                    f"shape {shape}: it is for {self._made_on()}"
+                )
+
+    def _check_weights(self, state: State) -> None:
+        if self.meta.get("fingerprint") not in (None, _fingerprint(state, self.touched(state))):
+            raise ValueError(
+                f"this model's weights are not the ones the delta was made on: it is for {self._made_on()}, "
+                f"loaded afresh, without training or merging"
+            )
+
+    def _made_on(self) -> str:
+        if self.meta.get("backbone") is None:
+            return "a model that was not named when it was made"
+        return f"load_clip({self.meta['backbone']!r}, pretrained={self.meta['pretrained']!r})"
+
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable).
+
+        Raises:
+            FileNotFoundError: if the folder does not exist.
+        """
+        write_delta(path, self.tensors, {"kind": self.kind} | self.meta)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Delta":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if one of the two files is missing.
+            ValueError: if they are truncated, damaged, or do not belong together.
+        """
+        tensors, about = read_delta(path)
+        kind = about.get("kind")
+        if kind not in KINDS:
+            raise ValueError(f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known")
+        meta = {
+            key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")
+        }
+        return cls(kind, tensors, meta)
+
+    def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
+        """Write the model at α as a plain open_clip state dict, for use without this package.
+
+        `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image
+        mean and standard deviation: where the backbone has others (SigLIP), give them to
+        `create_model_and_transforms`.
+
+        Args:
+            model: the backbone the delta was made on; it keeps its weights.
+            path: of the file, ending in .safetensors.
+            alpha: as in `apply`.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"{path} must end in .safetensors, by which open_clip knows how to read it")
+        with self.applied(model, alpha):
+            write_tensors(path, model.state_dict(), {})
+
+
+@dataclass(eq=False)
+class _Applied:
+    """What a model had before a delta was put into it."""
+
+    delta: Delta
+    originals: dict[str, Tensor]
+    changes: dict[str, Tensor]
+    alpha: Alpha = 0.0
+
+
+_applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they will be read back from a file."""
+    try:
+        return json.loads(json.dumps(dict(settings)))
+    except TypeError as error:
+        raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
+
+
+def _fingerprint(state: State, names: list[str]) -> str:
+    """SHA-256 over names, shapes and values (as float32) of some weights."""
+    digest = hashlib.sha256()
+    for name in names:
+        values = state[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,115 @@
+"""How a delta lies on disk: tensors as safetensors, and beside them a JSON that people can read.
+
+Both files are written under another name and moved into place, so that an interrupted save leaves no half a
+file, and the JSON holds the tensors' size and checksum, so that a damaged or exchanged file is noticed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+
+
+def write_delta(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> None:
+    """Write `path`.safetensors and `path`.json."""
+    tensor_path, json_path = _paths(path)
+    write_tensors(tensor_path, tensors, {"delta": about["kind"]})
+    about = {"format": FORMAT} | dict(about)
+    about["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    about["file"] = {
+        "name": tensor_path.name,
+        "bytes": tensor_path.stat().st_size,
+        "sha256": _sha256(tensor_path),
+    }
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    _write(json_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON's content.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if one of them is damaged, or they do not belong together.
+    """
+    tensor_path, json_path = _paths(path)
+    for found, other in ((tensor_path, json_path), (json_path, tensor_path)):
+        if not found.is_file():
+            raise FileNotFoundError(
+                f"{found} is missing: a delta is two files, it and {other.name} beside it"
+            )
+    try:
+        about = json.loads(json_path.read_text(encoding="utf-8"))
+        file_format, shapes, size, checksum = (
+            about["format"],
+            about["tensors"],
+            about["file"]["bytes"],
+            about["file"]["sha256"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{json_path} does not describe a delta: save the delta again, or fetch it again"
+        ) from error
+    if file_format != FORMAT:
+        raise ValueError(
+            f"{json_path} has format {file_format} where {FORMAT} was expected: update radapter_lite"
+        )
+    found_size = tensor_path.stat().st_size
+    if found_size != size or _sha256(tensor_path) != checksum:
+        raise ValueError(
+            f"{tensor_path} is truncated, damaged or of another delta ({found_size} bytes where "
+            f"{json_path.name} has {size}): copy both files again"
+        )
+    try:
+        tensors = load_file(tensor_path)
+    except SafetensorError as error:
+        raise ValueError(f"{tensor_path} is no safetensors file ({error}): save the delta again") from error
+    if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
+        raise ValueError(
+            f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again"
+        )
+    return tensors, about
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that is either whole or not there."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _write(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"} | dict(metadata)))
+
+
+def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    base = Path(path)
+    if base.suffix in (".safetensors", ".json"):
+        base = base.with_suffix("")
+    return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder {path.parent} does not exist: make it before saving {path.name} into it"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

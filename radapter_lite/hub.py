@@ -1,0 +1,82 @@
+"""What comes from the Hugging Face hub: the cache first, the network second, and one sentence when both fail.
+
+The hub's client retries for more than a minute where there is no network. Asking the cache first, and the hub
+only once it has answered at all, makes a machine without network say so at once.
+"""
+
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import huggingface_hub.constants
+
+T = TypeVar("T")
+
+
+class HubError(FileNotFoundError):
+    """Something lies on the Hugging Face hub, and could not be had from there."""
+
+
+def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
+    """Return build(), from the local cache where that is enough.
+
+    Args:
+        build: makes something out of files that may lie on the hub.
+        what: names it in an error.
+        alternative: what works without the hub, for the end of an error's sentence.
+
+    Raises:
+        HubError: if the hub cannot be reached, or build fails although it can.
+    """
+    with _quiet_log():
+        try:
+            with _cache_only():
+                return build()
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = error
+        hub = huggingface_hub.constants.ENDPOINT
+        if not _reachable(hub):
+            raise HubError(
+                f"{what} is not on this machine and {hub} cannot be reached: {alternative}"
+            ) from reason
+        try:
+            return build()
+        except (OSError, RuntimeError, ValueError) as error:
+            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise HubError(f"{what} could not be fetched ({first_line}): {alternative}") from error
+
+
+def _reachable(url: str) -> bool:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:  # an answer, if not a kind one
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextmanager
+def _cache_only() -> Iterator[None]:
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Hold back open_clip's log lines about what load_clip says itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)

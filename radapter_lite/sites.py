@@ -1,0 +1,98 @@
+"""Where adapters sit: behind the attention and behind the MLP, in every layer of both towers.
+
+The towers come from open_clip (CLIP, CustomTextCLIP, CoCa, without CoCa's decoder) or from timm (SigLIP and
+its kin).
+"""
+
+from dataclasses import dataclass
+
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import TextTransformer, Transformer, VisionTransformer
+from torch import nn
+
+TOWERS = ("image", "text")
+LINEARS = {"attn": ("attn.out_proj", "attn.proj"), "mlp": ("mlp.c_proj", "mlp.fc2")}  # open_clip's, timm's
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for one adapter: behind the last linear layer of an attention or of an MLP.
+
+    Attributes:
+        name: "image.0.attn", "text.3.mlp".
+        tower: "image" or "text".
+        layer: counted from 0.
+        kind: "attn" or "mlp".
+        linear: dotted name of the nn.Linear just before the adapter, which merging changes.
+        hooked: dotted name of the module whose output is adapted: the Linear itself, or the
+            nn.MultiheadAttention around it, which uses its out_proj's weight without calling it.
+    """
+
+    name: str
+    tower: str
+    layer: int
+    kind: str
+    linear: str
+    hooked: str
+
+
+def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]:
+    """List the places for adapters, two a layer, tower by tower.
+
+    Raises:
+        ValueError: if a tower is no Transformer that open_clip or timm builds.
+    """
+    sites = []
+    for tower in towers:
+        prefix, tower_class = _blocks(model, tower)
+        for layer, block in enumerate(model.get_submodule(prefix).children()):
+            for kind, names in LINEARS.items():
+                linear = next((name for name in names if _is_linear(block, name)), None)
+                if linear is None:
+                    raise ValueError(
+                        f"the {tower} tower ({tower_class}) has no {kind} with an output layer in its block "
+                        f"{layer} ({type(block).__name__}): adapters need a Transformer of open_clip or timm"
+                    )
+                inside = isinstance(block.get_submodule(kind), nn.MultiheadAttention)
+                sites.append(
+                    Site(
+                        name=f"{tower}.{layer}.{kind}",
+                        tower=tower,
+                        layer=layer,
+                        kind=kind,
+                        linear=f"{prefix}.{layer}.{linear}",
+                        hooked=f"{prefix}.{layer}.{kind if inside else linear}",
+                    )
+                )
+    return sites
+
+
+def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:
+    """The dotted name of a tower's list of layers, and the tower's class for error messages."""
+    if tower not in TOWERS:
+        raise ValueError(f"{tower} is no tower: adapters sit in 'image', in 'text', or in both")
+    if tower == "image":
+        name, module = "visual", getattr(model, "visual", None)
+    elif hasattr(model, "text"):  # CustomTextCLIP and CoCa keep the text tower apart,
+        name, module = "text", model.text
+    else:  # a plain CLIP holds its parts
+        name, module = "", getattr(model, "transformer", None)
+    if isinstance(module, VisionTransformer | TextTransformer):
+        return f"{name}.transformer.resblocks", type(module).__name__
+    if isinstance(module, Transformer) and tower == "text":
+        return "transformer.resblocks", type(module).__name__
+    if isinstance(module, TimmModel):
+        module = module.trunk
+        if isinstance(getattr(module, "blocks", None), nn.ModuleList | nn.Sequential):
+            return f"{name}.trunk.blocks", type(module).__name__
+    raise ValueError(
+        f"the {tower} tower is a {type(module).__name__}, which is no Transformer of open_clip or timm: "
+        f"choose a model whose towers are, such as ViT-B-32, or leave that tower out"
+    )
+
+
+def _is_linear(block: nn.Module, name: str) -> bool:
+    try:
+        return isinstance(block.get_submodule(name), nn.Linear)
+    except AttributeError:
+        return False
