@@ -78,9 +78,9 @@ class Delta:
             ValueError: if `before` shares its memory with the tuned model, or has other weights than it.
         """
         now = after.state_dict()
-        if before.keys() != now.keys():
-            names = sorted(before.keys() ^ now.keys())
-            raise ValueError(f"the two states are not of one model: {names[0]} stands in only one of them")
+        shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (before, now)]
+        if odd := sorted(name for name, _ in shapes[0].items() ^ shapes[1].items()):
+            raise ValueError(f"the two states are not of one model: they differ in the shape of {odd[0]}")
         if any(before[name].data_ptr() == now[name].data_ptr() != 0 for name in now):
             raise ValueError("before is the tuned model's own memory: take a copy.deepcopy before tuning")
         changes = {

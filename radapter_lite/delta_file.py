@@ -50,12 +50,8 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
             )
     try:
         about = json.loads(json_path.read_text(encoding="utf-8"))
-        file_format, shapes, size, checksum = (
-            about["format"],
-            about["tensors"],
-            about["file"]["bytes"],
-            about["file"]["sha256"],
-        )
+        file_format, shapes, _ = about["format"], about["tensors"], about["fingerprint"]
+        size, checksum = about["file"]["bytes"], about["file"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{json_path} does not describe a delta: save the delta again, or fetch it again"

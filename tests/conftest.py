@@ -91,11 +91,10 @@ MODELS = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Small tensors on one thread: several only wait for each other, ten times longer on a busy machine."""
+def one_thread() -> Iterator[None]:
+    """One thread: several wait for each other, ten times longer on small tensors and a busy machine."""
     threads = torch.get_num_threads()
-    if request.node.get_closest_marker("slow") is None:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

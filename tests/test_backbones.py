@@ -266,18 +266,17 @@ def test_real_architectures_attach_tune_merge(name):
         adapters.accumulate()
     else:
         step(model, adapters, inputs, optimizer)
-    unmerged = features(model, inputs)
     adapters.eval()
-    assert torch.equal(features(model, inputs), unmerged)
+    unmerged = features(model, inputs)
     delta = adapters.delta(backbone=backbone)
     adapters.remove()
-    assert torch.equal(features(model, inputs), zero_shot)
 
+    original = model.get_submodule(adapters.sites[0].linear).weight.clone()
     with delta.applied(model, 1.0):
         merged = features(model, inputs)
     assert (merged - unmerged).norm() < 1e-5 * unmerged.norm()
     assert (merged - zero_shot).norm() > 1e-3 * zero_shot.norm()
-    assert torch.equal(features(model, inputs), zero_shot)
+    assert torch.equal(model.get_submodule(adapters.sites[0].linear).weight, original)
 
 
 @pytest.mark.slow

@@ -283,6 +283,8 @@ def test_a_difference_to_itself_or_to_another_architecture_is_refused(clip):
         Delta.from_difference(clip.state_dict(), clip)
     with pytest.raises(ValueError, match="not of one model"):
         Delta.from_difference(make_clip(text=dict(layers=1)).state_dict(), clip)
+    with pytest.raises(ValueError, match="differ in the shape of"):
+        Delta.from_difference(make_clip(text=dict(vocab_size=40)).state_dict(), clip)
     assert not Delta.from_difference(copy.deepcopy(clip.state_dict()), clip).tensors
 
 
@@ -396,7 +398,7 @@ def test_damaged_files_are_refused_with_a_sentence(saved):
     about.write_text(text[: len(text) // 2])
     with pytest.raises(ValueError, match="tuned.json does not describe a delta"):
         Delta.load(path)
-    about.write_text('{"format": 1}')
+    about.write_text(text.replace('"fingerprint"', '"footprint"'))
     with pytest.raises(ValueError, match="does not describe a delta"):
         Delta.load(path)
     about.write_text(text.replace('"format": 1', '"format": 2'))
