@@ -1,0 +1,231 @@
+"""Images with a class, a domain and a split: the embedded PictoShift, or a folder of the user's own.
+
+    load_images()                          PictoShift: ID is "outline", five other styles are OOD
+    load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
+
+Both give an `ImageSet`, and everything downstream takes one.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+ARCHIVE = Path(__file__).parent / "assets" / "pictoshift.zip"
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = ("train", "validation", "test")
+# How a folder's ID images are divided, class by class.
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images, each with a class, a domain and a split.
+
+    Attributes:
+        table: a row an image, with the columns file, class, domain and split (and, for PictoShift, captions,
+            author, licence and more).
+        classes: all class names, in the order of the labels; a selection keeps them all.
+        id_domain: the domain that tuning sees; every other one is out of distribution.
+        name: "pictoshift", or the folder's name.
+    """
+
+    table: pd.DataFrame
+    classes: list[str]
+    id_domain: str
+    name: str
+    _read: Callable[[str], Image.Image] = field(repr=False)
+    _tensors: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def domains(self) -> list[str]:
+        """The ID domain first, then the others."""
+        found = list(dict.fromkeys(self.table["domain"]))
+        return sorted(found, key=lambda domain: domain != self.id_domain)
+
+    @property
+    def ood_domains(self) -> list[str]:
+        return [domain for domain in self.domains if domain != self.id_domain]
+
+    @property
+    def labels(self) -> Tensor:
+        """Index of each image's class in `classes` [N]."""
+        order = {name: label for label, name in enumerate(self.classes)}
+        return torch.tensor([order[name] for name in self.table["class"]])
+
+    def select(
+        self, *, domain: str | None = None, split: str | None = None, classes: Iterable[str] | None = None
+    ) -> "ImageSet":
+        """The images of one domain, one split or some classes.
+
+        Raises:
+            ValueError: if nothing is left; the sentence says what there is.
+        """
+        keep = pd.Series(True, index=self.table.index)
+        for column, wanted in (("domain", domain), ("split", split)):
+            if wanted is not None:
+                keep &= self.table[column] == wanted
+        if classes is not None:
+            keep &= self.table["class"].isin(list(classes))
+        if not keep.any():
+            there = self.table.groupby(["domain", "split"]).size()
+            counts = ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
+            raise ValueError(
+                f"{self.name} has no images with domain={domain}, split={split}; it has {counts}"
+            )
+        return self._take(np.flatnonzero(keep))
+
+    def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
+        """At most `shots` training images of each class in the ID domain, drawn with `seed`.
+
+        For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images
+        gives all it has.
+        """
+        if type(shots) is not int or shots < 1:
+            raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
+        train = np.flatnonzero((self.table["domain"] == self.id_domain) & (self.table["split"] == "train"))
+        names = self.table["class"].to_numpy()[train]
+        chosen: list[int] = []
+        for label, name in enumerate(self.classes):
+            order = np.random.default_rng([seed, label]).permutation(train[names == name])
+            chosen += order[:shots].tolist()
+        return self._take(np.array(sorted(chosen), int))
+
+    def image(self, row: int) -> Image.Image:
+        """The image in row `row` of the table, RGB."""
+        return self._read(self.table["file"].iloc[row])
+
+    def tensor(
+        self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None
+    ) -> Tensor:
+        """Preprocessed images [n, 3, H, W], of the rows given or of all; each file is read once and kept.
+
+        Raises:
+            ValueError: for a file that is no readable image; the sentence names it.
+        """
+        wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
+        key = id(preprocess)
+        missing = [file for file in wanted if (key, file) not in self._tensors]
+        bar = tqdm(
+            missing, desc=f"reading {self.name}", unit="image", disable=len(missing) < 2000, leave=False
+        )
+        for file in bar:
+            self._tensors[key, file] = preprocess(self._read(file))
+        return torch.stack([self._tensors[key, file] for file in wanted])
+
+    def counts(self) -> pd.DataFrame:
+        """Number of images and of classes by domain and split."""
+        groups = self.table.groupby(["domain", "split"], sort=False)["class"]
+        return groups.agg(images="size", classes="nunique").reset_index()
+
+    def _take(self, rows: np.ndarray) -> "ImageSet":
+        return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
+
+
+def load_images(
+    source: str | os.PathLike[str] = "pictoshift", *, id_domain: str | None = None, seed: int = 0
+) -> ImageSet:
+    """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
+
+    Args:
+        source: "pictoshift", or the folder.
+        id_domain: the domain to tune on; "outline" for PictoShift, the first one for a folder.
+        seed: of a folder's division of its ID images into train, validation and test (OOD images are all test).
+
+    Raises:
+        FileNotFoundError: for a folder that does not exist.
+        ValueError: for an empty class, a mixed layout, an unknown domain; the sentence names it.
+    """
+    images = _load_pictoshift() if source == "pictoshift" else _load_folder(Path(source), seed, id_domain)
+    domain = id_domain or images.id_domain
+    if domain not in set(images.table["domain"]):
+        raise ValueError(f"{images.name} has no domain {domain!r}; it has {', '.join(images.domains)}")
+    return replace(images, id_domain=domain)
+
+
+def _load_pictoshift() -> ImageSet:
+    if not ARCHIVE.is_file():
+        raise FileNotFoundError(
+            f"{ARCHIVE.name} is missing from the installation: install radapter-lite again"
+        )
+    archive = zipfile.ZipFile(ARCHIVE)
+    table = pd.read_csv(io.BytesIO(archive.read("pictoshift.csv")))
+
+    def read(file: str) -> Image.Image:
+        return Image.open(io.BytesIO(archive.read(file))).convert("RGB")
+
+    return ImageSet(table, sorted(table["class"].unique()), "outline", "pictoshift", read)
+
+
+def _load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
+        )
+    rows = [(str(file), *place) for place, files in _class_folders(root) for file in files]
+    table = pd.DataFrame(rows, columns=["file", "domain", "class"])
+    first = id_domain or table["domain"].iloc[0]
+    table["split"] = "test"
+    rng = np.random.default_rng(seed)
+    for _, members in table[table["domain"] == first].groupby("class"):
+        order = rng.permutation(members.index)
+        # Every class with 3 images or more has at least one in each split.
+        n_test = max(int(len(order) * TEST_SHARE), len(order) > 2)
+        n_validation = max(int(len(order) * VALIDATION_SHARE), len(order) > 2)
+        table.loc[order[n_test + n_validation :], "split"] = "train"
+        table.loc[order[n_test : n_test + n_validation], "split"] = "validation"
+    return ImageSet(table, sorted(table["class"].unique()), first, root.resolve().name, _read_file)
+
+
+def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
+    """((domain, class), image files) for each class folder of either layout."""
+    tops = _folders(root)
+    if not tops:
+        raise ValueError(
+            f"{root} has no sub-folders; put each class's images into a sub-folder named after it."
+        )
+    with_domains = [bool(_folders(top)) for top in tops]
+    if any(with_domains) and not all(with_domains):
+        odd = tops[with_domains.index(False)]
+        raise ValueError(
+            f"{odd} holds images while other sub-folders of {root} hold folders; use class/image or "
+            f"domain/class/image throughout."
+        )
+    found = []
+    for domain in tops if all(with_domains) else [root]:
+        for folder in _folders(domain):
+            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ValueError(
+                    f"The class folder {folder} holds no image; add images or remove the folder."
+                )
+            found.append(((domain.name if domain != root else "images", _class_name(folder.name)), files))
+    return found
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _class_name(folder: str) -> str:
+    return folder.replace("_", " ").replace("-", " ")
+
+
+def _read_file(file: str) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error

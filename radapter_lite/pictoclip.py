@@ -1,0 +1,81 @@
+"""PictoCLIP, the embedded backbone: an open_clip CLIP of 6 million parameters with a convolutional stem.
+
+Everything but the stem is open_clip's own: the config has open_clip's keys, the state dict its names. In place of
+the patch embedding stand three strided convolutions, which learn several times faster at this size (MODEL_CARD.md).
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+ASSETS = Path(__file__).parent / "assets"
+CONFIG = ASSETS / "pictoclip.json"
+WEIGHTS = ASSETS / "pictoclip.safetensors"
+VOCABULARY = ASSETS / "pictoclip_bpe.txt.gz"
+
+
+def conv_stem(channels: list[int], width: int) -> nn.Sequential:
+    """Strided convolutions in place of the patch embedding: (B, 3, 48, 48) -> (B, width, 4, 4)."""
+    layers: list[nn.Module] = []
+    shapes = zip(
+        [3, *channels],
+        channels,
+        [7, *[3] * (len(channels) - 1)],
+        [3, *[2] * (len(channels) - 1)],
+        strict=False,
+    )
+    for c_in, c_out, kernel, stride in shapes:
+        layers += [
+            nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.GELU(),
+        ]
+        layers += [
+            nn.Conv2d(c_out, c_out, 3, 1, 1, groups=c_out, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.GELU(),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
+
+
+def build(config: dict) -> CLIP:
+    """An untrained model of a config with open_clip's keys and `stem_channels`."""
+    model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+    model.visual.conv1 = conv_stem(config["stem_channels"], config["vision_cfg"]["width"])
+    return model
+
+
+def load_config() -> dict:
+    return json.loads(CONFIG.read_text())
+
+
+def load_tokenizer(config: dict) -> SimpleTokenizer:
+    """CLIP's byte-pair tokenizer with the first merges of CLIP's own list."""
+    return SimpleTokenizer(bpe_path=str(VOCABULARY), context_length=config["text_cfg"]["context_length"])
+
+
+def load_pictoclip(pretrained: str = "picto") -> tuple[CLIP, Callable[[list[str]], Tensor], Callable]:
+    """The model in evaluation mode, its tokenizer and its image transform.
+
+    `pretrained` is "picto" for the embedded weights or "random" for untrained ones.
+    """
+    config = load_config()
+    model = build(config)
+    if pretrained == "picto":
+        state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(WEIGHTS).items()}
+        model.load_state_dict(state)
+    preprocess = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
+    return model.eval(), load_tokenizer(config), preprocess
+
+
+def untrained(seed: int) -> CLIP:
+    """An untrained PictoCLIP whose weights are drawn with `seed`."""
+    torch.manual_seed(seed)
+    return build(load_config())

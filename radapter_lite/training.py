@@ -1,0 +1,208 @@
+"""One training loop for every method: AdamW, warm-up and cosine, gradient clipping, resumable, reproducible.
+
+A method says what is trained and what the loss of a batch is; everything else is here.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.delta import Delta
+
+BatchLoss = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, H, W], labels [B] -> scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What a method gives back: the delta it learned, the loss by step, and how many numbers it trained."""
+
+    delta: Delta
+    history: pd.DataFrame
+    trained_parameters: int
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop's settings.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step; the last batch of an epoch is smaller where they do not divide.
+        lr: peak learning rate; it falls along a cosine to `min_lr`, after `warmup_steps` of rising.
+        weight_decay: AdamW's.
+        clip_norm: the gradient's norm is cut to this.
+        crop: smallest share of the image's side a random crop keeps; 1 for no crop.
+        flip: whether images are mirrored at random.
+        seed: decides the order of the images and all else that is drawn.
+
+    Source: the paper's settings for few shots, where they are not size-dependent.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 2e-3
+    warmup_steps: int = 0
+    min_lr: float = 1e-6
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    crop: float = 0.7
+    flip: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
+
+
+def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
+    """Crop a random square of at least `crop` of the side, stretch it to full size, mirror half of the images.
+
+    Args:
+        images: [B, 3, H, W], normalized; the background at the borders is continued.
+    """
+    size = len(images)
+    scale = torch.empty(size).uniform_(crop, 1.0)
+    shift = (torch.rand(size, 2) * 2 - 1) * (1 - scale)[:, None]
+    mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if flip else torch.ones(size)
+    theta = torch.zeros(size, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * mirror, scale, shift
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def train(
+    backbone: Backbone,
+    images: ImageSet,
+    loss_of_batch: BatchLoss,
+    parameters: Iterable[nn.Parameter],
+    config: TrainingConfig,
+    *,
+    after_step: Callable[[], None] = lambda: None,
+    state: Mapping[str, nn.Module],
+    checkpoint: str | os.PathLike[str] | None = None,
+    description: str = "training",
+) -> pd.DataFrame:
+    """Minimize the loss over the images; a row a step: step, epoch, loss, lr, seconds.
+
+    Args:
+        loss_of_batch: of augmented images [B, 3, H, W] and labels [B].
+        after_step: called after each optimizer step, to accumulate averages for example.
+        state: the modules that change, by name; a checkpoint holds them.
+        checkpoint: a file written after every epoch. If it exists, training goes on from it, with the result
+            of a run that was never interrupted.
+        description: of the progress bar.
+
+    Raises:
+        ValueError: for a checkpoint of other settings, or a loss that is no longer finite.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    device = trained[0].device
+    steps_per_epoch = math.ceil(len(images) / config.batch_size)
+    total = steps_per_epoch * config.epochs
+    first_epoch, history = _resume(checkpoint, config, images, state, optimizer)
+    labels = images.labels
+    began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+    bar = tqdm(
+        total=total, initial=first_epoch * steps_per_epoch, desc=description, mininterval=0.5, leave=False
+    )
+    # Each epoch draws from its own seed, so that a resumed run needs no random state of the interrupted one.
+    with bar, torch.random.fork_rng(devices=[]):
+        for epoch in range(first_epoch, config.epochs):
+            torch.manual_seed(config.seed * 100_003 + epoch)
+            for rows in torch.randperm(len(images)).split(config.batch_size):
+                step = len(history)
+                lr = learning_rate(step, total, config)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                batch = augment(images.tensor(backbone.preprocess, rows.tolist()), config.crop, config.flip)
+                loss = loss_of_batch(batch.to(device), labels[rows].to(device))
+                if not torch.isfinite(loss):
+                    raise ValueError(
+                        f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm"
+                    )
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
+                optimizer.step()
+                after_step()
+                seconds = time.perf_counter() - began
+                history.append(
+                    {"step": step, "epoch": epoch, "loss": loss.item(), "lr": lr, "seconds": seconds}
+                )
+                bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr:.1e}", refresh=False)
+                bar.update()
+            if checkpoint is not None:
+                _save(Path(checkpoint), config, images, state, optimizer, epoch + 1, history)
+    return pd.DataFrame(history)
+
+
+def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
+    """Linear warm-up to `lr`, then a cosine down to `min_lr`, at `step` of `total`."""
+    warmup = min(config.warmup_steps, total - 1)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup - 1)
+    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _identity(config: TrainingConfig, images: ImageSet) -> dict[str, object]:
+    return asdict(config) | {"images": len(images), "data": images.name}
+
+
+def _resume(
+    checkpoint: str | os.PathLike[str] | None,
+    config: TrainingConfig,
+    images: ImageSet,
+    state: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[int, list[dict[str, float]]]:
+    if checkpoint is None or not Path(checkpoint).exists():
+        return 0, []
+    saved = torch.load(checkpoint, weights_only=True)
+    found, expected = saved["config"], _identity(config, images)
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{checkpoint} is of a run with {name}={found.get(name)}, this one has {value}: remove the file "
+                f"to start anew, or name another"
+            )
+    for name, module in state.items():
+        module.load_state_dict(saved["state"][name])
+    optimizer.load_state_dict(saved["optimizer"])
+    return saved["epoch"], saved["history"]
+
+
+def _save(
+    path: Path,
+    config: TrainingConfig,
+    images: ImageSet,
+    state: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    history: list[dict[str, float]],
+) -> None:
+    content = {
+        "config": _identity(config, images),
+        "state": {name: module.state_dict() for name, module in state.items()},
+        "optimizer": optimizer.state_dict(),
+        "epoch": epoch,
+        "history": history,
+    }
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
