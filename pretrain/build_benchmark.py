@@ -356,6 +356,11 @@ def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
     corpus[["set", "icon", "row", "colour", "caption", "captions", "kept"]].to_csv(
         args.build / "corpus.csv", index=False
     )
+    nearest = np.max(
+        [(vectors[chunk] @ target.T).max(0) for chunk in np.array_split(corpus.index, 64)], axis=0
+    )
+    # What is left near the corpus lies near another class's kept pictogram; the benchmark gives it up.
+    benchmark = benchmark.assign(nearest_pretraining=nearest.round(4))[nearest <= NEAR_DUPLICATE]
     benchmark.to_csv(args.build / "benchmark.csv", index_label="index")
     partial = args.build / "benchmark.partial.npy"
     np.save(partial, images[benchmark.index])

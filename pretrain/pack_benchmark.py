@@ -6,6 +6,7 @@ The archive has an image folder's layout, `domain/class/set--icon.png`, and a ta
 """
 
 import argparse
+import gzip
 import io
 import os
 import zipfile
@@ -50,6 +51,7 @@ def table_of(args: argparse.Namespace) -> pd.DataFrame:
         "author",
         "licence",
         "pretraining_pictograms",
+        "nearest_pretraining",
     ]
     return table[columns]
 
@@ -67,6 +69,16 @@ def write_archive(table: pd.DataFrame, images: np.ndarray) -> None:
             archive.writestr(zipfile.ZipInfo(table["file"].iloc[row], STAMP), buffer.getvalue())
     os.replace(partial, target)
     print(f"{len(table)} images, {target.stat().st_size / 1e6:.1f} MB")
+
+
+def write_corpus_list(args: argparse.Namespace) -> None:
+    """Every icon PictoCLIP was pretrained on, as set/icon and caption: evidence of what it has not seen."""
+    corpus = pd.read_csv(args.build / "corpus.csv", keep_default_na=False)
+    lines = (corpus["set"] + "/" + corpus["icon"] + "\t" + corpus["caption"]).sort_values()
+    partial = ROOT / "pretrain" / "corpus.partial"
+    with partial.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
+        packed.write(("\n".join(lines) + "\n").encode())
+    os.replace(partial, ROOT / "pretrain" / "corpus.tsv.gz")
 
 
 def write_contact_sheets(table: pd.DataFrame, images: np.ndarray) -> None:
@@ -124,6 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     table, images = table_of(args), np.load(args.build / "benchmark.npy")
     write_archive(table, images)
+    write_corpus_list(args)
     write_contact_sheets(table, images)
     write_attribution(args, table)
 

@@ -1,0 +1,153 @@
+"""The figures that notebooks and figures/ share: one style, colours that the colour-blind can tell apart."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from radapter_lite.data import ImageSet
+
+# Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+METHOD_COLOURS = {"R-Adapter": COLOURS[0], "fine-tuning": COLOURS[1], "zero-shot": COLOURS[6]}
+METHOD_MARKERS = {"R-Adapter": "o", "fine-tuning": "s", "zero-shot": "X"}
+
+
+def use_style() -> None:
+    """Set the look of every figure: white ground (readable on dark pages too), no frame at the top and right."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=list(COLOURS),
+        rc={
+            "figure.facecolor": "white",
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 12,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+            "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
+        },
+    )
+
+
+def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:
+    """Write `folder`/`name`.svg and .png, with `alt` as the description that screen readers read."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path / f"{name}.svg", metadata={"Date": None, "Description": alt})
+    figure.savefig(path / f"{name}.png", metadata={"Description": alt, "Software": None})
+
+
+def show_images(images: ImageSet, per_domain: int = 8, classes: Sequence[str] | None = None, seed: int = 0) -> Figure:
+    """A row of images for each domain, one class a column where the domain has it."""
+    chosen = list(classes or np.random.default_rng(seed).permutation(images.classes)[:per_domain])
+    domains = images.domains
+    figure, axes = plt.subplots(
+        len(domains), len(chosen), figsize=(1.05 * len(chosen) + 0.9, 1.05 * len(domains)), squeeze=False
+    )
+    table = images.table
+    for y, domain in enumerate(domains):
+        for x, name in enumerate(chosen):
+            axis = axes[y, x]
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            rows = np.flatnonzero((table["domain"] == domain) & (table["class"] == name))
+            if len(rows):
+                axis.imshow(images.image(int(rows[seed % len(rows)])))
+            if y == 0:
+                axis.set_title(name, fontsize=9, fontweight="normal", loc="center")
+            if x == 0:
+                label = f"{domain}\n(ID)" if domain == images.id_domain else domain
+                axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+    figure.tight_layout(h_pad=0.3, w_pad=0.3)
+    return figure
+
+
+def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, float] | None = None) -> None:
+    """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
+
+    Args:
+        curves: columns method, seed, alpha, id, ood (percent), as `summarize` makes them.
+        zero_shot: its id and ood, drawn as a cross; the curves' own α = 0 if left out.
+    """
+    for method, own in curves.groupby("method", sort=False):
+        colour, marker = METHOD_COLOURS[str(method)], METHOD_MARKERS[str(method)]
+        for _, one in own.groupby("seed"):
+            axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
+        mean = own.groupby("alpha")[["id", "ood"]].mean()
+        axis.plot(mean["id"], mean["ood"], color=colour, lw=2, marker=marker, ms=5, label=method)
+        axis.annotate(
+            "α = 1",
+            (mean["id"].iloc[-1], mean["ood"].iloc[-1]),
+            xytext=(6, -12),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+        )
+    start = zero_shot or curves[curves["alpha"] == 0][["id", "ood"]].mean()
+    axis.plot(start["id"], start["ood"], "X", color=METHOD_COLOURS["zero-shot"], ms=10, label="zero-shot (α = 0)")
+    axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
+    axis.legend(loc="lower right")
+
+
+def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
+    """Accuracy against α, a line a domain; the ID domain is drawn thicker."""
+    for i, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
+        mean = own.groupby("alpha")["accuracy"].agg(["mean", "min", "max"])
+        is_id = domain == id_domain
+        axis.plot(
+            mean.index,
+            mean["mean"],
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            ms=4,
+            lw=3 if is_id else 1.5,
+            label=f"{domain} (ID)" if is_id else domain,
+        )
+        axis.fill_between(mean.index, mean["min"], mean["max"], color=COLOURS[i % len(COLOURS)], alpha=0.12, lw=0)
+    axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)", xlim=(-0.02, 1.02))
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float) -> None:
+    """Accuracy against shots with 95% intervals: columns method, shots, `column` and `column`_ci."""
+    axis.axhline(zero_shot, color=METHOD_COLOURS["zero-shot"], ls="--", lw=1.2, label="zero-shot")
+    for offset, (method, own) in zip((0.97, 1.03), table.groupby("method", sort=False), strict=False):
+        axis.errorbar(
+            own["shots"] * offset,
+            own[column],
+            yerr=own[f"{column}_ci"],
+            color=METHOD_COLOURS[str(method)],
+            marker=METHOD_MARKERS[str(method)],
+            capsize=3,
+            lw=2,
+            label=method,
+        )
+    axis.set_xscale("log", base=2)
+    shots = sorted(table["shots"].unique())
+    axis.set_xticks(shots, [str(n) for n in shots])
+    axis.set(xlabel="shots per class")
+
+
+def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
+    """Accuracy of each class against its number of pretraining pictograms: columns pictograms, accuracy."""
+    mean = accuracies.groupby("pictograms")["accuracy"].mean()
+    jitter = np.random.default_rng(0).uniform(0.9, 1.1, len(accuracies))
+    axis.scatter(accuracies["pictograms"] * jitter, accuracies["accuracy"], color=COLOURS[5], s=18, label="a class")
+    axis.plot(mean.index, mean, color=COLOURS[0], marker="o", lw=2, label="mean")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(mean.index, [str(n) for n in mean.index])
+    axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
+    axis.legend(loc="upper left")
