@@ -8,6 +8,7 @@ Both give an `ImageSet`, and everything downstream takes one.
 
 import io
 import os
+import weakref
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,10 @@ class ImageSet:
     id_domain: str
     name: str
     _read: Callable[[str], Image.Image] = field(repr=False)
-    _tensors: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False)
+    # For each preprocess, for as long as it lives, the tensors it made; selections share them.
+    _tensors: "weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]" = field(
+        default_factory=weakref.WeakKeyDictionary, repr=False
+    )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -78,12 +82,13 @@ class ImageSet:
             if wanted is not None:
                 keep &= self.table[column] == wanted
         if classes is not None:
-            keep &= self.table["class"].isin(list(classes))
+            classes = list(classes)
+            keep &= self.table["class"].isin(classes)
         if not keep.any():
             there = self.table.groupby(["domain", "split"]).size()
             counts = ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
             raise ValueError(
-                f"{self.name} has no images with domain={domain}, split={split}; it has {counts}"
+                f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
             )
         return self._take(np.flatnonzero(keep))
 
@@ -92,10 +97,17 @@ class ImageSet:
 
         For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images
         gives all it has.
+
+        Raises:
+            ValueError: for shots below 1, or if the ID domain has no training images.
         """
         if type(shots) is not int or shots < 1:
             raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
         train = np.flatnonzero((self.table["domain"] == self.id_domain) & (self.table["split"] == "train"))
+        if not len(train):
+            raise ValueError(
+                f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
+            )
         names = self.table["class"].to_numpy()[train]
         chosen: list[int] = []
         for label, name in enumerate(self.classes):
@@ -116,14 +128,14 @@ class ImageSet:
             ValueError: for a file that is no readable image; the sentence names it.
         """
         wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
-        key = id(preprocess)
-        missing = [file for file in wanted if (key, file) not in self._tensors]
+        known = self._tensors.setdefault(preprocess, {})
+        missing = [file for file in wanted if file not in known]
         bar = tqdm(
             missing, desc=f"reading {self.name}", unit="image", disable=len(missing) < 2000, leave=False
         )
         for file in bar:
-            self._tensors[key, file] = preprocess(self._read(file))
-        return torch.stack([self._tensors[key, file] for file in wanted])
+            known[file] = preprocess(self._read(file))
+        return torch.stack([known[file] for file in wanted])
 
     def counts(self) -> pd.DataFrame:
         """Number of images and of classes by domain and split."""
@@ -160,8 +172,11 @@ def _load_pictoshift() -> ImageSet:
         raise FileNotFoundError(
             f"{ARCHIVE.name} is missing from the installation: install radapter-lite again"
         )
-    archive = zipfile.ZipFile(ARCHIVE)
-    table = pd.read_csv(io.BytesIO(archive.read("pictoshift.csv")))
+    try:
+        archive = zipfile.ZipFile(ARCHIVE)
+        table = pd.read_csv(io.BytesIO(archive.read("pictoshift.csv")), keep_default_na=False)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ValueError(f"{ARCHIVE.name} is damaged ({error}): install radapter-lite again") from error
 
     def read(file: str) -> Image.Image:
         return Image.open(io.BytesIO(archive.read(file))).convert("RGB")
@@ -226,6 +241,10 @@ def _class_name(folder: str) -> str:
 def _read_file(file: str) -> Image.Image:
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
+            if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+                return image.convert("RGB")
+            # White shows through: what lies under transparent pixels is often black, as the drawing is.
+            rgba = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error
