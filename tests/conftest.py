@@ -1,13 +1,20 @@
 """Small models and inputs that the tests share."""
 
+import re
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch import Tensor, nn
 
 from radapter_lite.adapter import AdapterSet
+from radapter_lite.backbones import Backbone
 from radapter_lite.losses import info_nce
 
 TEXT = dict(context_length=8, vocab_size=50, width=48, heads=2, layers=2)
@@ -75,6 +82,42 @@ def step(
     optimizer.step()
     adapters.accumulate()
     return loss.item()
+
+
+def tokenize_words(texts: list[str]) -> Tensor:
+    """Token ids that fit `TEXT`: one a word, then the largest."""
+    ids = torch.zeros(len(texts), TEXT["context_length"], dtype=torch.long)
+    for row, text in enumerate(texts):
+        words = [
+            1 + zlib.crc32(word.encode()) % (TEXT["vocab_size"] - 2) for word in re.findall(r"\w+", text)
+        ]
+        tokens = [*words[: TEXT["context_length"] - 1], TEXT["vocab_size"] - 1]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
+def make_backbone(seed: int = 0) -> Backbone:
+    """The small CLIP as a backbone."""
+    transform = PreprocessCfg(size=VISION["image_size"], mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Backbone(
+        make_clip(seed), tokenize_words, image_transform_v2(transform, is_train=False), "tiny", "random"
+    )
+
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "dark-blue": (20, 20, 120)}
+
+
+def make_folder(root: Path, domains: tuple[str, ...] = (), images: int = 8) -> Path:
+    """Noisy images of three colours in class/image, or in domain/class/image."""
+    rng = np.random.default_rng(0)
+    for domain in domains or ("",):
+        for name, colour in COLOURS.items():
+            folder = root / domain / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                pixels = np.clip(rng.normal(colour, 30, (36, 40, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
 
 
 MODELS = {

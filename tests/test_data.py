@@ -1,0 +1,249 @@
+"""PictoShift and folders of one's own: what is in them, how they are divided, and what is refused."""
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_backbone, make_folder
+from PIL import Image
+
+from radapter_lite import data
+from radapter_lite.data import load_images
+from radapter_lite.evaluation import evaluate
+
+DOMAINS = {"outline", "solid", "color", "emoji", "sketch", "pixel"}
+
+
+@pytest.fixture(scope="module")
+def pictoshift():
+    return load_images()
+
+
+def files(images):
+    return set(images.table["file"])
+
+
+# --- PictoShift ---
+
+
+def test_pictoshift_has_the_images_it_promises(pictoshift):
+    assert pictoshift.name == "pictoshift" and pictoshift.id_domain == "outline"
+    assert set(pictoshift.domains) == DOMAINS and pictoshift.domains[0] == "outline"
+    assert set(pictoshift.ood_domains) == DOMAINS - {"outline"}
+    assert len(pictoshift.classes) >= 80 and pictoshift.classes == sorted(pictoshift.classes)
+    table = pictoshift.table
+    outline = table[table["domain"] == "outline"].groupby(["class", "split"]).size().unstack(fill_value=0)
+    assert len(outline) == len(pictoshift.classes)
+    for split, least in (("train", 16), ("validation", 4), ("test", 8)):
+        assert outline[split].min() >= least, outline[split].idxmin()
+    assert set(table.loc[table["domain"] != "outline", "split"]) == {"test"}
+    assert not table.isna().any(axis=None) and not (table["class"] == "").any()
+
+
+def test_counts_add_up(pictoshift):
+    counts = pictoshift.counts().set_index(["domain", "split"])
+    assert counts["images"].sum() == len(pictoshift)
+    assert counts.loc[("outline", "train"), "classes"] == len(pictoshift.classes)
+    for domain, least in (("solid", 70), ("emoji", 70), ("color", 1), ("sketch", 1), ("pixel", 1)):
+        part = pictoshift.select(domain=domain)
+        assert counts.loc[(domain, "test"), "images"] == len(part) >= 40
+        assert counts.loc[(domain, "test"), "classes"] == part.table["class"].nunique() >= least
+
+
+def test_pictoshifts_images_are_48_pixels_of_rgb(pictoshift):
+    for row in range(0, len(pictoshift), 500):
+        image = pictoshift.image(row)
+        assert image.mode == "RGB" and image.size == (48, 48) and np.ptp(np.asarray(image)) > 0
+
+
+def test_labels_are_the_places_of_the_classes(pictoshift):
+    part = pictoshift.select(domain="pixel")
+    assert part.classes == pictoshift.classes
+    assert [part.classes[label] for label in part.labels] == part.table["class"].tolist()
+
+
+def test_selections_keep_what_was_asked_for(pictoshift):
+    chosen = pictoshift.select(domain="solid", split="test", classes=["key", "bell"])
+    whole = pictoshift.table
+    expected = whole[(whole["domain"] == "solid") & whole["class"].isin(["key", "bell"])]
+    assert chosen.table["file"].tolist() == expected["file"].tolist() and len(chosen)
+    assert len(pictoshift.select()) == len(pictoshift)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        (dict(domain="photo"), "no images with domain=photo.* it has .*outline test: .*solid test: "),
+        (dict(domain="solid", split="train"), "domain=solid, split=train"),
+        (dict(classes=["unicorn"]), r"classes=\['unicorn'\]"),
+    ],
+)
+def test_selecting_nothing_is_refused(pictoshift, wanted, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        pictoshift.select(**wanted)
+
+
+def test_few_shots_are_balanced_nested_and_seeded(pictoshift):
+    draws = {shots: pictoshift.few_shot(shots, seed=3) for shots in (1, 2, 4, 8, 16)}
+    for shots, draw in draws.items():
+        assert set(draw.table["class"].value_counts()) == {shots} and len(draw) == shots * len(draw.classes)
+        assert set(draw.table["domain"]) == {"outline"} and set(draw.table["split"]) == {"train"}
+    for fewer, more in ((1, 2), (2, 4), (4, 8), (8, 16)):
+        assert files(draws[fewer]) < files(draws[more])
+    assert files(pictoshift.few_shot(4, seed=3)) == files(draws[4])
+    assert files(pictoshift.few_shot(4, seed=4)) != files(draws[4])
+
+
+@pytest.mark.parametrize("shots", [0, -1, 1.5, True])
+def test_shots_are_counted(pictoshift, shots):
+    with pytest.raises(ValueError, match="shots must be a whole number of 1 or more"):
+        pictoshift.few_shot(shots)
+
+
+def test_a_domain_without_training_images_has_no_few_shots():
+    with pytest.raises(ValueError, match="no training images in its ID domain 'solid'"):
+        load_images(id_domain="solid").few_shot(1)
+
+
+def test_a_damaged_installation_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "ARCHIVE", tmp_path / "pictoshift.zip")
+    with pytest.raises(FileNotFoundError, match="pictoshift.zip is missing"):
+        load_images()
+    (tmp_path / "pictoshift.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(ValueError, match="pictoshift.zip is damaged .*install radapter-lite again"):
+        load_images()
+
+
+# --- folders ---
+
+
+@pytest.mark.parametrize("domains", [(), ("photo", "drawing")])
+def test_a_folder_works_as_pictoshift_does(tmp_path, domains):
+    images = load_images(make_folder(tmp_path / "mine", domains, images=10), id_domain=(domains or [None])[0])
+    assert images.name == "mine" and images.classes == ["dark blue", "green", "red"]
+    assert images.domains == list(domains or ["images"])
+    counts = images.table[images.table["domain"] == images.id_domain].groupby(["class", "split"]).size()
+    assert counts.unstack().to_dict("index") == dict.fromkeys(
+        images.classes, {"test": 3, "train": 6, "validation": 1}
+    )
+    assert set(images.table.loc[images.table["domain"] != images.id_domain, "split"]) <= {"test"}
+    few = images.few_shot(4)
+    assert len(few) == 12 and files(images.few_shot(2)) < files(few) < files(images.select(split="train"))
+    result = evaluate(make_backbone(), images.select(split="test"))
+    assert result["domain"].tolist() == images.domains
+    assert result["images"].tolist() == ([9, 30] if domains else [9])
+
+
+def test_a_folder_is_divided_by_the_seed(tmp_path):
+    folder = make_folder(tmp_path)
+    train = [files(load_images(str(folder), seed=seed).select(split="train")) for seed in (0, 0, 1)]
+    assert train[0] == train[1] != train[2]
+
+
+def test_the_first_domain_is_the_one_to_tune_on(tmp_path):
+    folder = make_folder(tmp_path, ("b", "a"))
+    assert load_images(folder).id_domain == "a"
+    assert load_images(folder, id_domain="b").domains == ["b", "a"]
+
+
+def test_small_classes_have_an_image_in_every_split(tmp_path):
+    images = load_images(make_folder(tmp_path, images=3))
+    assert set(images.table.groupby(["class", "split"]).size()) == {1}
+
+
+@pytest.mark.parametrize("source", ["pictoshift", "folder"])
+def test_unknown_domains_are_refused(tmp_path, source):
+    folder = source if source == "pictoshift" else make_folder(tmp_path, ("web", "shop"))
+    there = "outline, .*pixel" if source == "pictoshift" else "shop, web"
+    with pytest.raises(ValueError, match=f"has no domain 'moon'; it has {there}"):
+        load_images(folder, id_domain="moon")
+
+
+def test_a_missing_folder_is_said_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere; give one that holds"):
+        load_images(tmp_path / "nowhere")
+
+
+def test_odd_folders_are_refused(tmp_path):
+    (tmp_path / ".hidden").mkdir()
+    with pytest.raises(ValueError, match="has no sub-folders; put each class's images"):
+        load_images(tmp_path)
+    make_folder(tmp_path / "data")
+    (tmp_path / "data" / "empty").mkdir()
+    (tmp_path / "data" / "empty" / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match="The class folder .*empty holds no image"):
+        load_images(tmp_path / "data")
+    make_folder(tmp_path / "mixed", ("web",))
+    make_folder(tmp_path / "mixed" / "..", images=1)
+    (tmp_path / "red").rename(tmp_path / "mixed" / "red")
+    with pytest.raises(ValueError, match="mixed.red holds images while .*class/image or domain/class/image"):
+        load_images(tmp_path / "mixed")
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize("damage", ["cut short", "text", "empty"])
+def test_broken_images_are_named(tmp_path, damage):
+    file = make_folder(tmp_path, images=4) / "green" / "2.png"
+    whole = file.read_bytes()
+    file.write_bytes({"cut short": whole[: len(whole) // 2], "text": b"no image", "empty": b""}[damage])
+    images = load_images(tmp_path)
+    with pytest.raises(ValueError, match=r"green.2\.png is no readable image \(.*\); repair or remove it"):
+        images.tensor(make_backbone().preprocess)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "1", "P", "CMYK"])
+def test_all_images_become_rgb(tmp_path, mode):
+    (tmp_path / "thing").mkdir()
+    file = tmp_path / "thing" / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (4, 4), "white").convert(mode).save(file)
+    image = load_images(tmp_path).image(0)
+    assert image.mode == "RGB" and image.getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_paper_is_white(tmp_path, mode):
+    """An icon's black lines stay visible: what lies under the transparent pixels is black, too."""
+    (tmp_path / "thing").mkdir()
+    if mode == "P":
+        image = Image.new("P", (4, 4), 0)
+        image.putpalette([0, 0, 0, 1, 1, 1])
+        image.putpixel((1, 1), 1)
+        image.save(tmp_path / "thing" / "a.png", transparency=0)
+    else:
+        image = Image.new(mode, (4, 4), (0,) * len(mode))
+        image.putpixel((1, 1), (1,) * (len(mode) - 1) + (255,))
+        image.save(tmp_path / "thing" / "a.png")
+    read = load_images(tmp_path).image(0)
+    assert read.getpixel((0, 0)) == (255, 255, 255) and read.getpixel((1, 1)) == (1, 1, 1)
+
+
+def test_each_preprocess_gets_its_own_tensors(tmp_path):
+    images = load_images(make_folder(tmp_path, images=3))
+    seen = []
+
+    def brightness(image):
+        seen.append(image)
+        return torch.tensor(np.asarray(image).mean(), dtype=torch.float32)[None]
+
+    def width(image):
+        return torch.tensor([float(image.width)])
+
+    first = images.tensor(brightness)
+    assert torch.equal(images.tensor(width), torch.full((9, 1), 40.0))
+    assert torch.equal(images.tensor(brightness), first) and len(seen) == 9  # each file is read once
+    some = images.select(classes=["red"])
+    assert torch.equal(some.tensor(brightness), first[images.labels == 2]) and len(seen) == 9
+    assert torch.equal(images.tensor(brightness, [4, 0]), first[[4, 0]])
+
+
+def test_a_preprocess_that_is_gone_leaves_nothing_behind(tmp_path):
+    """A new function may stand where an old one stood in memory."""
+    images = load_images(make_folder(tmp_path, images=1))
+    for number in range(20):
+        found = images.tensor(lambda image, number=number: torch.tensor([number]))
+        assert found.flatten().tolist() == [number] * 3
+    gc.collect()
+    assert not images._tensors
