@@ -3,12 +3,16 @@
 A method says what is trained and what the loss of a batch is; everything else is here.
 """
 
+import hashlib
+import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -93,6 +97,7 @@ def train(
     *,
     after_step: Callable[[], None] = lambda: None,
     state: Mapping[str, nn.Module],
+    settings: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     description: str = "training",
 ) -> pd.DataFrame:
@@ -102,19 +107,21 @@ def train(
         loss_of_batch: of augmented images [B, 3, H, W] and labels [B].
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
+        settings: the method's own, JSON; a checkpoint must be of the same ones.
         checkpoint: a file written after every epoch. If it exists, training goes on from it, with the result
             of a run that was never interrupted.
         description: of the progress bar.
 
     Raises:
-        ValueError: for a checkpoint of other settings, or a loss that is no longer finite.
+        ValueError: for a checkpoint that is damaged or of other settings, or a loss that is no longer finite.
     """
     trained = [p for p in parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     device = trained[0].device
     steps_per_epoch = math.ceil(len(images) / config.batch_size)
     total = steps_per_epoch * config.epochs
-    first_epoch, history = _resume(checkpoint, config, images, state, optimizer)
+    identity = _identity(backbone, images, asdict(config) | dict(settings or {}))
+    first_epoch, history = _resume(checkpoint, identity, state, optimizer)
     labels = images.labels
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     bar = tqdm(
@@ -126,7 +133,7 @@ def train(
             torch.manual_seed(config.seed * 100_003 + epoch)
             for rows in torch.randperm(len(images)).split(config.batch_size):
                 step = len(history)
-                lr = learning_rate(step, total, config)
+                lr = float(learning_rate(step, total, config))
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 batch = augment(images.tensor(backbone.preprocess, rows.tolist()), config.crop, config.flip)
@@ -147,7 +154,7 @@ def train(
                 bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr:.1e}", refresh=False)
                 bar.update()
             if checkpoint is not None:
-                _save(Path(checkpoint), config, images, state, optimizer, epoch + 1, history)
+                _save(Path(checkpoint), identity, state, optimizer, epoch + 1, history)
     return pd.DataFrame(history)
 
 
@@ -160,21 +167,35 @@ def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _identity(config: TrainingConfig, images: ImageSet) -> dict[str, object]:
-    return asdict(config) | {"images": len(images), "data": images.name}
+def _identity(backbone: Backbone, images: ImageSet, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that is resumed must have in common with the interrupted one."""
+    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
+    about = {"backbone": backbone.name, "pretrained": backbone.pretrained, "data": images.name}
+    return json.loads(json.dumps(about | {"images": len(images), "files": files} | _flat(settings)))
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
 def _resume(
     checkpoint: str | os.PathLike[str] | None,
-    config: TrainingConfig,
-    images: ImageSet,
+    expected: Mapping[str, Any],
     state: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[int, list[dict[str, float]]]:
     if checkpoint is None or not Path(checkpoint).exists():
         return 0, []
-    saved = torch.load(checkpoint, weights_only=True)
-    found, expected = saved["config"], _identity(config, images)
+    try:
+        saved = torch.load(checkpoint, weights_only=True)
+        found = saved["identity"]
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint} is damaged or no checkpoint of a training: remove the file to start anew, or name another"
+        ) from error
     for name, value in expected.items():
         if found.get(name) != value:
             raise ValueError(
@@ -189,15 +210,14 @@ def _resume(
 
 def _save(
     path: Path,
-    config: TrainingConfig,
-    images: ImageSet,
+    identity: Mapping[str, Any],
     state: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     epoch: int,
     history: list[dict[str, float]],
 ) -> None:
     content = {
-        "config": _identity(config, images),
+        "identity": dict(identity),
         "state": {name: module.state_dict() for name, module in state.items()},
         "optimizer": optimizer.state_dict(),
         "epoch": epoch,

@@ -38,7 +38,11 @@ def fine_tune(
     """
     before = copy.deepcopy(backbone.model.state_dict())
     criterion = partial(mpm_nce, temperature=config.temperature, margin=0.0, smoothing=0.0)
-    trained = [p for name, p in backbone.model.named_parameters() if not name.startswith("logit_")]
+    trained = [
+        p
+        for name, p in backbone.model.named_parameters()
+        if p.requires_grad and not name.startswith("logit_")
+    ]
     try:
         history = train(
             backbone,
@@ -47,6 +51,7 @@ def fine_tune(
             trained,
             config.training,
             state={"model": backbone.model},
+            settings=asdict(config),
             checkpoint=checkpoint,
             description="fine-tuning",
         )
@@ -55,4 +60,5 @@ def fine_tune(
         )
     finally:
         backbone.model.load_state_dict(before)
+        backbone.model.zero_grad()
     return Tuned(delta, history, sum(parameter.numel() for parameter in trained))

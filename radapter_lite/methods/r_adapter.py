@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
+import torch
+
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
@@ -43,7 +45,9 @@ def tune_r_adapter(
 
     The backbone's weights stay as they are. Raises what `AdapterSet` and `train` raise.
     """
-    adapters = AdapterSet(backbone.model, config.adapter).train()
+    with torch.random.fork_rng(devices=[]):  # low-rank adapters begin at random
+        torch.manual_seed(config.training.seed)
+        adapters = AdapterSet(backbone.model, config.adapter).train()
     criterion = partial(
         mpm_nce, temperature=config.temperature, margin=config.margin, smoothing=config.smoothing
     )
@@ -56,6 +60,7 @@ def tune_r_adapter(
             config.training,
             after_step=adapters.accumulate,
             state={"adapters": adapters},
+            settings=asdict(config),
             checkpoint=checkpoint,
             description="R-Adapter",
         )
