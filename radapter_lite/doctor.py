@@ -44,6 +44,7 @@ def _checks() -> Iterator[tuple[str, Callable[[], str]]]:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield requirement.name, partial(_package, requirement)
     yield "notebooks", _notebooks
+    yield "benchmark", _benchmark
     yield "backbone", _backbone
 
 
@@ -65,6 +66,14 @@ def _notebooks() -> str:
     if not (found := available()):
         raise RuntimeError("none came with this installation; install radapter-lite again")
     return f"{len(found)} in {found[0].parent}"
+
+
+def _benchmark() -> str:
+    from radapter_lite.data import load_images
+
+    images = load_images()
+    images.image(0)
+    return f"PictoShift loads, {len(images)} images of {len(images.classes)} classes"
 
 
 def _backbone() -> str:

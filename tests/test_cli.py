@@ -132,7 +132,28 @@ def test_doctor_tells_versions_and_what_is_missing(
     told = capsys.readouterr().out
     assert f"ok      torch: {metadata.version('torch')}" in told and "ok      notebooks: 2 in" in told
     assert 'BROKEN  no-such-package: missing; pip install "no-such-package>=1"' in told
+    assert "ok      benchmark: PictoShift loads, " in told and " classes\n" in told
     assert "BROKEN  numpy:" in told and "is too old" in told and "3 broken" not in told and "2 broken" in told
+
+
+def test_doctor_finds_a_damaged_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    from radapter_lite import data, doctor
+
+    archive = tmp_path / "pictoshift.zip"
+    monkeypatch.setattr(data, "ARCHIVE", archive)
+    monkeypatch.setattr(metadata, "requires", lambda _: [])
+    monkeypatch.setattr(doctor, "_backbone", lambda: "loads")
+    monkeypatch.setattr(doctor, "_notebooks", lambda: "there")
+    assert main(["doctor"]) == 1
+    assert "BROKEN  benchmark: pictoshift.zip is missing from the installation" in capsys.readouterr().out
+    archive.write_bytes(b"half a file")
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "BROKEN  benchmark: pictoshift.zip is damaged" in told and "1 broken" in told
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["lab"], ["doctor"]])
