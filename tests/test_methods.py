@@ -1,0 +1,181 @@
+"""Tuning with adapters and with all weights: what comes back, and what stays as it was."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import features, make_backbone, make_folder, make_inputs
+
+from radapter_lite.adapter import AdapterConfig
+from radapter_lite.data import load_images
+from radapter_lite.delta import Delta
+from radapter_lite.evaluation import predict
+from radapter_lite.methods import (
+    FineTuningConfig,
+    RAdapterConfig,
+    fine_tune,
+    fine_tuning,
+    r_adapter,
+    tune_r_adapter,
+)
+from radapter_lite.training import TrainingConfig
+
+TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
+R_ADAPTER = RAdapterConfig(
+    AdapterConfig(momentum=0.8), TRAINING, margin=0.1, smoothing=0.05, temperature=0.05
+)
+LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_prob=0.1, towers=("image",)))
+FINE_TUNING = FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)
+
+METHODS = {
+    "r_adapter": (tune_r_adapter, R_ADAPTER),
+    "low rank": (tune_r_adapter, LOW_RANK),
+    "fine_tuning": (fine_tune, FINE_TUNING),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return load_images(make_folder(tmp_path_factory.mktemp("methods"))).few_shot(5)  # 3 x 5
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request):
+    return METHODS[request.param]
+
+
+def same(found: dict, expected: dict) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def module_of(tune):
+    return fine_tuning if tune is fine_tune else r_adapter
+
+
+def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
+    images, method, monkeypatch, tmp_path
+):
+    tune, config = method
+    backbone = make_backbone()
+    inputs = make_inputs(backbone.model)
+    before, zero_shot = copy.deepcopy(backbone.model.state_dict()), features(backbone.model, inputs)
+    train = module_of(tune).train
+    tuned_features = []
+
+    def watched(*args, state, **options):
+        history = train(*args, state=state, **options)
+        for module in state.values():
+            module.eval()
+        tuned_features.append(features(backbone.model, inputs))
+        return history
+
+    monkeypatch.setattr(module_of(tune), "train", watched)
+    tuned = tune(backbone, images, config)
+
+    assert same(backbone.model.state_dict(), before)
+    assert torch.equal(features(backbone.model, inputs), zero_shot)
+    assert all(p.requires_grad and p.grad is None for p in backbone.model.parameters())
+    assert not backbone.model.training
+    with tuned.delta.applied(backbone.model, 1.0):
+        torch.testing.assert_close(features(backbone.model, inputs), tuned_features[0], rtol=0, atol=1e-5)
+        predictions = predict(backbone, images)
+    assert (tuned_features[0] - zero_shot).abs().max() > 1e-3  # it is no trivial agreement
+
+    assert len(tuned.history) == 2 * config.training.epochs
+    assert tuned.history["loss"].tail(4).mean() < 0.9 * tuned.history["loss"].head(4).mean()
+
+    tuned.delta.save(tmp_path / "tuned")
+    loaded = Delta.load(tmp_path / "tuned")
+    assert loaded.meta == tuned.delta.meta
+    fresh = make_backbone()
+    with loaded.applied(fresh.model, 1.0):
+        assert torch.equal(predict(fresh, images), predictions)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("r_adapter", 3 * 2 * 64**2 + 2 * 2 * 48**2),
+        ("low rank", 3 * 2 * 2 * 64 * 4),
+        (
+            "fine_tuning",
+            sum(p.numel() for p in make_backbone().model.parameters()) - 1,
+        ),  # without logit_scale
+    ],
+)
+def test_trained_parameters_are_counted(images, name, count):
+    tune, config = METHODS[name]
+    short = replace(config, training=replace(config.training, epochs=1))
+    tuned = tune(make_backbone(), images, short)
+    assert tuned.trained_parameters == count
+    if name == "fine_tuning":
+        assert "logit_scale" not in tuned.delta.tensors
+        assert sum(tensor.numel() for tensor in tuned.delta.tensors.values()) <= count
+
+
+def test_settings_reach_the_loss_and_the_delta(images, method, monkeypatch):
+    tune, config = method
+    criterion = module_of(tune).mpm_nce
+    used = []
+
+    def watched(image, text, positives, **settings):
+        used.append(settings)
+        return criterion(image, text, positives, **settings)
+
+    monkeypatch.setattr(module_of(tune), "mpm_nce", watched)
+    short = replace(config, training=replace(config.training, epochs=1))
+    meta = tune(make_backbone(), images, short).delta.meta
+    assert meta["backbone"] == "tiny" and meta["pretrained"] == "random"
+    assert (
+        meta["settings"]["training"]["lr"] == config.training.lr
+        and meta["settings"]["training"]["epochs"] == 1
+    )
+    if tune is fine_tune:
+        assert meta["method"] == "fine_tuning" and meta["settings"]["temperature"] == 0.05
+        assert used == [{"temperature": 0.05, "margin": 0.0, "smoothing": 0.0}] * 2
+    else:
+        assert meta["method"] == "r_adapter"
+        expected = {"temperature": 0.05, "margin": 0.1, "smoothing": 0.05}
+        assert used == [expected] * 2 and meta["settings"].items() >= expected.items()
+        assert meta["settings"]["rank"] == config.adapter.rank and meta["settings"]["averaged"] is True
+        assert meta["settings"]["towers"] == list(config.adapter.towers)
+        assert meta["settings"]["drop_prob"] == config.adapter.drop_prob
+
+
+def test_an_interrupted_tuning_ends_in_the_same_bits(images, method, monkeypatch, tmp_path):
+    tune, config = method
+    backbone = make_backbone()
+    before = copy.deepcopy(backbone.model.state_dict())
+    torch.manual_seed(1)
+    whole = tune(backbone, images, config).delta.tensors
+
+    criterion, calls = module_of(tune).mpm_nce, iter(range(100))
+
+    def interrupted(*args, **settings):
+        if next(calls) == 7:  # within the fourth epoch
+            raise KeyboardInterrupt
+        return criterion(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of(tune), "mpm_nce", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tune(backbone, images, config, checkpoint=tmp_path / "run.pt")
+    assert same(backbone.model.state_dict(), before)  # also after an interruption
+    assert all(p.requires_grad and p.grad is None for p in backbone.model.parameters())
+
+    torch.manual_seed(2)  # the caller's random numbers have no part in it, nor are they moved on
+    state = torch.get_rng_state()
+    resumed = tune(make_backbone(), images, config, checkpoint=tmp_path / "run.pt")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(resumed.delta.tensors, whole)
+    assert len(resumed.history) == 16
+
+
+def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
+    short = replace(R_ADAPTER, training=replace(TRAINING, epochs=1))
+    tune_r_adapter(make_backbone(), images, short, checkpoint=tmp_path / "run.pt")
+    backbone = make_backbone()
+    with pytest.raises(ValueError, match="is of a run with margin=0.1, this one has 0.0"):
+        tune_r_adapter(backbone, images, replace(short, margin=0.0), checkpoint=tmp_path / "run.pt")
+    tune_r_adapter(backbone, images, short)  # the refused run has left no adapters behind
