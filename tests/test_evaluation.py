@@ -1,0 +1,142 @@
+"""Zero-shot heads, accuracies, sweeps and intervals, against the same things written out."""
+
+import copy
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import make_backbone, make_folder
+from scipy import stats
+from sklearn.metrics import accuracy_score
+from torch.nn import functional as F
+
+from radapter_lite import evaluation
+from radapter_lite.data import load_images
+from radapter_lite.delta import Delta
+from radapter_lite.evaluation import (
+    PHOTO_TEMPLATES,
+    accuracy_by_domain,
+    encode_images,
+    evaluate,
+    mean_and_interval,
+    predict,
+    summarize,
+    sweep,
+    text_head,
+)
+
+COLUMNS = ["domain", "is_id", "accuracy", "images"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("evaluation"), ("photo", "comic", "art"))
+    return load_images(folder, id_domain="photo").select(split="test")
+
+
+def changed(backbone):
+    """A delta that moves every weight of the backbone."""
+    before = copy.deepcopy(backbone.model.state_dict())
+    tuned = make_backbone(seed=5).model
+    return Delta.from_difference(before, tuned)
+
+
+@torch.no_grad()
+def test_a_class_is_the_mean_of_its_prompts(images, monkeypatch):
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)  # a class's prompts need not be encoded at once
+    backbone = make_backbone()
+    found = text_head(backbone, images.classes)
+    for vector, name in zip(found, images.classes, strict=True):
+        total = torch.zeros(32)
+        for prompt in PHOTO_TEMPLATES:
+            feature = backbone.model.encode_text(backbone.tokenizer([prompt.format(name)]))[0]
+            total += feature / feature.norm()
+        torch.testing.assert_close(vector, total / total.norm(), rtol=0, atol=1e-6)
+    assert found.shape == (3, 32)
+
+
+@torch.no_grad()
+def test_similarities_are_cosines(images, monkeypatch):
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
+    backbone = make_backbone()
+    pixels = torch.stack([backbone.preprocess(images.image(row)) for row in range(len(images))])
+    features = F.normalize(backbone.model.encode_image(pixels), dim=-1)
+    torch.testing.assert_close(encode_images(backbone, images), features, rtol=0, atol=1e-5)
+    expected = F.cosine_similarity(features[:, None], text_head(backbone, images.classes)[None], dim=-1)
+    torch.testing.assert_close(predict(backbone, images), expected, rtol=0, atol=1e-5)
+
+
+def test_accuracies_are_those_of_scikit_learn(images):
+    similarities = torch.randn(len(images), 3, generator=torch.Generator().manual_seed(0))
+    result = accuracy_by_domain(similarities, images)
+    assert list(result.columns) == COLUMNS
+    assert result["domain"].tolist()[0] == "photo" and result["is_id"].tolist() == [True, False, False]
+    assert set(result["domain"]) == {"photo", "comic", "art"}
+    guesses, labels = similarities.argmax(1).numpy(), images.labels.numpy()
+    for row in result.itertuples():
+        of = (images.table["domain"] == row.domain).to_numpy()
+        assert row.images == of.sum()
+        assert row.accuracy == pytest.approx(100 * accuracy_score(labels[of], guesses[of]))
+
+
+def test_a_sweep_starts_at_zero_shot_and_leaves_the_weights(images):
+    backbone = make_backbone()
+    before = copy.deepcopy(backbone.model.state_dict())
+    zero_shot = evaluate(backbone, images)
+    delta = changed(backbone)
+    result = sweep(backbone, delta, images, [0.0, 0.5, 1.0])
+    assert result["alpha"].tolist() == [0.0] * 3 + [0.5] * 3 + [1.0] * 3
+    at = {alpha: part.reset_index(drop=True)[COLUMNS] for alpha, part in result.groupby("alpha")}
+    pd.testing.assert_frame_equal(at[0.0], zero_shot)
+    pd.testing.assert_frame_equal(at[1.0], evaluate(make_backbone(seed=5), images))
+    with delta.applied(backbone.model, 0.5):
+        pd.testing.assert_frame_equal(at[0.5], evaluate(backbone, images))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+    assert sweep(backbone, delta, images)["alpha"].unique() == pytest.approx(np.arange(11) / 10)
+
+
+def test_ood_domains_count_alike_however_many_images_they_have():
+    results = pd.DataFrame(
+        {
+            "alpha": [0.0] * 3 + [1.0] * 3,
+            "domain": ["id", "a", "b"] * 2,
+            "is_id": [True, False, False] * 2,
+            "accuracy": [50.0, 10.0, 30.0, 80.0, 20.0, 60.0],
+            "images": [10, 1000, 1] * 2,
+        }
+    )
+    found = summarize(results, ["alpha"])
+    expected = pd.DataFrame({"alpha": [0.0, 1.0], "id": [50.0, 80.0], "ood": [20.0, 40.0]})
+    pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize("by", [["alpha"], ["method", "alpha"]])
+def test_without_ood_domains_there_is_no_ood_accuracy(by):
+    results = pd.DataFrame({"method": "m", "alpha": [0.0, 1.0], "is_id": True, "accuracy": [5.0, 6.0]})
+    found = summarize(results, by)
+    assert found["id"].tolist() == [5.0, 6.0] and found["ood"].isna().all()
+
+
+def test_intervals_are_student_s():
+    values = pd.DataFrame(
+        {"method": ["a"] * 3 + ["b"] * 5, "id": [1.0, 2, 3, 4, 4, 5, 7, 9], "ood": [3.0, 3, 3, 0, 1, 0, 1, 8]}
+    )
+    found = mean_and_interval(values, ["method"]).set_index("method")
+    assert found["seeds"].tolist() == [3, 5]
+    assert found.loc["a", "id"] == 2.0
+    assert found.loc["a", "id_ci"] == pytest.approx(
+        4.302653 / math.sqrt(3)
+    )  # t(0.975, 2) from a printed table
+    assert found.loc["a", "ood_ci"] == 0.0
+    for column in ("id", "ood"):
+        sample = values.loc[values["method"] == "b", column]
+        low, high = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
+        assert found.loc["b", column] == pytest.approx((low + high) / 2)
+        assert found.loc["b", f"{column}_ci"] == pytest.approx((high - low) / 2)
+
+
+def test_one_seed_has_no_interval():
+    found = mean_and_interval(pd.DataFrame({"method": ["a"], "id": [1.0]}), ["method"], ["id"])
+    assert found["id"].tolist() == [1.0] and found["id_ci"].isna().all()
