@@ -1,4 +1,4 @@
-"""The command line: `radapter-lite run`, `lab` and `doctor`."""
+"""The command line: `radapter-lite run`, `lab`, `bench` and `doctor`."""
 
 import argparse
 import ast
@@ -85,6 +85,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")
     lab.set_defaults(command=_lab)
+
+    bench = commands.add_parser(
+        "bench",
+        help="repeat the long runs behind the notebooks' tables",
+        description="Tune every method on every number of shots, several seeds, sweep each along alpha, and add "
+        "the rows to a CSV file. Rows already there are kept, so the command can be interrupted.",
+        epilog="example: radapter-lite bench --seeds 2 --shots 4 16 --out few_shot.csv",
+    )
+    bench.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
+    bench.add_argument(
+        "--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images a class (1 2 4 8 16)"
+    )
+    bench.add_argument(
+        "--out", type=Path, default=Path("out/few_shot.csv"), metavar="CSV", help="where (out/few_shot.csv)"
+    )
+    bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser(
         "doctor",
@@ -188,6 +204,22 @@ def _table(measured: dict[str, dict[str, Any]]) -> str:
 def _short(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from radapter_lite import bench
+    from radapter_lite.backbones import load_clip
+    from radapter_lite.data import load_images
+    from radapter_lite.evaluation import mean_and_interval, summarize
+
+    bench.run(load_clip(), load_images(), arguments.out, arguments.seeds, arguments.shots)
+    table = pd.read_csv(arguments.out).query("split == 'test' and alpha == 1")
+    by_seed = summarize(table, ["method", "shots", "seed"])
+    print(mean_and_interval(by_seed, ["method", "shots"]).round(1).to_string(index=False))
+    print(f"\nAll rows are in {arguments.out.resolve()}.")
+    return 0
 
 
 def _lab(arguments: argparse.Namespace) -> int:

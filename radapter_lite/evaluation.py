@@ -93,18 +93,26 @@ def evaluate(backbone: Backbone, images: ImageSet) -> pd.DataFrame:
     return accuracy_by_domain(predict(backbone, images), images)
 
 
+@torch.no_grad()
 def sweep(
     backbone: Backbone, delta: Delta, images: ImageSet, alphas: Iterable[Alpha] = tuple(np.linspace(0, 1, 11))
 ) -> pd.DataFrame:
-    """Accuracy along α: a row for each α and domain, with the columns of `evaluate` after `alpha`.
+    """Accuracy along α: a row for each α and domain: alpha, domain, is_id, accuracy, images, forgotten.
 
-    The backbone's weights are the original ones again afterwards.
+    `forgotten` is the share, in percent, of the images that zero-shot gets right and this α gets wrong. The
+    backbone's weights are the original ones again afterwards.
     """
-    rows = []
     points = list(alphas)
+    right_before = predict(backbone, images).argmax(1).cpu() == images.labels
+    rows = []
     for alpha in tqdm(points, desc="sweeping alpha", leave=False):
         with delta.applied(backbone.model, alpha):
-            result = evaluate(backbone, images)
+            similarities = predict(backbone, images)
+        result = accuracy_by_domain(similarities, images)
+        right = similarities.argmax(1).cpu() == images.labels
+        pairs = pd.DataFrame({"domain": images.table["domain"], "lost": (~right).numpy() * 100.0})
+        lost = pairs[right_before.numpy()].groupby("domain")["lost"].mean()
+        result["forgotten"] = result["domain"].map(lost)
         result.insert(0, "alpha", [alpha] * len(result))
         rows.append(result)
     return pd.concat(rows, ignore_index=True)

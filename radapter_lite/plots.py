@@ -16,8 +16,13 @@ from radapter_lite.data import ImageSet
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-METHOD_COLOURS = {"R-Adapter": COLOURS[0], "fine-tuning": COLOURS[1], "zero-shot": COLOURS[6]}
-METHOD_MARKERS = {"R-Adapter": "o", "fine-tuning": "s", "zero-shot": "X"}
+METHOD_COLOURS = {
+    "R-Adapter": COLOURS[0],
+    "fine-tuning": COLOURS[1],
+    "WiSE-FT": COLOURS[1],
+    "zero-shot": COLOURS[6],
+}
+METHOD_MARKERS = {"R-Adapter": "o", "fine-tuning": "s", "WiSE-FT": "s", "zero-shot": "X"}
 
 
 def use_style() -> None:
@@ -50,7 +55,9 @@ def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: 
     figure.savefig(path / f"{name}.png", metadata={"Description": alt, "Software": None})
 
 
-def show_images(images: ImageSet, per_domain: int = 8, classes: Sequence[str] | None = None, seed: int = 0) -> Figure:
+def show_images(
+    images: ImageSet, per_domain: int = 8, classes: Sequence[str] | None = None, seed: int = 0
+) -> Figure:
     """A row of images for each domain, one class a column where the domain has it."""
     chosen = list(classes or np.random.default_rng(seed).permutation(images.classes)[:per_domain])
     domains = images.domains
@@ -97,7 +104,9 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
             fontsize=9,
         )
     start = zero_shot or curves[curves["alpha"] == 0][["id", "ood"]].mean()
-    axis.plot(start["id"], start["ood"], "X", color=METHOD_COLOURS["zero-shot"], ms=10, label="zero-shot (α = 0)")
+    axis.plot(
+        start["id"], start["ood"], "X", color=METHOD_COLOURS["zero-shot"], ms=10, label="zero-shot (α = 0)"
+    )
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
     axis.legend(loc="lower right")
 
@@ -116,7 +125,9 @@ def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
             lw=3 if is_id else 1.5,
             label=f"{domain} (ID)" if is_id else domain,
         )
-        axis.fill_between(mean.index, mean["min"], mean["max"], color=COLOURS[i % len(COLOURS)], alpha=0.12, lw=0)
+        axis.fill_between(
+            mean.index, mean["min"], mean["max"], color=COLOURS[i % len(COLOURS)], alpha=0.12, lw=0
+        )
     axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)", xlim=(-0.02, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -145,7 +156,9 @@ def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
     """Accuracy of each class against its number of pretraining pictograms: columns pictograms, accuracy."""
     mean = accuracies.groupby("pictograms")["accuracy"].mean()
     jitter = np.random.default_rng(0).uniform(0.9, 1.1, len(accuracies))
-    axis.scatter(accuracies["pictograms"] * jitter, accuracies["accuracy"], color=COLOURS[5], s=18, label="a class")
+    axis.scatter(
+        accuracies["pictograms"] * jitter, accuracies["accuracy"], color=COLOURS[5], s=18, label="a class"
+    )
     axis.plot(mean.index, mean, color=COLOURS[0], marker="o", lw=2, label="mean")
     axis.set_xscale("log", base=2)
     axis.set_xticks(mean.index, [str(n) for n in mean.index])

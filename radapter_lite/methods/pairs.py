@@ -29,6 +29,6 @@ def pair_loss(backbone: Backbone, classes: list[str], criterion: PairLoss) -> Ba
         image_features = backbone.model.encode_image(images, normalize=True)  # type: ignore[operator]
         text_features = backbone.model.encode_text(texts.to(images.device), normalize=True)  # type: ignore[operator]
         positives = labels[:, None] == labels[None, :]
-        return criterion(image_features, text_features[place.to(images.device)], positives)
+        return criterion(image_features, text_features.index_select(0, place.to(images.device)), positives)
 
     return loss

@@ -1,0 +1,84 @@
+"""The long runs behind the notebooks' tables: methods x shots x seeds, each swept along α, saved as CSV.
+
+`radapter-lite bench` runs what is missing and can be interrupted at any time.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.evaluation import sweep
+from radapter_lite.methods.fine_tuning import fine_tune
+from radapter_lite.methods.r_adapter import tune_r_adapter
+from radapter_lite.methods.recommended import recommended_fine_tuning, recommended_r_adapter
+from radapter_lite.training import Tuned
+
+RESULTS = Path(__file__).parent / "assets" / "results"
+METHODS = ("R-Adapter", "fine-tuning")
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS = 5
+ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def tune(method: str, backbone: Backbone, images: ImageSet, shots: int, seed: int) -> Tuned:
+    """Tune with one of `METHODS` in its recommended settings, on `shots` images a class drawn with `seed`."""
+    few = images.few_shot(shots, seed)
+    if method == "R-Adapter":
+        return tune_r_adapter(backbone, few, recommended_r_adapter(backbone, shots, seed))
+    if method == "fine-tuning":
+        return fine_tune(backbone, few, recommended_fine_tuning(backbone, shots, seed))
+    raise ValueError(f"{method} is no method of the bench; there are {', '.join(METHODS)}")
+
+
+def measure(
+    tuned: Tuned, backbone: Backbone, images: ImageSet, alphas: Iterable[float] = ALPHAS, **columns: object
+) -> pd.DataFrame:
+    """Sweep a delta over the test images of all domains and the ID validation images; a column `split` tells."""
+    parts = []
+    for split in ("test", "validation"):
+        result = sweep(backbone, tuned.delta, images.select(split=split), alphas)
+        parts.append(result.assign(split=split))
+    table = pd.concat(parts, ignore_index=True)
+    columns |= {
+        "trained_parameters": tuned.trained_parameters,
+        "seconds": round(float(tuned.history["seconds"].iloc[-1]), 1),
+    }
+    return table.assign(**columns)
+
+
+def run(
+    backbone: Backbone, images: ImageSet, path: Path, seeds: int = SEEDS, shots: Iterable[int] = SHOTS
+) -> None:
+    """Run every method, number of shots and seed that `path` does not hold yet, and add its rows."""
+    for seed in range(seeds):
+        for number in sorted(shots, reverse=True):
+            for method in METHODS:
+                done = pd.read_csv(path) if path.exists() else pd.DataFrame()
+                key = {"method": method, "shots": number, "seed": seed}
+                if len(done) and (done[list(key)] == list(key.values())).all(axis=1).any():
+                    continue
+                # The whole curve is wanted for 16 shots, where the α slider is drawn, and its ends elsewhere.
+                alphas = ALPHAS if number == max(SHOTS) else (0.0, 0.5, 1.0)
+                tuned = tune(method, backbone, images, number, seed)
+                rows = measure(tuned, backbone, images, alphas, **key)
+                save_rows(pd.concat([done, rows], ignore_index=True), path)
+
+
+def save_rows(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    table.round(4).to_csv(partial, index=False)
+    os.replace(partial, path)
+
+
+def load_results(name: str = "few_shot") -> pd.DataFrame:
+    """A saved table of long runs. Raises FileNotFoundError naming the command that makes it."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"The results {name} are not here; make them with `radapter-lite bench`.")
+    return pd.read_csv(path)
