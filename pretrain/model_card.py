@@ -58,7 +58,7 @@ def main() -> None:
     ]
     tail = [f"| {n} | {a:.1f} | {int(size)} |" for n, (a, size) in by_frequency.iterrows()]
     corpus = len(
-        (pd.read_csv(Path(__file__).parent / "corpus.tsv.gz", sep="\t", header=None, keep_default_na=False))
+        pd.read_csv(Path(__file__).parent / "corpus.tsv.gz", sep="\t", header=None, keep_default_na=False)
     )
     (ROOT / "MODEL_CARD.md").write_text(
         CARD.format(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.evaluation import sweep
+from radapter_lite.evaluation import mean_and_interval, summarize, sweep
 from radapter_lite.methods.fine_tuning import fine_tune
 from radapter_lite.methods.r_adapter import tune_r_adapter
 from radapter_lite.methods.recommended import recommended_fine_tuning, recommended_r_adapter
@@ -82,3 +82,23 @@ def load_results(name: str = "few_shot") -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"The results {name} are not here; make them with `radapter-lite bench`.")
     return pd.read_csv(path)
+
+
+def results_table(saved: pd.DataFrame) -> str:
+    """The README's table in Markdown: 16 shots and fewer at α = 1, and 16 shots at α = 0.5, mean ± 95% interval."""
+    test = summarize(saved[saved["split"] == "test"], ["method", "shots", "seed", "alpha"])
+    rows = mean_and_interval(test, ["method", "shots", "alpha"])
+    start = rows[rows["alpha"] == 0].iloc[0]
+    shown = rows[(rows["alpha"] == 1) | ((rows["alpha"] == 0.5) & (rows["shots"] == 16))]
+    lines = [
+        "| method | shots | α | ID (outline) | OOD mean | seeds |",
+        "|---|---|---|---|---|---|",
+        f"| zero-shot | 0 | 0 | {start['id']:.1f} | {start['ood']:.1f} | |",
+    ]
+    for row in shown.sort_values(["shots", "method", "alpha"]).itertuples():
+        name = "WiSE-FT" if row.method == "fine-tuning" and row.alpha < 1 else row.method
+        lines.append(
+            f"| {name} | {row.shots} | {row.alpha:g} | {row.id:.1f} ± {row.id_ci:.1f} "
+            f"| {row.ood:.1f} ± {row.ood_ci:.1f} | {row.seeds} |"
+        )
+    return "\n".join(lines)

@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--out", type=Path, default=Path("out/few_shot.csv"), metavar="CSV", help="where (out/few_shot.csv)"
     )
+    bench.add_argument(
+        "--table", action="store_true", help="run nothing; print the README's table from the saved results"
+    )
     bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser(
@@ -214,6 +217,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     from radapter_lite.data import load_images
     from radapter_lite.evaluation import mean_and_interval, summarize
 
+    if arguments.table:
+        print(bench.results_table(bench.load_results()))
+        return 0
     bench.run(load_clip(), load_images(), arguments.out, arguments.seeds, arguments.shots)
     table = pd.read_csv(arguments.out).query("split == 'test' and alpha == 1")
     by_seed = summarize(table, ["method", "shots", "seed"])

@@ -66,7 +66,8 @@ def alpha_slider(
 def _frame(point: dict, curves: pd.DataFrame, examples: ImageSet, similarities: Tensor) -> bytes:
     """One PNG: the trade-off with a ring around the current point, and the examples with their top class."""
     figure = plt.figure(figsize=(11, 4.2), dpi=90)
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 1.1)))
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.1))
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axis = left.subplots()
     plots.plot_trade_off(axis, curves)
     axis.plot(point["id"], point["ood"], "o", ms=16, mfc="none", mec="black", mew=2)
