@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("out/few_shot.csv"), metavar="CSV", help="where (out/few_shot.csv)"
     )
     bench.add_argument(
+        "--search", action="store_true", help="instead, search both methods' settings on ID validation images"
+    )
+    bench.add_argument(
         "--table", action="store_true", help="run nothing; print the README's table from the saved results"
     )
     bench.set_defaults(command=_bench)
@@ -219,6 +222,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     if arguments.table:
         print(bench.results_table(bench.load_results()))
+        return 0
+    if arguments.search:
+        found = bench.search(load_clip(), load_images(), arguments.out.with_name("search.csv"))
+        print(found.round(4).to_string(index=False))
         return 0
     bench.run(load_clip(), load_images(), arguments.out, arguments.seeds, arguments.shots)
     table = pd.read_csv(arguments.out).query("split == 'test' and alpha == 1")

@@ -140,3 +140,23 @@ def test_intervals_are_student_s():
 def test_one_seed_has_no_interval():
     found = mean_and_interval(pd.DataFrame({"method": ["a"], "id": [1.0]}), ["method"], ["id"])
     assert found["id"].tolist() == [1.0] and found["id_ci"].isna().all()
+
+
+def test_forgotten_is_the_share_of_right_answers_lost(images):
+    backbone = make_backbone()
+    delta = changed(backbone)
+    before = predict(backbone, images).argmax(1) == images.labels
+    with delta.applied(backbone.model, 1.0):
+        after = predict(backbone, images).argmax(1) == images.labels
+    table = sweep(backbone, delta, images, (0.0, 1.0)).set_index(["alpha", "domain"])["forgotten"]
+    for domain in images.domains:
+        own = torch.tensor((images.table["domain"] == domain).to_numpy())
+        right = before & own
+        if not right.any():
+            assert math.isnan(table[1.0, domain])
+            continue
+        assert table[0.0, domain] == 0
+        assert table[1.0, domain] == pytest.approx(100 * (right & ~after).sum().item() / right.sum().item())
+    assert any(
+        (before & torch.tensor((images.table["domain"] == d).to_numpy())).any() for d in images.domains
+    )
