@@ -1,5 +1,6 @@
 """Executed notebooks as HTML files that need no network: no scripts, formulas as MathML, images inline."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,4 +77,7 @@ class _OfflineExporter(HTMLExporter):
     def markdown2html(self, context: Any, source: str) -> str:
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = _MathMLRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        html = MarkdownWithMath(renderer=renderer).render(source)
+        return re.sub(
+            r'href="([\w-]+)\.ipynb"', r'href="\1.html"', html
+        )  # the neighbour's page, not its notebook

@@ -109,6 +109,12 @@ def test_html_needs_no_network(executed: tuple[Path, Path], tmp_path: Path) -> N
     assert "interactive widget" in html and notebook.METRIC_MIME not in html
 
 
+def test_links_between_notebooks_lead_to_their_pages(tmp_path: Path) -> None:
+    source = write(tmp_path / "n.ipynb", markdown="[next](02_next.ipynb) [else](https://a.org/b.ipynb)")
+    html = to_html(source, tmp_path / "n.html").read_text()
+    assert 'href="02_next.html"' in html and 'href="https://a.org/b.ipynb"' in html
+
+
 def test_a_formula_that_cannot_be_read_stays_as_written(tmp_path: Path) -> None:
     html = to_html(write(tmp_path / "n.ipynb", markdown=r"$a_b_c$"), tmp_path / "n.html").read_text()
     assert "<code>a_b_c</code>" in html
