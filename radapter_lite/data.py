@@ -26,6 +26,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test")
 # How a folder's ID images are divided, class by class.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
+KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +123,26 @@ class ImageSet:
     def tensor(
         self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None
     ) -> Tensor:
-        """Preprocessed images [n, 3, H, W], of the rows given or of all; each file is read once and kept.
+        """Preprocessed images [n, 3, H, W], of the rows given or of all.
+
+        Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew.
 
         Raises:
             ValueError: for a file that is no readable image; the sentence names it.
         """
         wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
-        known = self._tensors.setdefault(preprocess, {})
-        missing = [file for file in wanted if file not in known]
-        bar = tqdm(
-            missing, desc=f"reading {self.name}", unit="image", disable=len(missing) < 2000, leave=False
-        )
+        kept = self._tensors.setdefault(preprocess, {})
+        missing = sum(file not in kept for file in wanted)
+        bar = tqdm(wanted, desc=f"reading {self.name}", unit="image", disable=missing < 2000, leave=False)
+        found = []
         for file in bar:
-            known[file] = preprocess(self._read(file))
-        return torch.stack([known[file] for file in wanted])
+            image = kept.get(file)
+            if image is None:
+                image = preprocess(self._read(file))
+                if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
+                    kept[file] = image
+            found.append(image)
+        return torch.stack(found)
 
     def counts(self) -> pd.DataFrame:
         """Number of images and of classes by domain and split."""

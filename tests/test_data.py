@@ -247,3 +247,14 @@ def test_a_preprocess_that_is_gone_leaves_nothing_behind(tmp_path):
         assert found.flatten().tolist() == [number] * 3
     gc.collect()
     assert not images._tensors
+
+
+def test_what_does_not_fit_into_memory_is_read_anew(tmp_path, monkeypatch):
+    images = load_images(make_folder(tmp_path / "shapes"))
+    preprocess = make_backbone().preprocess
+    whole = images.tensor(preprocess)
+    monkeypatch.setattr("radapter_lite.data.KEPT_IMAGE_BYTES", 3 * whole[0].nbytes)
+    small = load_images(tmp_path / "shapes")
+    assert torch.equal(small.tensor(preprocess), whole)
+    assert len(small._tensors[preprocess]) == 3
+    assert torch.equal(small.tensor(preprocess, [5, 0]), whole[[5, 0]])
