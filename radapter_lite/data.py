@@ -10,7 +10,7 @@ import io
 import os
 import weakref
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -91,7 +91,7 @@ class ImageSet:
             raise ValueError(
                 f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
             )
-        return self._take(np.flatnonzero(keep))
+        return self.take(np.flatnonzero(keep))
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.
@@ -114,7 +114,7 @@ class ImageSet:
         for label, name in enumerate(self.classes):
             order = np.random.default_rng([seed, label]).permutation(train[names == name])
             chosen += order[:shots].tolist()
-        return self._take(np.array(sorted(chosen), int))
+        return self.take(np.array(sorted(chosen), int))
 
     def image(self, row: int) -> Image.Image:
         """The image in row `row` of the table, RGB."""
@@ -149,8 +149,9 @@ class ImageSet:
         groups = self.table.groupby(["domain", "split"], sort=False)["class"]
         return groups.agg(images="size", classes="nunique").reset_index()
 
-    def _take(self, rows: np.ndarray) -> "ImageSet":
-        return replace(self, table=self.table.iloc[rows].reset_index(drop=True))
+    def take(self, rows: Sequence[int] | np.ndarray) -> "ImageSet":
+        """The images in these rows of the table, in this order."""
+        return replace(self, table=self.table.iloc[list(rows)].reset_index(drop=True))
 
 
 def load_images(

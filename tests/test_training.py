@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, change, senten
         rows = (
             [5 * (i // 4) + row for i, row in enumerate(rows)] if len(rows) == 12 else [*rows, *range(5, 15)]
         )
-        images, change = images._take(rows), {}
+        images, change = images.take(rows), {}
     with pytest.raises(ValueError, match=f"run.pt is of a run {sentence}: remove the file to start anew"):
         run(
             images,
