@@ -21,17 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from radapter_lite.evaluation import PICTOGRAM_TEMPLATES
 from radapter_lite.pictoclip import WEIGHTS, load_config, load_tokenizer, untrained
 
-TEMPLATES = [
-    "{}",
-    "{}",
-    "an icon of a {}",
-    "a picture of a {}",
-    "a drawing of {}",
-    "a symbol of {}",
-    "the {} icon",
-]
+TEMPLATES = ("{}", *PICTOGRAM_TEMPLATES)  # the bare name twice as often
 COMMON_UNTIL = 0.35  # up to here only captions that stand 10 times or more are shown
 WARM_UP = 150
 
