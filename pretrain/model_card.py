@@ -100,7 +100,7 @@ give the class no benchmark image.
 `pretrain/README.md` has the commands. AdamW, batches of 256, a peak learning rate of 1.5e-3 with warm-up and
 cosine, weight decay 0.1 on matrices, bfloat16 autocast, an exponential average of the weights. Captions that
 stand 10 times or more come first, all of them after 35% of the steps, sampled by 1/sqrt(frequency); equal
-captions in a batch are positives of each other. At the end stand 600 steps at a lower rate in which a fifth of each
+captions in a batch are positives of each other. At the end stand 400 steps at a lower rate in which a fifth of each
 batch are the benchmark's kept pictograms: by frequency they are one draw in three hundred, seen too few times to be
 learned. Icons get random ink and paper, and are turned, moved and
 scaled a little. {images} million images were seen in {hours} hours on two CPU cores, a clock that also counts

@@ -29,7 +29,7 @@ COMMON_UNTIL = 0.35  # up to here only captions that stand 10 times or more are 
 WARM_UP = 150
 # The benchmark's kept pictograms are one in three hundred draws by frequency, too few views for any of them to be
 # learned. After the main schedule come some steps, at a lower rate, in which they are a fifth of each batch.
-FOCUS_STEPS = 600
+FOCUS_STEPS = 400
 FOCUS_SHARE = 0.2
 FOCUS_LR = 5e-4
 

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "the rows to a CSV file. Rows already there are kept, so the command can be interrupted.",
         epilog="example: radapter-lite bench --seeds 2 --shots 4 16 --out few_shot.csv",
     )
-    bench.add_argument("--seeds", type=int, default=5, help="how many seeds (5)")
+    bench.add_argument("--seeds", type=int, help="how many seeds (5 for 16 shots, 3 for fewer)")
     bench.add_argument(
         "--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images a class (1 2 4 8 16)"
     )

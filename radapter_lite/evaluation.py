@@ -103,11 +103,15 @@ def sweep(
     backbone's weights are the original ones again afterwards.
     """
     points = list(alphas)
-    right_before = predict(backbone, images).argmax(1).cpu() == images.labels
+    zero_shot = predict(backbone, images)
+    right_before = zero_shot.argmax(1).cpu() == images.labels
     rows = []
     for alpha in tqdm(points, desc="sweeping alpha", leave=False):
-        with delta.applied(backbone.model, alpha):
-            similarities = predict(backbone, images)
+        if alpha == 0:
+            similarities = zero_shot
+        else:
+            with delta.applied(backbone.model, alpha):
+                similarities = predict(backbone, images)
         result = accuracy_by_domain(similarities, images)
         right = similarities.argmax(1).cpu() == images.labels
         pairs = pd.DataFrame({"domain": images.table["domain"], "lost": (~right).numpy() * 100.0})

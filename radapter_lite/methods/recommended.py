@@ -16,7 +16,7 @@ def recommended_r_adapter(backbone: Backbone, shots: int = 16, seed: int = 0) ->
     if backbone.name != "picto":
         training = TrainingConfig(epochs=50, batch_size=256, lr=5e-4, seed=seed)
         return RAdapterConfig(AdapterConfig(rank=4, drop_prob=0.2, momentum=0.999), training)
-    training = TrainingConfig(epochs=_epochs(30, shots), batch_size=128, lr=5e-3, warmup_steps=10, seed=seed)
+    training = TrainingConfig(epochs=_epochs(30, shots), batch_size=64, lr=3e-3, warmup_steps=20, seed=seed)
     return RAdapterConfig(AdapterConfig(drop_prob=0.1, momentum=0.98), training)
 
 
@@ -26,7 +26,7 @@ def recommended_fine_tuning(backbone: Backbone, shots: int = 16, seed: int = 0) 
         return FineTuningConfig(
             TrainingConfig(epochs=10, batch_size=256, lr=1e-5, warmup_steps=50, seed=seed)
         )
-    training = TrainingConfig(epochs=_epochs(12, shots), batch_size=128, lr=1e-3, warmup_steps=10, seed=seed)
+    training = TrainingConfig(epochs=_epochs(10, shots), batch_size=64, lr=5e-4, warmup_steps=20, seed=seed)
     return FineTuningConfig(training)
 
 
