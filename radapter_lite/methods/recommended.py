@@ -1,7 +1,9 @@
 """The settings we recommend, chosen on ID validation images alone.
 
-For PictoCLIP they come from the search that `results/search.csv` keeps; for other backbones they are the paper's
-few-shot settings. See `radapter_lite/bench.py` for the search.
+For PictoCLIP they come from the runs that `assets/results/search.csv` keeps, on 16 shots of a seed that no reported
+run uses. R-Adapter's were made on PictoCLIP with 600 focused pretraining steps in place of the shipped 400.
+`radapter-lite bench --search` repeats the search. For other backbones these are the paper's few-shot settings, and
+for fine-tuning the usual small learning rate, untuned.
 """
 
 from radapter_lite.adapter import AdapterConfig
