@@ -89,7 +89,7 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
         curves: columns method, seed, alpha, id, ood (percent), as `summarize` makes them.
         zero_shot: its id and ood, drawn as a cross; the curves' own α = 0 if left out.
     """
-    for method, own in curves.groupby("method", sort=False):
+    for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
         colour, marker = METHOD_COLOURS[str(method)], METHOD_MARKERS[str(method)]
         for _, one in own.groupby("seed"):
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
@@ -98,7 +98,7 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
         axis.annotate(
             "α = 1",
             (mean["id"].iloc[-1], mean["ood"].iloc[-1]),
-            xytext=(6, -12),
+            xytext=(8, 2 - 14 * place),  # one below the other, should two curves end together
             textcoords="offset points",
             color=colour,
             fontsize=9,
@@ -163,4 +163,4 @@ def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(mean.index, [str(n) for n in mean.index])
     axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
-    axis.legend(loc="upper left")
+    axis.legend(loc="lower right")
