@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import tomllib
 from names import caption_of, drawing_of, emoji_captions
-from PIL import Image
 from scipy.ndimage import binary_erosion
 from sources import EMOJI_SETS, PIXEL_SETS, SKETCH_SETS, icon_sets
 from tqdm import tqdm
@@ -338,17 +337,16 @@ def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
     corpus = pd.concat(
         [corpus, table.loc[sorted(kept_label)].assign(caption=[kept_label[i] for i in sorted(kept_label)])]
     )
-    corpus["captions"] = [
-        json.dumps(list(dict.fromkeys([caption, *emoji.get(caption, [])])))
-        if prefix in EMOJI_SETS and index not in kept_label
-        else json.dumps([caption])
+    captions_of = [
+        [caption, *emoji.get(caption, [])] if prefix in EMOJI_SETS and index not in kept_label else [caption]
         for index, prefix, caption in zip(corpus.index, corpus["set"], corpus["caption"], strict=True)
     ]
-    extra = corpus["captions"].map(
-        lambda text: [c for c in json.loads(text) if not shows_a_class(c, phrases) or c in kept_icons]
-    )
-    corpus["captions"] = extra.map(json.dumps)
-    corpus = corpus[extra.map(len) > 0]
+    free_of_classes = [
+        [c for c in dict.fromkeys(texts) if not shows_a_class(c, phrases) or c in kept_icons]
+        for texts in captions_of
+    ]
+    corpus["captions"] = [json.dumps(texts) for texts in free_of_classes]
+    corpus = corpus[[bool(texts) for texts in free_of_classes]]
     corpus["kept"] = corpus.index.isin(kept_label)
     print(
         f"corpus: {len(corpus)} icons, {corpus['caption'].nunique()} names, {corpus['colour'].sum()} in colour"
@@ -369,16 +367,6 @@ def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
         {label: len(icons) for label, icons in kept_icons.items()}, name="pretraining_pictograms"
     )
     counts.to_csv(args.build / "concept_counts.csv", index_label="class")
-
-
-def sheet(images: np.ndarray, columns: int = 24) -> Image.Image:
-    """Images (N, 48, 48, 3) side by side."""
-    rows = -(-len(images) // columns)
-    canvas = np.full((rows * columns, 48, 48, 3), 255, np.uint8)
-    canvas[: len(images)] = images
-    return Image.fromarray(
-        canvas.reshape(rows, columns, 48, 48, 3).swapaxes(1, 2).reshape(rows * 48, columns * 48, 3)
-    )
 
 
 if __name__ == "__main__":

@@ -5,18 +5,18 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from radapter_lite.adapter import AdapterConfig
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import evaluate, mean_and_interval, summarize, sweep
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+from radapter_lite.methods.fine_tuning import fine_tune
+from radapter_lite.methods.r_adapter import tune_r_adapter
 from radapter_lite.methods.recommended import recommended_fine_tuning, recommended_r_adapter
-from radapter_lite.training import TrainingConfig, Tuned
+from radapter_lite.training import Tuned
 
 RESULTS = Path(__file__).parent / "assets" / "results"
 METHODS = ("R-Adapter", "fine-tuning")
@@ -116,17 +116,12 @@ def search(backbone: Backbone, images: ImageSet, path: Path) -> pd.DataFrame:
 
 
 def _tune_with(method: str, backbone: Backbone, few: ImageSet, settings: dict) -> Tuned:
-    loop = TrainingConfig(
-        epochs=int(settings["epochs"]),
-        batch_size=64,
-        lr=settings["lr"],
-        warmup_steps=20,
-        seed=SEARCH_SEED,
-    )
+    changed = {"lr": settings["lr"], "epochs": int(settings["epochs"])}
     if method == "fine-tuning":
-        return fine_tune(backbone, few, FineTuningConfig(loop))
-    adapter = AdapterConfig(drop_prob=0.1, momentum=0.98)
-    return tune_r_adapter(backbone, few, RAdapterConfig(adapter, loop))
+        full = recommended_fine_tuning(backbone, 16, SEARCH_SEED)
+        return fine_tune(backbone, few, replace(full, training=replace(full.training, **changed)))
+    adapter = recommended_r_adapter(backbone, 16, SEARCH_SEED)
+    return tune_r_adapter(backbone, few, replace(adapter, training=replace(adapter.training, **changed)))
 
 
 def save_rows(table: pd.DataFrame, path: Path) -> None:
