@@ -67,6 +67,7 @@ def main() -> None:
             corpus=f"{corpus:,}",
             images=f"{curve['images'] / 1e6:.2f}",
             hours=curve["hours"],
+            focus=curve["focus_steps"],
             ood=f"{ood:.1f}",
             domains="\n".join(rows),
             tail="\n".join(tail),
@@ -100,10 +101,10 @@ give the class no benchmark image.
 `pretrain/README.md` has the commands. AdamW, batches of 256, a peak learning rate of 1.5e-3 with warm-up and
 cosine, weight decay 0.1 on matrices, bfloat16 autocast, an exponential average of the weights. Captions that
 stand 10 times or more come first, all of them after 35% of the steps, sampled by 1/sqrt(frequency); equal
-captions in a batch are positives of each other. At the end stand 400 steps at a lower rate in which a fifth of each
-batch are the benchmark's kept pictograms: by frequency they are one draw in three hundred, seen too few times to be
-learned. Icons get random ink and paper, and are turned, moved and
-scaled a little. {images} million images were seen in {hours} hours on two CPU cores, a clock that also counts
+captions in a batch are positives of each other. At the end stand {focus} steps at a lower rate in which a fifth of each
+batch are the benchmark's kept pictograms, each as likely as the next: by frequency they are one draw in three hundred,
+seen too few times to be learned. Icons get random ink and paper, and are turned, moved and scaled a little.
+{images} million images were seen in {hours} hours on two CPU cores, a clock that also counts
 pauses.
 
 ![Zero-shot accuracy by concept frequency, and the pretraining loss](figures/concept_frequency.png)

@@ -71,7 +71,8 @@ def mpm_nce(
     """
     _check(image_features, text_features, positives, temperature, margin, smoothing)
     dtype = torch.promote_types(image_features.dtype, torch.float32)
-    similarity = image_features.to(dtype) @ text_features.to(dtype).T  # (B, B), image i and text j
+    with torch.autocast(image_features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
+        similarity = image_features.to(dtype) @ text_features.to(dtype).T  # (B, B), image i and text j
     logits = (similarity + margin * (~positives).to(dtype)) / temperature  # (B, B)
 
     positive_count = positives.sum(dim=1, keepdim=True)  # (B, 1)

@@ -29,11 +29,42 @@ BatchLoss = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, H, W], labels [B
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What a method gives back: the delta it learned, the loss by step, and how many numbers it trained."""
+    """What a method that changes CLIP's weights gives back: a delta, and with it a curve along α.
+
+    Attributes:
+        delta: what it learned.
+        history: a row a step, as `train` makes it.
+        trained_parameters: how many numbers it trained.
+    """
 
     delta: Delta
     history: pd.DataFrame
     trained_parameters: int
+
+
+@dataclass(frozen=True, eq=False)
+class TunedPoint:
+    """What a method that changes no weight of CLIP gives back: one tuned model, without an α.
+
+    Attributes:
+        method: its name, for tables and errors.
+        similarities: logits of images with their classes [N, C].
+        history: a row a step, as `train` makes it; empty where nothing was trained by gradient.
+        trained_parameters: how many numbers it trained.
+    """
+
+    method: str
+    similarities: Callable[[ImageSet], Tensor]
+    history: pd.DataFrame
+    trained_parameters: int
+
+    @property
+    def delta(self) -> Delta:
+        """Raises ValueError: there is none."""
+        raise ValueError(
+            f"{self.method} learns no change of CLIP's own weights, so it has no delta and no α: it is one point; "
+            f"call similarities(images) instead"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +79,8 @@ class TrainingConfig:
         clip_norm: the gradient's norm is cut to this.
         crop: smallest share of the image's side a random crop keeps; 1 for no crop.
         flip: whether images are mirrored at random.
+        precision: "float32", or "bfloat16" to run the encoders under autocast, which is faster where the
+            processor has instructions for it; trained numbers and losses stay in float32.
         seed: decides the order of the images and all else that is drawn.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
@@ -62,6 +95,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     crop: float = 0.7
     flip: bool = True
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +104,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
@@ -137,7 +173,8 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 batch = augment(images.tensor(backbone.preprocess, rows.tolist()), config.crop, config.flip)
-                loss = loss_of_batch(batch.to(device), labels[rows].to(device))
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    loss = loss_of_batch(batch.to(device), labels[rows].to(device))
                 if not torch.isfinite(loss):
                     raise ValueError(
                         f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm"
