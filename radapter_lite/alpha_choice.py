@@ -1,0 +1,139 @@
+"""Choosing α without OOD labels: from ID validation images, or from unlabelled images of the target.
+
+Every rule reads the table that a sweep leaves, so that it costs nothing to compare them over seeds and domains.
+Two rules look at labelled ID validation images, and give one α for all domains:
+
+    highest        the α of the highest accuracy
+    one_standard_error
+                   the smallest α whose accuracy is within one standard error of the highest, after the rule for
+                   pruning trees: of the models that cannot be told apart, the one that is least changed
+
+Two look at unlabelled images of the domain where the model will be used, and give an α for each domain:
+
+    confidence     the α whose predictions are most certain: the highest mean of the largest class probability
+    information    the α whose predictions tell most: each is certain, and together they use all classes. This is
+                   the mutual information between image and prediction, H(mean p) - mean H(p); it does not
+                   reward a model that calls everything the same with great confidence.
+
+Source: Breiman et al. 1984 (one standard error); Bridle et al. 1991 (information).
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from radapter_lite.data import ImageSet
+
+TEMPERATURE = 0.01  # of the probabilities: CLIP's own, which R-Adapter trains with
+
+
+def unlabelled_statistics(
+    similarities: Tensor, images: ImageSet, zero_shot: Tensor, temperature: float = TEMPERATURE
+) -> pd.DataFrame:
+    """What predictions tell of themselves, no label being used: a row a domain.
+
+    Args:
+        similarities: cosine similarities of the images with the classes [N, C], at some α.
+        zero_shot: the same at α = 0 [N, C].
+        temperature: the similarities are divided by it to become logits.
+
+    Returns:
+        domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the
+        predictions' entropy in nats; information, the entropy of the mean prediction less that, in nats;
+        agreement, the share of images in percent whose top class is the one of zero-shot.
+    """
+    probabilities = (similarities.double().cpu() / temperature).softmax(1)
+    entropy = -(probabilities.clamp_min(1e-30).log() * probabilities).sum(1)
+    agrees = (similarities.argmax(1) == zero_shot.argmax(1)).cpu().double()
+    rows = []
+    for domain in images.domains:
+        own = np.flatnonzero(images.table["domain"] == domain)
+        together = probabilities[own].mean(0)
+        own_entropy = entropy[own].mean()
+        rows.append(
+            {
+                "domain": domain,
+                "confidence": 100 * probabilities[own].amax(1).mean().item(),
+                "entropy": own_entropy.item(),
+                "information": (-(together.clamp_min(1e-30).log() * together).sum() - own_entropy).item(),
+                "agreement": 100 * agrees[own].mean().item(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
+    """The α of the highest value; the smallest such α where several share it."""
+    pairs = list(zip(alphas, values, strict=True))
+    best = max(value for _, value in pairs)
+    return min(float(alpha) for alpha, value in pairs if value == best)
+
+
+def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
+    """The smallest α whose accuracy is at most one standard error below the highest.
+
+    Args:
+        accuracies: in percent, over `images` images, which give the highest one's binomial standard error.
+    """
+    pairs = [(float(alpha), accuracy / 100) for alpha, accuracy in zip(alphas, accuracies, strict=True)]
+    best = max(share for _, share in pairs)
+    error = (best * (1 - best) / images) ** 0.5
+    return min(alpha for alpha, share in pairs if share >= best - error)
+
+
+# From the ID validation rows and the target domain's rows of one run to an α. "oracle" alone sees target labels.
+RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
+    "zero-shot": lambda validation, target: 0.0,
+    "fixed 0.5": lambda validation, target: 0.5,
+    "tuned": lambda validation, target: 1.0,
+    "highest ID validation": lambda validation, target: highest(validation["alpha"], validation["accuracy"]),
+    "one standard error": lambda validation, target: one_standard_error(
+        validation["alpha"], validation["accuracy"], int(validation["images"].iloc[0])
+    ),
+    "confidence": lambda validation, target: highest(target["alpha"], target["confidence"]),
+    "information": lambda validation, target: highest(target["alpha"], target["information"]),
+    "oracle": lambda validation, target: highest(target["alpha"], target["accuracy"]),
+}
+
+
+def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
+    """Every rule of `RULES` beside the oracle: a row for each method, shots, seed, test domain and rule.
+
+    Args:
+        table: rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5
+            and 1 among its values), domain, is_id, images, accuracy, confidence and information.
+
+    Returns:
+        method, shots, seed, domain, is_id, rule, alpha, accuracy and left, which is how many points the
+        rule's accuracy lies below the oracle's: that of the swept α that is best for this domain's labels.
+
+    Raises:
+        ValueError: for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
+    """
+    key = ["method", "shots", "seed"]
+    needed = (*key, "split", "alpha", "domain", "is_id", "images", "accuracy", "confidence", "information")
+    if missing := [name for name in needed if name not in table]:
+        raise ValueError(
+            f"the table of sweeps has no column {missing[0]}: make it anew with `radapter-lite bench`"
+        )
+    rows = []
+    for names, run in table.groupby(key, sort=False):
+        about = dict(zip(key, names, strict=True))
+        validation = run[(run["split"] == "validation") & run["is_id"]]
+        if validation.empty or not {0.0, 0.5, 1.0} <= set(run["alpha"]):
+            raise ValueError(
+                f"the run {about} needs ID validation rows, and α = 0, 0.5 and 1 among its values"
+            )
+        for domain, target in run[run["split"] == "test"].groupby("domain", sort=False):
+            accuracy = target.set_index("alpha")["accuracy"]
+            is_id = bool(target["is_id"].iloc[0])
+            for rule, choose in RULES.items():
+                alpha = choose(validation, target)
+                found = {"rule": rule, "alpha": alpha, "accuracy": accuracy[alpha]}
+                rows.append(
+                    about
+                    | {"domain": domain, "is_id": is_id, **found, "left": accuracy.max() - accuracy[alpha]}
+                )
+    return pd.DataFrame(rows)
