@@ -1,0 +1,51 @@
+"""`radapter-lite lab`: open the walkthrough in JupyterLab."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from radapter_lite.commands import Commands
+
+FIRST = "00_start_here"
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "lab",
+        help="open the walkthrough in JupyterLab",
+        description="Open the first notebook in JupyterLab; an installed package copies them to --dir first.",
+        epilog="example: radapter-lite lab -- --no-browser --port 9000",
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("radapter-lite"),
+        metavar="DIR",
+        help="where the copies go; files already there are kept (./radapter-lite)",
+    )
+    parser.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from jupyterlab.labapp import LabApp
+
+    from radapter_lite import notebook
+
+    folder = notebook.find(FIRST).parent
+    if notebook.checkout() is None:
+        folder = _copy_notebooks(arguments.dir.resolve() / "notebooks")
+    LabApp.launch_instance([str(folder / f"{FIRST}.ipynb"), *arguments.jupyter])
+    return 0
+
+
+def _copy_notebooks(folder: Path) -> Path:
+    """Copy the packaged notebooks into `folder`, but never over a file the reader may have edited."""
+    from radapter_lite import notebook
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in notebook.available():
+        if not (folder / source.name).exists():
+            shutil.copyfile(source, folder / source.name)
+    print(f"The notebooks are in {folder}; edit them freely.")
+    return folder
