@@ -25,11 +25,11 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
     if not isinstance(alpha, Mapping):
         value = _checked(alpha, "alpha")
         return lambda name: value
-    known = {key for name in names for key in _keys(name)}
+    known = keys_of(names)
     values = {}
     for key, each in alpha.items():
         if key not in known:
-            raise ValueError(f"alpha has the unknown key {key!r}: it can be {', '.join(_ordered(known))}")
+            raise ValueError(f"alpha has the unknown key {key!r}: it can be {', '.join(known)}")
         values[key] = _checked(each, f"alpha of {key}")
     return lambda name: next((values[key] for key in _keys(name) if key in values), 0.0)
 
@@ -46,7 +46,9 @@ def _keys(name: str) -> list[str]:
     return [tower] if layer is None else [f"{tower}.{layer[1]}", tower]
 
 
-def _ordered(keys: set[str]) -> list[str]:
+def keys_of(names: Iterable[str]) -> list[str]:
+    """The keys by which α can be given for these weights: towers ("image"), then layers in order ("image.3")."""
+    keys = {key for name in names for key in _keys(name)}
     return sorted(keys, key=lambda key: ("." in key, key.partition(".")[0], int(key.partition(".")[2] or 0)))
 
 

@@ -1,0 +1,235 @@
+"""A delta's whole way from α = 0 to 1 from a few exact points, for any α of the two encoders.
+
+Features are smooth in α. They are computed once at a few Chebyshev nodes, 0 and 1 among them, and interpolated in
+between, which takes milliseconds where putting the delta into the model and encoding takes seconds. Images' features
+depend on the image encoder's α alone and texts' on the text encoder's, so that the same nodes give a similarity for
+every pair of the two:
+
+    curve = AlphaCurve.measure(clip, delta, images)
+    curve.at(0.3)         # cosine similarities [N, C], the delta at 0.3 in both encoders
+    curve.at(0.3, 1.0)    # 0.3 in the image encoder, 1 in the text encoder
+
+Source: Berrut and Trefethen 2004 (barycentric Lagrange interpolation).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from radapter_lite.alpha import Alpha, keys_of
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.delta import Delta
+from radapter_lite.evaluation import accuracy_by_domain, encode_images, predict, summarize, text_head
+
+NODES = 8
+
+
+def chebyshev_nodes(count: int) -> np.ndarray:
+    """The Chebyshev-Lobatto nodes in [0, 1], both ends among them [count].
+
+    Raises:
+        ValueError: for fewer than 2.
+    """
+    if count < 2:
+        raise ValueError(f"interpolation along α needs 2 nodes or more, not {count}")
+    return 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / (count - 1))
+
+
+def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
+    """What each Chebyshev-Lobatto node counts at α, in sum 1 [n]; at a node it alone counts.
+
+    Raises:
+        ValueError: for an α outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
+    distance = alpha - nodes
+    if (here := distance == 0).any():
+        return here.astype(float)
+    signs = np.where(np.arange(len(nodes)) % 2, -1.0, 1.0)
+    signs[[0, -1]] /= 2
+    terms = signs / distance
+    return terms / terms.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCurve:
+    """Unit features of some images, or of some classes, along one encoder's α.
+
+    Attributes:
+        nodes: the values of α at which they were computed [n].
+        values: unit features there [n, R, D], float32.
+    """
+
+    nodes: np.ndarray
+    values: Tensor
+
+    @classmethod
+    def of_images(
+        cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor, nodes: int = NODES
+    ) -> "FeatureCurve":
+        """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
+        return _measure(backbone, delta, nodes, images=images)[0]
+
+    @classmethod
+    def of_classes(
+        cls, backbone: Backbone, delta: Delta, classes: Iterable[str], nodes: int = NODES
+    ) -> "FeatureCurve":
+        """The curve of the zero-shot head of some class names."""
+        return _measure(backbone, delta, nodes, classes=list(classes))[0]
+
+    def at(self, alpha: float) -> Tensor:
+        """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
+        weights = weights_at(self.nodes, alpha)
+        if weights.max() == 1:
+            return self.values[int(weights.argmax())]
+        count, rows, width = self.values.shape
+        mixed = torch.from_numpy(weights).to(self.values) @ self.values.view(count, rows * width)
+        return F.normalize(mixed.view(rows, width), dim=-1)
+
+
+def _measure(
+    backbone: Backbone,
+    delta: Delta,
+    nodes: int,
+    images: ImageSet | Tensor | None = None,
+    classes: list[str] | None = None,
+) -> list[FeatureCurve]:
+    """The curve of images, of classes, or of both from one pass over the nodes. The model is left as it was."""
+    places = chebyshev_nodes(nodes)
+    found: list[list[Tensor]] = []
+    with torch.no_grad(), delta.applied(backbone.model, 0.0):
+        for alpha in tqdm(places, desc="nodes along alpha", leave=False):
+            delta.apply(backbone.model, float(alpha))
+            features = []
+            if images is not None:
+                features.append(_encode(backbone, images))
+            if classes is not None:
+                features.append(text_head(backbone, classes))
+            found.append([each.float().cpu() for each in features])
+    return [FeatureCurve(places, torch.stack(each)) for each in zip(*found, strict=True)]
+
+
+def _encode(backbone: Backbone, images: ImageSet | Tensor) -> Tensor:
+    if isinstance(images, ImageSet):
+        return encode_images(backbone, images)
+    device = next(backbone.model.parameters()).device
+    return backbone.model.encode_image(images.to(device), normalize=True)  # type: ignore[operator]
+
+
+@dataclass(frozen=True, eq=False)
+class AlphaCurve:
+    """Similarities of images with classes along α, of both encoders together or of each.
+
+    Attributes:
+        image, text: the features they are made of.
+    """
+
+    image: FeatureCurve
+    text: FeatureCurve
+
+    @classmethod
+    def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet, nodes: int = NODES) -> "AlphaCurve":
+        """Encode the images and their classes at each node: `nodes` times what `evaluation.predict` takes."""
+        return cls(*_measure(backbone, delta, nodes, images=images, classes=images.classes))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the nodes take: 4 n (N + C) D bytes."""
+        return self.image.values.nbytes + self.text.values.nbytes
+
+    def at(self, alpha: float, text_alpha: float | None = None) -> Tensor:
+        """Cosine similarities [N, C] at `alpha`, or at `alpha` of the image encoder and `text_alpha` of the other.
+
+        Raises:
+            ValueError: for an α outside [0, 1].
+        """
+        return self.image.at(alpha) @ self.text.at(alpha if text_alpha is None else text_alpha).T
+
+    def sweep(self, images: ImageSet, alphas: Iterable[float]) -> pd.DataFrame:
+        """Accuracy along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""
+        parts = []
+        for alpha in alphas:
+            result = accuracy_by_domain(self.at(alpha), images)
+            result.insert(0, "alpha", alpha)
+            parts.append(result)
+        return pd.concat(parts, ignore_index=True)
+
+    def encoder_map(self, images: ImageSet, alphas: Iterable[float]) -> pd.DataFrame:
+        """Accuracy for each pair of the encoders' α: image_alpha, text_alpha, id, ood and their mean, `mean`."""
+        parts = []
+        points = list(alphas)
+        heads = [self.text.at(text) for text in points]
+        for image in tqdm(points, desc="map of the encoders", leave=False):
+            features = self.image.at(image)
+            for text, head in zip(points, heads, strict=True):
+                result = accuracy_by_domain(features @ head.T, images)
+                parts.append(result.assign(image_alpha=image, text_alpha=text))
+        table = summarize(pd.concat(parts, ignore_index=True), ["image_alpha", "text_alpha"])
+        return table.assign(mean=(table["id"] + table["ood"]) / 2)
+
+
+def held_out_error(
+    curve: AlphaCurve, backbone: Backbone, delta: Delta, images: ImageSet, alphas: Iterable[float]
+) -> pd.DataFrame:
+    """Interpolated beside exact similarities of the same images, a row an α.
+
+    Returns:
+        alpha; error, the largest difference of a cosine similarity; changed, the share in percent of images
+        whose top class is another one.
+    """
+    rows = []
+    with delta.applied(backbone.model, 0.0):
+        for alpha in tqdm(list(alphas), desc="held-out alpha", leave=False):
+            delta.apply(backbone.model, alpha)
+            exact, found = predict(backbone, images).float().cpu(), curve.at(alpha)
+            changed = (exact.argmax(1) != found.argmax(1)).float().mean()
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "error": (exact - found).abs().max().item(),
+                    "changed": 100 * changed.item(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet, alone: bool = True) -> pd.DataFrame:
+    """Accuracy with the delta in one layer alone, or in all but one: a row a layer.
+
+    Args:
+        alone: switch one layer on and leave all else at zero-shot; False switches one off and leaves all else
+            tuned. Weights outside the layers (embeddings, projections) are off and on with the rest.
+
+    Returns:
+        tower ("image" or "text"), layer (its number, 0 the one next to the input), id and ood (percent, ood the
+        unweighted mean over domains), and id_change and ood_change, the points from the model that all else is at.
+    """
+    keys = keys_of(delta.touched(backbone.model.state_dict()))
+    base: dict[str, float] = {key: 0.0 if alone else 1.0 for key in keys if "." not in key}
+    layers = [key for key in keys if "." in key]
+    rows = []
+    with torch.no_grad(), delta.applied(backbone.model, base):
+        start = {"image": encode_images(backbone, images), "text": text_head(backbone, images.classes)}
+        for key in tqdm(["", *layers], desc="layers", leave=False):
+            alpha: Alpha = base | ({key: 1.0 - base[key.partition(".")[0]]} if key else {})
+            delta.apply(backbone.model, alpha)
+            tower, _, layer = key.partition(".")
+            now = dict(start)
+            if tower == "image":
+                now["image"] = encode_images(backbone, images)
+            elif tower == "text":
+                now["text"] = text_head(backbone, images.classes)
+            accuracies = accuracy_by_domain(now["image"] @ now["text"].T, images).assign(layer=key)
+            rows.append(
+                {"tower": tower, "layer": layer, **summarize(accuracies, ["layer"]).iloc[0][["id", "ood"]]}
+            )
+    profile = pd.DataFrame(rows[1:]).astype({"layer": int, "id": float, "ood": float})
+    return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])

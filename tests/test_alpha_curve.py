@@ -1,0 +1,163 @@
+"""Interpolation along α against the model itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import fill, make_backbone, make_folder
+from torch.nn import functional as F
+
+from radapter_lite.adapter import AdapterConfig, AdapterSet
+from radapter_lite.alpha_curve import (
+    AlphaCurve,
+    FeatureCurve,
+    chebyshev_nodes,
+    held_out_error,
+    layer_profile,
+    weights_at,
+)
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet, load_images
+from radapter_lite.delta import Delta
+from radapter_lite.evaluation import predict, summarize, sweep, text_head
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> ImageSet:
+    folder = make_folder(tmp_path_factory.mktemp("images"), ("photo", "sketch"))
+    return load_images(folder, id_domain="photo").select(split="test")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return make_backbone()
+
+
+@pytest.fixture(scope="module")
+def delta(backbone) -> Delta:
+    adapters = AdapterSet(backbone.model, AdapterConfig())
+    fill(adapters)
+    delta = adapters.delta()
+    adapters.remove()
+    return delta
+
+
+@pytest.fixture(scope="module")
+def curve(backbone, delta, images) -> AlphaCurve:
+    return AlphaCurve.measure(backbone, delta, images)
+
+
+def test_polynomials_up_to_the_nodes_degree_are_exact():
+    nodes = chebyshev_nodes(6)
+    assert (nodes[0], nodes[-1]) == (0, 1)
+    polynomial = np.polynomial.Polynomial([1, -2, 3, 0.5, -4, 2])
+    for alpha in (0.0, 0.013, 0.5, 0.77, 1.0):
+        assert weights_at(nodes, alpha) @ polynomial(nodes) == pytest.approx(polynomial(alpha), abs=1e-12)
+
+
+def test_the_ends_are_the_models_own(backbone, delta, images, curve):
+    for alpha in (0.0, 1.0):
+        with delta.applied(backbone.model, alpha):
+            torch.testing.assert_close(curve.at(alpha), predict(backbone, images), rtol=0, atol=0)
+
+
+def test_between_the_nodes_it_is_the_model_and_better_with_more_nodes(backbone, delta, images, curve):
+    alphas = (0.05, 0.33, 0.5, 0.91)
+    errors = held_out_error(curve, backbone, delta, images, alphas)
+    assert list(errors["alpha"]) == list(alphas)
+    assert errors["error"].max() < 1e-5
+    assert (errors["changed"] == 0).all()
+    coarse = AlphaCurve.measure(backbone, delta, images, nodes=3)
+    assert held_out_error(coarse, backbone, delta, images, alphas)["error"].max() > 10 * errors["error"].max()
+
+
+def test_the_error_is_the_largest_difference(backbone, delta, images, curve):
+    """A curve that is wrong in one similarity is found out, by as much as it is wrong."""
+    wrong = curve.text.values.clone()
+    wrong[:, 0] = -wrong[:, 0]
+    off = AlphaCurve(curve.image, FeatureCurve(curve.text.nodes, wrong))
+    exact = predict(backbone, images)
+    found = held_out_error(off, backbone, delta, images, [0.0]).iloc[0]
+    assert found["error"] == pytest.approx(2 * exact[:, 0].abs().max().item(), rel=1e-4)
+    flipped = exact * torch.tensor([-1.0, 1.0, 1.0])
+    changed = (flipped.argmax(1) != exact.argmax(1)).float().mean().item()
+    assert found["changed"] == pytest.approx(100 * changed)
+
+
+def test_each_encoder_has_its_own_alpha(backbone, delta, images, curve):
+    for image, text in ((0.3, 0.8), (1.0, 0.0), (0.0, 0.45)):
+        with delta.applied(backbone.model, {"image": image, "text": text}):
+            torch.testing.assert_close(curve.at(image, text), predict(backbone, images), rtol=0, atol=2e-5)
+
+
+def test_a_curve_of_pixels_and_of_free_class_names(backbone, delta, images, curve):
+    pixels = images.tensor(backbone.preprocess, [0, 3])
+    names = ["red", "an old boat"]
+    small = AlphaCurve(
+        FeatureCurve.of_images(backbone, delta, pixels), FeatureCurve.of_classes(backbone, delta, names)
+    )
+    with delta.applied(backbone.model, 0.4):
+        with torch.no_grad():
+            features = F.normalize(backbone.model.encode_image(pixels), dim=-1)
+        exact = features @ text_head(backbone, names).T
+    torch.testing.assert_close(small.at(0.4), exact, rtol=0, atol=2e-5)
+    assert small.nbytes == 4 * 8 * (2 + 2) * features.shape[1]
+
+
+def test_measuring_leaves_the_model_as_it_was(backbone, delta, images):
+    before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    AlphaCurve.measure(backbone, delta, images, nodes=2)
+    layer_profile(backbone, delta, images)
+    with delta.applied(backbone.model, 0.7):
+        AlphaCurve.measure(backbone, delta, images, nodes=2)
+        changed = backbone.model.state_dict()
+        assert not all(torch.equal(before[name], changed[name]) for name in before)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.model.state_dict().items())
+
+
+def test_a_sweep_along_the_curve_is_the_models_sweep(backbone, delta, images, curve):
+    alphas = (0.0, 0.21, 1.0)
+    columns = ["alpha", "domain", "is_id", "accuracy", "images"]
+    exact = sweep(backbone, delta, images, alphas)
+    assert curve.sweep(images, alphas)[columns].equals(exact[columns])
+
+
+def test_the_map_holds_the_sweep_on_its_diagonal(images, curve):
+    alphas = (0.0, 0.5, 1.0)
+    table = curve.encoder_map(images, alphas)
+    assert len(table) == 9
+    path = table[table["image_alpha"] == table["text_alpha"]]
+    one = summarize(curve.sweep(images, alphas), ["alpha"])
+    assert path["id"].tolist() == one["id"].tolist() and path["ood"].tolist() == one["ood"].tolist()
+    assert (table["mean"] == (table["id"] + table["ood"]) / 2).all()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_profile_of_layers_is_alpha_by_layer(backbone, delta, images, alone):
+    profile = layer_profile(backbone, delta, images, alone)
+    places = list(zip(profile["tower"], profile["layer"], strict=True))
+    assert places == [("image", 0), ("image", 1), ("image", 2), ("text", 0), ("text", 1)]
+    rest = {"image": 0.0, "text": 0.0} if alone else {"image": 1.0, "text": 1.0}
+    alphas = [rest, *(rest | {f"{tower}.{layer}": float(alone)} for tower, layer in places)]
+    exact = exact_profile(backbone, delta, images, alphas)
+    assert profile["id"].tolist() == exact["id"].tolist()[1:]
+    assert profile["ood"].tolist() == exact["ood"].tolist()[1:]
+    assert profile["ood_change"].tolist() == (exact["ood"] - exact["ood"][0]).tolist()[1:]
+
+
+def exact_profile(backbone, delta, images, alphas):
+    parts = []
+    for number, alpha in enumerate(alphas):
+        parts.append(sweep(backbone, delta, images, [alpha]).assign(number=number))
+    return summarize(pd.concat(parts), ["number"])
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.2, float("nan")])
+def test_an_alpha_outside_is_refused(curve, alpha):
+    with pytest.raises(ValueError, match="alpha must be a number"):
+        curve.at(alpha)
+
+
+def test_one_node_is_refused(backbone, delta, images):
+    with pytest.raises(ValueError, match="2 nodes"):
+        AlphaCurve.measure(backbone, delta, images, nodes=1)
