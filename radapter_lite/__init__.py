@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from radapter_lite.delta import Delta
     from radapter_lite.evaluation import evaluate, predict, sweep, text_head
     from radapter_lite.losses import info_nce, mpm_nce
-    from radapter_lite.methods import FineTuningConfig, RAdapterConfig, fine_tune, tune_r_adapter
+    from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
+    from radapter_lite.methods.flyp import FLYPConfig, flyp
+    from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+    from radapter_lite.methods.recommended import recommended
     from radapter_lite.sites import find_sites
-    from radapter_lite.training import TrainingConfig, Tuned
+    from radapter_lite.training import TrainingConfig, Tuned, TunedPoint
 
 _HOME = {
     "adapter": ("AdapterConfig", "AdapterSet", "LinearAdapter"),
@@ -26,9 +29,12 @@ _HOME = {
     "delta": ("Delta",),
     "evaluation": ("evaluate", "predict", "sweep", "text_head"),
     "losses": ("info_nce", "mpm_nce"),
-    "methods": ("FineTuningConfig", "RAdapterConfig", "fine_tune", "tune_r_adapter"),
+    "methods.fine_tuning": ("FineTuningConfig", "fine_tune"),
+    "methods.flyp": ("FLYPConfig", "flyp"),
+    "methods.r_adapter": ("RAdapterConfig", "tune_r_adapter"),
+    "methods.recommended": ("recommended",),
     "sites": ("find_sites",),
-    "training": ("TrainingConfig", "Tuned"),
+    "training": ("TrainingConfig", "Tuned", "TunedPoint"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -37,20 +43,24 @@ __all__ = [
     "AdapterSet",
     "Backbone",
     "Delta",
+    "FLYPConfig",
     "FineTuningConfig",
     "ImageSet",
     "LinearAdapter",
     "RAdapterConfig",
     "TrainingConfig",
     "Tuned",
+    "TunedPoint",
     "evaluate",
     "find_sites",
     "fine_tune",
+    "flyp",
     "info_nce",
     "load_clip",
     "load_images",
     "mpm_nce",
     "predict",
+    "recommended",
     "sweep",
     "text_head",
     "tune_r_adapter",

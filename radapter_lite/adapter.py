@@ -20,6 +20,9 @@ from radapter_lite.sites import TOWERS, Site, find_sites
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
 
+DROPS = ("adapter", "path", "number")
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """What an AdapterSet is made of.
@@ -27,12 +30,15 @@ class AdapterConfig:
     Attributes:
         rank: of W_adp = B A; None for a full d x d matrix.
         drop_prob: p, the probability that an adapter is left out of a training step, in [0, 1).
+        drop: what is left out: the whole "adapter" for the step, as in the paper; its "path" for each image
+            alone, as in drop-path; or each "number" of its output, as in dropout.
         momentum: m of the running average, in [0, 1).
         towers: which encoders are adapted.
     """
 
     rank: int | None = None
     drop_prob: float = 0.2
+    drop: str = "adapter"
     momentum: float = 0.999
     towers: tuple[str, ...] = TOWERS
 
@@ -42,6 +48,8 @@ class AdapterConfig:
         for name in ("drop_prob", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if self.drop not in DROPS:
+            raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
         if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
             raise ValueError(
                 f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}"
@@ -53,7 +61,8 @@ class LinearAdapter(nn.Module):
 
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
     whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
-    nothing dropped.
+    nothing dropped. The paper compares two other ways of dropping, one γ an image and one a number; see
+    `AdapterConfig`.
 
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """
@@ -65,6 +74,7 @@ class LinearAdapter(nn.Module):
         width: int,
         rank: int | None = None,
         drop_prob: float = 0.2,
+        drop: str = "adapter",
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
@@ -76,6 +86,7 @@ class LinearAdapter(nn.Module):
             )
         self.rank = rank
         self.drop_prob = drop_prob
+        self.drop = drop
         zeros = torch.zeros(width, width, dtype=dtype, device=device)
         if rank is None:
             self.weight = nn.Parameter(zeros.clone())  # (d, d)
@@ -90,7 +101,7 @@ class LinearAdapter(nn.Module):
         return self.weight if self.rank is None else self.B @ self.A
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adapt X [..., d]."""
+        """Adapt X [..., d], or [B, ..., d] where paths are dropped."""
         if not self.training:
             return x + x @ self.average
         change = x @ self.weight if self.rank is None else x @ self.B @ self.A
@@ -98,8 +109,12 @@ class LinearAdapter(nn.Module):
             return x + change
         # A dropped adapter is multiplied by zero, not skipped: its gradient must be zero, not missing, or the
         # optimizer would pass it over, and a step that drops all of them would have nothing to differentiate.
-        gamma = float(torch.rand(()).item() >= self.drop_prob)
-        return x + gamma / (1 - self.drop_prob) * change
+        if self.drop == "adapter":
+            gamma = float(torch.rand(()).item() >= self.drop_prob)
+            return x + gamma / (1 - self.drop_prob) * change
+        shape = x.shape if self.drop == "number" else (len(x), *[1] * (x.ndim - 1))
+        kept = (torch.rand(shape) >= self.drop_prob).to(change)
+        return x + kept / (1 - self.drop_prob) * change
 
     @torch.no_grad()
     def accumulate(self, momentum: float) -> None:
@@ -135,7 +150,12 @@ class AdapterSet(nn.Module):
         for site in self.sites:
             weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)
             self.adapters[_key(site)] = LinearAdapter(
-                len(weight), self.config.rank, self.config.drop_prob, dtype=weight.dtype, device=weight.device
+                len(weight),
+                self.config.rank,
+                self.config.drop_prob,
+                self.config.drop,
+                dtype=weight.dtype,
+                device=weight.device,
             )
         object.__setattr__(
             self, "_model", model

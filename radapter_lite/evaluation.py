@@ -40,9 +40,9 @@ def templates(backbone: Backbone) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def text_head(backbone: Backbone, classes: Iterable[str]) -> Tensor:
-    """One unit vector a class [C, D]: the mean of its prompts' text features."""
-    prompts = templates(backbone)
+def text_head(backbone: Backbone, classes: Iterable[str], prompts: tuple[str, ...] | None = None) -> Tensor:
+    """One unit vector a class [C, D]: the mean of its prompts' text features; the backbone's own prompts for None."""
+    prompts = prompts or templates(backbone)
     names = list(classes)
     tokens = backbone.tokenizer([prompt.format(name) for name in names for prompt in prompts])
     device = next(backbone.model.parameters()).device
@@ -88,6 +88,16 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
     return result.sort_values("is_id", ascending=False, ignore_index=True)
 
 
+def forgotten_by_domain(similarities: Tensor, zero_shot: Tensor, images: ImageSet) -> pd.Series:
+    """The share, in percent, of the images that `zero_shot` [N, C] gets right and `similarities` [N, C] do not.
+
+    By domain; a domain that zero-shot gets wrong throughout is missing.
+    """
+    right, right_before = (answers.argmax(1).cpu() == images.labels for answers in (similarities, zero_shot))
+    pairs = pd.DataFrame({"domain": images.table["domain"].to_numpy(), "lost": (~right).numpy() * 100.0})
+    return pairs[right_before.numpy()].groupby("domain")["lost"].mean()
+
+
 def evaluate(backbone: Backbone, images: ImageSet) -> pd.DataFrame:
     """Zero-shot top-1 accuracy in percent of the model as it stands, a row a domain."""
     return accuracy_by_domain(predict(backbone, images), images)
@@ -104,7 +114,6 @@ def sweep(
     """
     points = list(alphas)
     zero_shot = predict(backbone, images)
-    right_before = zero_shot.argmax(1).cpu() == images.labels
     rows = []
     for alpha in tqdm(points, desc="sweeping alpha", leave=False):
         if alpha == 0:
@@ -113,10 +122,7 @@ def sweep(
             with delta.applied(backbone.model, alpha):
                 similarities = predict(backbone, images)
         result = accuracy_by_domain(similarities, images)
-        right = similarities.argmax(1).cpu() == images.labels
-        pairs = pd.DataFrame({"domain": images.table["domain"], "lost": (~right).numpy() * 100.0})
-        lost = pairs[right_before.numpy()].groupby("domain")["lost"].mean()
-        result["forgotten"] = result["domain"].map(lost)
+        result["forgotten"] = result["domain"].map(forgotten_by_domain(similarities, zero_shot, images))
         result.insert(0, "alpha", [alpha] * len(result))
         rows.append(result)
     return pd.concat(rows, ignore_index=True)

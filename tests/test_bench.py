@@ -1,65 +1,171 @@
-"""The long runs: resumable, complete, and turned into the README's table."""
+"""The long runs: resumable, complete, judged on ID validation alone, and turned into the README's table."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import make_backbone, make_folder
 
 from radapter_lite import bench
+from radapter_lite.adapter import AdapterConfig
+from radapter_lite.bench import ablations, few_shot, search
 from radapter_lite.data import ImageSet, load_images
-from radapter_lite.methods.recommended import recommended_fine_tuning, recommended_r_adapter
+from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+from radapter_lite.methods.recommended import recommended, searched, with_settings
+from radapter_lite.methods.registry import METHODS
 from radapter_lite.training import TrainingConfig
+
+NAMES = ["R-Adapter", "CLIP-Adapter", "linear probe"]  # a curve, a point, and one without a training loop
+QUICK = {"epochs": 1, "batch_size": 8, "lr": 1e-3, "warmup_steps": 0, "precision": "float32"}
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    return load_images(
-        make_folder(tmp_path / "shapes", domains=("photo", "sketch"), images=10), id_domain="photo"
-    )
+    folder = make_folder(tmp_path / "shapes", domains=("photo", "sketch"), images=10)
+    return load_images(folder, id_domain="photo")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One epoch a run: what is tested is the bookkeeping."""
 
-    def short(recommended):
-        def config(backbone, shots, seed):
-            full = recommended(backbone, shots, seed)
-            return type(full)(training=TrainingConfig(epochs=1, batch_size=8, lr=1e-3, seed=seed))
+    def short(method, backbone, shots, seed):
+        settings = QUICK if "lr" in METHODS[method].grid[0] else {}
+        return with_settings(METHODS[method].config, settings | {"seed": seed})
 
-        return config
-
-    monkeypatch.setattr(bench, "recommended_r_adapter", short(recommended_r_adapter))
-    monkeypatch.setattr(bench, "recommended_fine_tuning", short(recommended_fine_tuning))
+    monkeypatch.setattr(few_shot, "recommended", short)
+    monkeypatch.setattr(ablations, "recommended", short)
 
 
 def test_a_run_holds_every_method_shot_seed_and_alpha(images: ImageSet, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    bench.run(make_backbone(), images, path, seeds=2, shots=(1, 16))
+    bench.run_few_shot(make_backbone(), images, path, NAMES, [1, 16], seeds=2)
     table = pd.read_csv(path)
     assert set(zip(table["method"], table["shots"], table["seed"], strict=True)) == {
-        (method, shots, seed) for method in bench.METHODS for shots in (1, 16) for seed in (0, 1)
+        (method, shots, seed) for method in NAMES for shots in (1, 16) for seed in (0, 1)
     }
-    whole = table[(table["shots"] == 16) & (table["split"] == "test")]
-    assert set(whole["alpha"]) == set(bench.ALPHAS)
-    assert set(whole["domain"]) == {"photo", "sketch"}
+    curve = table[(table["method"] == "R-Adapter") & (table["shots"] == 16) & (table["split"] == "test")]
+    assert set(curve["alpha"]) == set(bench.ALPHAS) and set(curve["domain"]) == {"photo", "sketch"}
+    assert table[table["method"] != "R-Adapter"]["alpha"].isna().all()
     assert set(table[table["split"] == "validation"]["domain"]) == {"photo"}
-    assert (table[table["alpha"] == 0]["forgotten"].dropna() == 0).all()
+    assert (table[table["alpha"] == 0][["forgotten", "agreement"]].dropna() == [0, 100]).all(axis=None)
 
 
-def test_a_run_goes_on_where_it_stopped(
-    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "rows.csv"
-    bench.run(make_backbone(), images, path, seeds=1, shots=(1,))
+    bench.run_few_shot(make_backbone(), images, path, ["R-Adapter"], [1], seeds=1)
     before = pd.read_csv(path)
     started = []
-    tune = bench.tune
-    monkeypatch.setattr(bench, "tune", lambda *about: started.append(about[0::3]) or tune(*about))
-    bench.run(make_backbone(), images, path, seeds=2, shots=(1,))
-    assert len(started) == len(bench.METHODS)  # seed 1 alone
+
+    def tune(backbone, images, config):
+        started.append(config.training.seed)
+        return tune_r_adapter(backbone, images, config)
+
+    monkeypatch.setitem(METHODS, "R-Adapter", replace(METHODS["R-Adapter"], tune=tune))
+    bench.run_few_shot(make_backbone(), images, path, ["R-Adapter"], [1], seeds=2)
+    assert started == [1]
     pd.testing.assert_frame_equal(pd.read_csv(path).iloc[: len(before)], before)
+
+
+def test_the_exam_measures_what_the_delta_gives(images: ImageSet) -> None:
+    clip = make_backbone()
+    tuned = tune_r_adapter(
+        clip,
+        images.few_shot(4),
+        RAdapterConfig(AdapterConfig(momentum=0.5), TrainingConfig(epochs=3, lr=1e-2)),
+    )
+    from radapter_lite.evaluation import sweep
+
+    rows = bench.Exam.prepare(clip, images).measure(tuned, (0.0, 0.5, 1.0), method="R-Adapter")
+    test = rows[rows["split"] == "test"].set_index(["alpha", "domain"])
+    expected = sweep(clip, tuned.delta, images.select(split="test"), (0.0, 0.5, 1.0))
+    for row in expected.itertuples():
+        assert test.loc[(row.alpha, row.domain), "accuracy"] == pytest.approx(row.accuracy)
+        assert test.loc[(row.alpha, row.domain), "images"] == row.images
+    assert set(rows["trained_parameters"]) == {tuned.trained_parameters}
+
+
+def test_the_search_takes_the_best_on_id_validation(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "search.csv"
+    method = METHODS["CLIP-Adapter"]
+    monkeypatch.setitem(METHODS, "CLIP-Adapter", replace(method, config=with_settings(method.config, QUICK)))
+    monkeypatch.setattr(search, "EPOCHS", {4: 4})
+    best = bench.run_search(make_backbone(), images, path, ["CLIP-Adapter", "linear probe"], [4])
+    table = pd.read_csv(path)
+    assert table.groupby("method").size().to_dict() == {"CLIP-Adapter": 4, "linear probe": 4}
+    tried = [json.loads(text) for text in table.loc[table["method"] == "CLIP-Adapter", "settings"]]
+    assert [settings["epochs"] for settings in tried] == [4, 4, 4, 2]
+    for name, own in table.groupby("method"):
+        assert best.set_index("method").loc[name, "validation"] == own["validation"].max()
+    bench.run_search(make_backbone(), images, path, ["CLIP-Adapter", "linear probe"], [4])
+    assert len(pd.read_csv(path)) == len(table)  # nothing is run twice
+
+
+def test_the_recommended_settings_are_the_best_of_the_saved_search() -> None:
+    table = bench.load_results("search")
+    assert set(table["method"]) == set(METHODS)
+    clip = replace(make_backbone(), name="picto")
+    for (method, shots), own in table.groupby(["method", "shots"]):
+        best = json.loads(own.loc[own["validation"].idxmax(), "settings"])
+        assert searched(method, shots) == best
+        config = recommended(method, clip, shots, 7)
+        if "lr" in best:
+            assert (config.training.lr, config.training.epochs, config.training.seed) == (
+                best["lr"],
+                best["epochs"],
+                7,
+            )
+    assert searched("R-Adapter", 8) == searched("R-Adapter", 16)
+
+
+def test_every_method_has_settings_for_other_backbones() -> None:
+    for name in METHODS:
+        recommended(name, make_backbone(), 16, 3)
+    assert recommended("R-Adapter", make_backbone(), 16, 3).adapter == AdapterConfig(4, 0.2, momentum=0.999)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="SGD is no method of this kit; there are R-Adapter"):
+        recommended("SGD", make_backbone())
+    with pytest.raises(ValueError, match="SGD is no method of the bench; there are R-Adapter"):
+        bench.known(["SGD"])
+    with pytest.raises(ValueError, match="RAdapterConfig has no setting 'beta'"):
+        with_settings(RAdapterConfig(), {"beta": 1})
+    with pytest.raises(FileNotFoundError, match="radapter-lite bench nothing"):
+        bench.load_results("nothing")
+
+
+def test_one_training_gives_the_delta_of_every_momentum(images: ImageSet) -> None:
+    clip, few = make_backbone(), images.few_shot(4)
+    loop = TrainingConfig(epochs=3, batch_size=8, lr=1e-2)
+    config = RAdapterConfig(AdapterConfig(momentum=0.7), loop)
+    found = ablations.tune_with_momenta(clip, few, config, (0.7, 0.9))
+    assert set(found) == {0.0, 0.7, 0.9}
+    for momentum, tuned in found.items():
+        alone = tune_r_adapter(clip, few, replace(config, adapter=AdapterConfig(momentum=momentum)))
+        for name, tensor in alone.delta.tensors.items():
+            assert torch.equal(tuned.delta.tensors[name], tensor), (momentum, name)
+
+
+def test_the_ablations_hold_every_variant(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "ablations.csv"
+    names = ("R-Adapter", "adapter, InfoNCE", "drop-path", "rank 4")
+    monkeypatch.setattr(ablations, "VARIANTS", {name: ablations.VARIANTS[name] for name in names})
+    summary = bench.run_ablations(make_backbone(), images, path, seeds=2)
+    table = pd.read_csv(path)
+    assert set(table["variant"]) == set(names) and set(table["seed"]) == {0, 1}
+    assert set(table[table["variant"] == "R-Adapter"]["momentum"]) == {0.0, *ablations.MOMENTA}
+    assert np.isfinite(summary[["id", "ood", "id_ci", "ood_ci"]]).all(axis=None)
+
+
+def test_every_ablation_changes_the_configuration() -> None:
+    base = METHODS["R-Adapter"].config
+    for name, settings in ablations.VARIANTS.items():
+        assert (with_settings(base, settings) == base) == (name == "R-Adapter"), name
 
 
 def test_the_results_table_has_means_and_intervals() -> None:
@@ -73,7 +179,7 @@ def test_the_results_table_has_means_and_intervals() -> None:
             "is_id": domain == "a",
         }
         | {"split": "test", "accuracy": 50 + 10 * alpha + seed}
-        for method in bench.METHODS
+        for method in ("R-Adapter", "FLYP")
         for seed in (0, 2)
         for alpha in (0.0, 0.5, 1.0)
         for domain in ("a", "b")
@@ -81,14 +187,4 @@ def test_the_results_table_has_means_and_intervals() -> None:
     table = bench.results_table(pd.DataFrame(rows))
     # Two seeds, 60 and 62: the mean is 61, and t(0.975, 1) = 12.706 times 1 is half the interval's width.
     assert "| R-Adapter | 16 | 1 | 61.0 ± 12.7 | 61.0 ± 12.7 | 2 |" in table
-    assert "| WiSE-FT | 16 | 0.5 | 56.0 ± 12.7 | 56.0 ± 12.7 | 2 |" in table
-
-
-def test_an_unknown_method_is_named(images: ImageSet) -> None:
-    with pytest.raises(ValueError, match="LoRA is no method of the bench"):
-        bench.tune("LoRA", make_backbone(), images, 1, 0)
-
-
-def test_missing_results_name_the_command() -> None:
-    with pytest.raises(FileNotFoundError, match="radapter-lite bench"):
-        bench.load_results("nothing")
+    assert "| WiSE-FT over FLYP | 16 | 0.5 | 56.0 ± 12.7 | 56.0 ± 12.7 | 2 |" in table

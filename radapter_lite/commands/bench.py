@@ -5,49 +5,58 @@ from pathlib import Path
 
 from radapter_lite.commands import Commands
 
+PARTS = ("search", "few_shot", "ablations", "costs", "table")
+
 
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "bench",
         help="repeat the long runs behind the notebooks' tables",
-        description="Tune every method on every number of shots, several seeds, sweep each along alpha, and add "
-        "the rows to a CSV file. Rows already there are kept, so the command can be interrupted.",
-        epilog="example: radapter-lite bench --seeds 2 --shots 4 16 --out few_shot.csv",
+        description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
+        "seeds, measured along alpha. ablations: R-Adapter without its parts. costs: time and memory of a training "
+        "step. Each adds its rows to PART.csv in the output folder and keeps those that are there, so it can be "
+        "interrupted. table: run nothing; print the README's table from the saved results.",
+        epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
     )
-    parser.add_argument("--seeds", type=int, help="how many seeds (5 for 16 shots, 3 for fewer)")
+    parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (all)")
+    parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="how many seeds (5)")
     parser.add_argument(
-        "--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="images a class (1 2 4 8 16)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/few_shot.csv"), metavar="CSV", help="where (out/few_shot.csv)"
-    )
-    parser.add_argument(
-        "--search", action="store_true", help="instead, search both methods' settings on ID validation images"
-    )
-    parser.add_argument(
-        "--table", action="store_true", help="run nothing; print the README's table from the saved results"
+        "--out",
+        type=Path,
+        default=Path("out/results"),
+        metavar="DIR",
+        help="where the CSV files go (./out/results)",
     )
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    import pandas as pd
-
-    from radapter_lite import bench
-    from radapter_lite.backbones import load_clip
-    from radapter_lite.data import load_images
+    from radapter_lite import bench, load_clip, load_images
     from radapter_lite.evaluation import mean_and_interval, summarize
+    from radapter_lite.methods.registry import METHODS
 
-    if arguments.table:
+    if arguments.part == "table":
         print(bench.results_table(bench.load_results()))
         return 0
-    if arguments.search:
-        found = bench.search(load_clip(), load_images(), arguments.out.with_name("search.csv"))
-        print(found.round(4).to_string(index=False))
-        return 0
-    bench.run(load_clip(), load_images(), arguments.out, arguments.seeds, arguments.shots)
-    table = pd.read_csv(arguments.out).query("split == 'test' and alpha == 1")
-    by_seed = summarize(table, ["method", "shots", "seed"])
-    print(mean_and_interval(by_seed, ["method", "shots"]).round(1).to_string(index=False))
-    print(f"\nAll rows are in {arguments.out.resolve()}.")
+    methods = bench.known(arguments.methods or list(METHODS))
+    shots = arguments.shots or list(bench.SHOTS)
+    path = arguments.out / f"{arguments.part}.csv"
+    if arguments.part == "costs":
+        print(bench.run_costs(path, methods).to_string(index=False))
+    elif arguments.part == "search":
+        print(bench.run_search(load_clip(), load_images(), path, methods, shots).to_string(index=False))
+    elif arguments.part == "ablations":
+        print(
+            bench.run_ablations(load_clip(), load_images(), path, arguments.seeds).round(1).to_string(index=False)
+        )
+    else:
+        bench.run_few_shot(load_clip(), load_images(), path, methods, shots, arguments.seeds)
+        rows = bench.read_rows(path).query(
+            "split == 'test' and not (alpha < 1)"
+        )  # α = 1, and methods without
+        table = mean_and_interval(summarize(rows, ["method", "shots", "seed"]), ["method", "shots"])
+        print(table.round(1).to_string(index=False))
+    print(f"\nAll rows are in {path.resolve()}.")
     return 0

@@ -1,6 +1,5 @@
-"""Ways to tune a backbone on a few images; each returns a `Tuned` and leaves the backbone as it was."""
+"""Ways to tune a backbone on a few images, one file each; `registry.METHODS` lists them under the names of the tables.
 
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
-
-__all__ = ["FineTuningConfig", "RAdapterConfig", "fine_tune", "tune_r_adapter"]
+Each takes backbone, images and its configuration, leaves the backbone as it was, and returns a `Tuned` (a delta, and
+with it a curve along α) or a `TunedPoint` (no change of weights, and no α).
+"""

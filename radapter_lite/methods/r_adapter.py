@@ -5,9 +5,9 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 
 import os
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import torch
+from torch import Tensor
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbones import Backbone
@@ -25,6 +25,8 @@ class RAdapterConfig:
         adapter: rank, dropping, averaging and towers.
         training: of the loop.
         margin, smoothing, temperature: δ, ε and τ of MPM-NCE.
+        multi_positive: whether images of one class are positives of each other's texts; with False, margin 0
+            and smoothing 0 the loss is InfoNCE.
     """
 
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -32,6 +34,20 @@ class RAdapterConfig:
     margin: float = 0.05
     smoothing: float = 0.02
     temperature: float = 0.01
+    multi_positive: bool = True
+
+    def criterion(self, image_features: Tensor, text_features: Tensor, positives: Tensor) -> Tensor:
+        """The loss of a batch: unit features [B, D] twice, pairs of one class [B, B] bool."""
+        if not self.multi_positive:
+            positives = torch.eye(len(positives), dtype=torch.bool, device=positives.device)
+        return mpm_nce(
+            image_features,
+            text_features,
+            positives,
+            temperature=self.temperature,
+            margin=self.margin,
+            smoothing=self.smoothing,
+        )
 
 
 def tune_r_adapter(
@@ -48,14 +64,11 @@ def tune_r_adapter(
     with torch.random.fork_rng(devices=[]):  # low-rank adapters begin at random
         torch.manual_seed(config.training.seed)
         adapters = AdapterSet(backbone.model, config.adapter).train()
-    criterion = partial(
-        mpm_nce, temperature=config.temperature, margin=config.margin, smoothing=config.smoothing
-    )
     try:
         history = train(
             backbone,
             images,
-            pair_loss(backbone, images.classes, criterion),
+            pair_loss(backbone, images.classes, config.criterion),
             adapters.parameters(),
             config.training,
             after_step=adapters.accumulate,

@@ -1,37 +1,85 @@
-"""The settings we recommend, chosen on ID validation images alone.
+"""The settings we recommend for a method, chosen on ID validation images alone.
 
-For PictoCLIP they come from the runs that `assets/results/search.csv` keeps, on 16 shots of a seed that no reported
-run uses. R-Adapter's were made on PictoCLIP with 600 focused pretraining steps in place of the shipped 400.
-`radapter-lite bench --search` repeats the search. For other backbones these are the paper's few-shot settings, and
-for fine-tuning the usual small learning rate, untuned.
+For PictoCLIP they are the best of the four runs that the search made for each method and number of shots
+(`assets/results/search.csv`, made by `radapter-lite bench search`), on images of a seed that no reported run uses. For
+other backbones they are the paper's few-shot settings for R-Adapter, and the usual small learning rates for the rest,
+untuned.
 """
 
-from radapter_lite.adapter import AdapterConfig
+import json
+import math
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
 from radapter_lite.backbones import Backbone
-from radapter_lite.methods.fine_tuning import FineTuningConfig
+from radapter_lite.methods.flyp import FLYPConfig
 from radapter_lite.methods.r_adapter import RAdapterConfig
-from radapter_lite.training import TrainingConfig
+from radapter_lite.methods.registry import METHODS
+
+
+def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0) -> Any:
+    """The configuration of a method for a backbone and a number of shots.
+
+    Raises:
+        ValueError: for a method that is none of `METHODS`.
+    """
+    if method not in METHODS:
+        raise ValueError(f"{method} is no method of this kit; there are {', '.join(METHODS)}")
+    known = METHODS[method]
+    if backbone.name == "picto":
+        return with_settings(known.config, searched(method, shots) | {"seed": seed})
+    return with_settings(known.config, known.elsewhere | {"seed": seed})
 
 
 def recommended_r_adapter(backbone: Backbone, shots: int = 16, seed: int = 0) -> RAdapterConfig:
     """R-Adapter's settings for a backbone and a number of shots."""
-    if backbone.name != "picto":
-        training = TrainingConfig(epochs=50, batch_size=256, lr=5e-4, seed=seed)
-        return RAdapterConfig(AdapterConfig(rank=4, drop_prob=0.2, momentum=0.999), training)
-    training = TrainingConfig(epochs=_epochs(30, shots), batch_size=64, lr=3e-3, warmup_steps=20, seed=seed)
-    return RAdapterConfig(AdapterConfig(drop_prob=0.1, momentum=0.98), training)
+    return recommended("R-Adapter", backbone, shots, seed)
 
 
-def recommended_fine_tuning(backbone: Backbone, shots: int = 16, seed: int = 0) -> FineTuningConfig:
-    """Full fine-tuning's settings for a backbone and a number of shots."""
-    if backbone.name != "picto":
-        return FineTuningConfig(
-            TrainingConfig(epochs=10, batch_size=256, lr=1e-5, warmup_steps=50, seed=seed)
-        )
-    training = TrainingConfig(epochs=_epochs(10, shots), batch_size=64, lr=5e-4, warmup_steps=20, seed=seed)
-    return FineTuningConfig(training)
+def recommended_flyp(backbone: Backbone, shots: int = 16, seed: int = 0) -> FLYPConfig:
+    """The settings of full fine-tuning, both encoders, for a backbone and a number of shots."""
+    return recommended("FLYP", backbone, shots, seed)
 
 
-def _epochs(at_16_shots: int, shots: int) -> int:
-    """More passes where there are fewer images: the number of steps falls with the root of the shots."""
-    return round(at_16_shots * (16 / min(shots, 16)) ** 0.5)
+def with_settings(config: Any, settings: dict[str, Any]) -> Any:
+    """A copy of a configuration with some settings changed, wherever in it they stand; seeds where there are none
+    are passed over.
+
+    Raises:
+        ValueError: for a setting that the configuration does not have.
+    """
+    for name, value in settings.items():
+        found, config = _set(config, name, value)
+        if not found and name != "seed":
+            raise ValueError(f"{type(config).__name__} has no setting {name!r}")
+    return config
+
+
+def _set(config: Any, name: str, value: Any) -> tuple[bool, Any]:
+    for field in fields(config):
+        if field.name == name:
+            return True, replace(config, **{name: value})
+        part = getattr(config, field.name)
+        if is_dataclass(part):
+            found, changed = _set(part, name, value)
+            if found:
+                return True, replace(config, **{field.name: changed})
+    return False, config
+
+
+def searched(method: str, shots: int) -> dict[str, Any]:
+    """The best settings that the search found: those of the number of shots nearest to `shots`, the larger of two."""
+    own = _search_results().query("method == @method")
+    nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
+    rows = own[own["shots"] == nearest]
+    return json.loads(rows.loc[rows["validation"].idxmax(), "settings"])
+
+
+@cache
+def _search_results() -> pd.DataFrame:
+    from radapter_lite.bench.tables import load_results
+
+    return load_results("search")

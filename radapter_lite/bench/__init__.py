@@ -1,0 +1,30 @@
+"""The long runs behind the notebooks' tables, each resumable, each saved as one CSV.
+
+search      settings of every method, on ID validation images
+few_shot    every method over shots and seeds
+ablations   R-Adapter without its parts, and with other values of its settings
+costs       time and memory of a training step
+"""
+
+from radapter_lite.bench.ablations import run_ablations
+from radapter_lite.bench.costs import run_costs
+from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, known, run_few_shot
+from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.search import run_search
+from radapter_lite.bench.tables import RESULTS, load_results, read_rows, results_table
+
+__all__ = [
+    "ALPHAS",
+    "RESULTS",
+    "SEEDS",
+    "SHOTS",
+    "Exam",
+    "run_ablations",
+    "run_costs",
+    "known",
+    "load_results",
+    "read_rows",
+    "results_table",
+    "run_few_shot",
+    "run_search",
+]

@@ -1,0 +1,123 @@
+"""R-Adapter without its parts, and with other values of its settings, over seeds: the tables of notebook 07.
+
+Every run has R-Adapter's own settings but for what its row names. Accumulation and re-scaling cost no run of their own:
+they do not act back on training, so one run gives the live weights and their averages under every momentum, and each
+of them is measured at α = 0.5 and 1.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from radapter_lite.adapter import AdapterSet
+from radapter_lite.backbones import Backbone
+from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.data import ImageSet
+from radapter_lite.delta import Delta
+from radapter_lite.evaluation import mean_and_interval, summarize
+from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.methods.r_adapter import RAdapterConfig
+from radapter_lite.methods.recommended import recommended, with_settings
+from radapter_lite.training import Tuned, train
+
+SHOTS = 4
+MOMENTA = (0.9, 0.95, 0.98, 0.99, 0.999)
+INFO_NCE = {"multi_positive": False, "margin": 0.0, "smoothing": 0.0}
+# By name, what is changed in R-Adapter's recommended settings.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "R-Adapter": {},
+    "adapter, InfoNCE": INFO_NCE | {"drop_prob": 0.0},
+    "dropping, InfoNCE": INFO_NCE,
+    "no dropping": {"drop_prob": 0.0},
+    "no margin, no smoothing": {"margin": 0.0, "smoothing": 0.0},
+    "margin, single positive": {"multi_positive": False},
+    "dropout": {"drop": "number"},
+    "drop-path": {"drop": "path"},
+    "rank 1": {"rank": 1},
+    "rank 4": {"rank": 4},
+    "rank 16": {"rank": 16},
+    "image encoder": {"towers": ("image",)},
+    "text encoder": {"towers": ("text",)},
+    "p = 0.2": {"drop_prob": 0.2},
+    "p = 0.4": {"drop_prob": 0.4},
+    "δ = 0": {"margin": 0.0},
+    "δ = 0.1": {"margin": 0.1},
+    "ε = 0": {"smoothing": 0.0},
+    "ε = 0.1": {"smoothing": 0.1},
+}
+
+
+def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) -> pd.DataFrame:
+    """Run what `path` does not hold yet, and add its rows: those of `Exam.measure`, with variant, momentum, seed.
+
+    momentum 0 is without accumulation. Returns ID and OOD at α = 1, means and intervals over seeds.
+    """
+    exam = Exam.prepare(backbone, images)
+    keys = [{"variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
+    for key in tqdm(keys, desc="ablations", disable=None):
+        if has_row(read_rows(path), key):
+            continue
+        config = variant_config(backbone, str(key["variant"]), int(key["seed"]))
+        momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
+        found = tune_with_momenta(backbone, images.few_shot(SHOTS, int(key["seed"])), config, momenta)
+        rows = [exam.measure(tuned, (0.5, 1.0), **key, momentum=m) for m, tuned in found.items()]
+        add_rows(pd.concat(rows), path)
+    table = read_rows(path)
+    by = ["variant", "momentum"]
+    return mean_and_interval(
+        summarize(table[(table["split"] == "test") & (table["alpha"] == 1)], [*by, "seed"]), by
+    )
+
+
+def variant_config(backbone: Backbone, name: str, seed: int) -> RAdapterConfig:
+    """R-Adapter's recommended settings with one of `VARIANTS` in them."""
+    return with_settings(recommended("R-Adapter", backbone, SHOTS, seed), VARIANTS[name])
+
+
+def tune_with_momenta(
+    backbone: Backbone, images: ImageSet, config: RAdapterConfig, momenta: tuple[float, ...]
+) -> Mapping[float, Tuned]:
+    """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        adapters = AdapterSet(backbone.model, config.adapter).train()
+    averages: dict[float, dict[str, Tensor]] = {
+        m: {site.linear: torch.zeros_like(adapters[site].average) for site in adapters.sites}
+        for m in (0.0, *momenta)
+    }
+
+    @torch.no_grad()
+    def accumulate() -> None:
+        for site in adapters.sites:
+            matrix = adapters[site].matrix()
+            for m, average in averages.items():
+                average[site.linear].lerp_(matrix, 1 - m)
+
+    try:
+        history = train(
+            backbone,
+            images,
+            pair_loss(backbone, images.classes, config.criterion),
+            adapters.parameters(),
+            config.training,
+            after_step=accumulate,
+            state={"adapters": adapters},
+            description="R-Adapter",
+        )
+    finally:
+        adapters.remove()
+    original = backbone.model.state_dict()
+    return {
+        m: Tuned(
+            Delta.from_adapters(original, average, backbone=backbone, method="r_adapter"),
+            history,
+            adapters.num_parameters,
+        )
+        for m, average in averages.items()
+    }

@@ -1,0 +1,52 @@
+"""What a training step of each method costs: time and memory, every method in a process of its own.
+
+The processes run one after the other on the same machine: ratios between methods can be compared, seconds cannot.
+"""
+
+import multiprocessing
+import resource
+import sys
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.methods.recommended import recommended, with_settings
+from radapter_lite.methods.registry import METHODS
+
+MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # of what getrusage counts in
+
+
+def run_costs(path: Path, methods: list[str]) -> pd.DataFrame:
+    """A row a method: trained_parameters; milliseconds, the median of a step of 64 images; megabytes, by how much
+    training raised the peak of the process's memory over that of zero-shot classification. Without steps both are NaN.
+    """
+    context = multiprocessing.get_context("spawn")
+    for name in tqdm(methods, desc="costs", disable=None):
+        if has_row(read_rows(path), {"method": name}):
+            continue
+        with context.Pool(1) as pool:
+            add_rows(pd.DataFrame([pool.apply(cost, (name,))]), path)
+    table = read_rows(path)
+    return table[table["method"].isin(methods)]
+
+
+def cost(name: str) -> dict[str, object]:
+    """One row of `costs`, measured in this process."""
+    from radapter_lite import load_clip, load_images, predict
+
+    clip, images = load_clip(), load_images()
+    few = images.few_shot(16, 0)
+    predict(clip, few)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = recommended(name, clip, 16)
+    if "lr" in METHODS[name].grid[0]:
+        config = with_settings(config, {"epochs": 1})
+    tuned = METHODS[name].tune(clip, few, config)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row: dict[str, object] = {"method": name, "trained_parameters": tuned.trained_parameters}
+    if len(tuned.history) > 1:
+        row["milliseconds"] = 1000 * tuned.history["seconds"].diff().median()
+        row["megabytes"] = (after - before) / MEGABYTE
+    return row

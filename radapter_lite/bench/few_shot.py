@@ -1,0 +1,56 @@
+"""Every method on a few shots, over seeds, measured along α where it has one: the tables of notebooks 05, 06 and 08."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.data import ImageSet
+from radapter_lite.methods.recommended import recommended
+from radapter_lite.methods.registry import METHODS
+
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS = 5
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at 16 shots; the ends and the middle elsewhere
+
+
+def run_few_shot(
+    backbone: Backbone,
+    images: ImageSet,
+    path: Path,
+    methods: list[str] | None = None,
+    shots: list[int] | None = None,
+    seeds: int = SEEDS,
+) -> None:
+    """Tune and measure what `path` does not hold yet, and add its rows.
+
+    They are those of `Exam.measure`, with method, shots and seed. All methods and all of `SHOTS` if none are named.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    names, numbers = known(methods or list(METHODS)), shots or list(SHOTS)
+    keys = [
+        {"method": name, "shots": number, "seed": seed}
+        for number in sorted(numbers, reverse=True)
+        for seed in range(seeds)
+        for name in names
+    ]
+    exam = Exam.prepare(backbone, images)
+    for key in tqdm(keys, desc="benching", disable=None):
+        if has_row(read_rows(path), key):
+            continue
+        number, seed = int(key["shots"]), int(key["seed"])
+        config = recommended(str(key["method"]), backbone, number, seed)
+        tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)
+        alphas = ALPHAS if number == max(SHOTS) else (0.0, 0.5, 1.0)
+        add_rows(exam.measure(tuned, alphas, **key), path)
+
+
+def known(methods: list[str]) -> list[str]:
+    """The same names. Raises ValueError for one that is no method of the kit."""
+    if unknown := [name for name in methods if name not in METHODS]:
+        raise ValueError(f"{unknown[0]} is no method of the bench; there are {', '.join(METHODS)}")
+    return methods

@@ -1,0 +1,107 @@
+"""Every method of the kit under one interface: its name, the function that tunes, and what the search tries for it.
+
+All train on the same images, in batches of 64, for as many epochs (`EPOCHS`), and each gets a search of the same size:
+three settings for all epochs and the best of them for half as many, judged on ID validation images. Methods that
+are not trained by gradient try four settings instead.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from radapter_lite.adapter import AdapterConfig
+from radapter_lite.methods.adaptformer import AdaptFormerConfig, adaptformer
+from radapter_lite.methods.clip_adapter import ClipAdapterConfig, clip_adapter
+from radapter_lite.methods.coop import CoOpConfig, coop
+from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
+from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.houlsby import HoulsbyConfig, houlsby
+from radapter_lite.methods.linear_probe import LinearProbeConfig, linear_probe
+from radapter_lite.methods.lora import LoRAConfig, lora
+from radapter_lite.methods.lp_ft import LpFtConfig, lp_ft
+from radapter_lite.methods.p_tuning import PTuningConfig, p_tuning
+from radapter_lite.methods.prefix import PrefixConfig, prefix
+from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+from radapter_lite.methods.tip_adapter import TipAdapterConfig, tip_adapter
+from radapter_lite.training import TrainingConfig, Tuned, TunedPoint
+
+# By shots: 16 times fewer images get an eighth of the steps.
+EPOCHS = {1: 60, 2: 40, 4: 30, 8: 20, 16: 16}
+
+LOOP = TrainingConfig(batch_size=64, warmup_steps=20, precision="bfloat16")
+ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 256, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
+WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 50}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the benches know it.
+
+    Attributes:
+        tune: backbone, images and configuration to what was learned; takes `checkpoint=` too.
+        config: what the search starts from on PictoCLIP.
+        grid: the settings it tries.
+        elsewhere: settings for other backbones, from the papers.
+        has_alpha: whether it gives a curve along α, or a point.
+    """
+
+    tune: Callable[..., Tuned | TunedPoint]
+    config: Any
+    grid: tuple[dict[str, Any], ...]
+    elsewhere: dict[str, Any] = field(default_factory=dict)
+    has_alpha: bool = False
+
+
+def _rates(*rates: float) -> tuple[dict[str, Any], ...]:
+    return tuple({"lr": lr} for lr in rates)
+
+
+METHODS: dict[str, Method] = {
+    "R-Adapter": Method(
+        tune_r_adapter,
+        RAdapterConfig(AdapterConfig(drop_prob=0.1, momentum=0.98), LOOP),
+        _rates(1e-3, 2e-3, 4e-3),
+        ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.999},
+        has_alpha=True,
+    ),
+    "R-Adapter rank 4": Method(
+        tune_r_adapter,
+        RAdapterConfig(AdapterConfig(rank=4, drop_prob=0.1, momentum=0.98), LOOP),
+        _rates(2e-3, 5e-3, 1e-2),
+        ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.999},
+        has_alpha=True,
+    ),
+    "linear adapter": Method(  # the paper's E0
+        tune_r_adapter,
+        RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), LOOP),
+        _rates(1e-3, 2e-3, 4e-3),
+        ADAPTERS_ELSEWHERE,
+        has_alpha=True,
+    ),
+    "FLYP": Method(flyp, FLYPConfig(LOOP), _rates(5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True),
+    "fine-tuning": Method(
+        fine_tune, FineTuningConfig(LOOP), _rates(5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True
+    ),
+    "LoRA": Method(lora, LoRAConfig(LOOP), _rates(2e-3, 5e-3, 1e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
+    "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), _rates(1e-3, 3e-3, 1e-2), ADAPTERS_ELSEWHERE),
+    "AdaptFormer": Method(adaptformer, AdaptFormerConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
+    "LP-FT": Method(lp_ft, LpFtConfig(LOOP), _rates(2e-4, 5e-4, 1e-3), WEIGHTS_ELSEWHERE),
+    "linear probe": Method(
+        linear_probe, LinearProbeConfig(), tuple({"C": c} for c in (3.0, 30.0, 300.0, 3000.0)), {}
+    ),
+    "CLIP-Adapter": Method(
+        clip_adapter, ClipAdapterConfig(LOOP), _rates(1e-3, 3e-3, 1e-2), ADAPTERS_ELSEWHERE
+    ),
+    "Tip-Adapter": Method(
+        tip_adapter,
+        TipAdapterConfig(),
+        tuple({"cache_ratio": r, "beta": b} for r in (3.0, 10.0) for b in (5.5, 20.0)),
+        {"cache_ratio": 1.0, "beta": 5.5},
+    ),
+    "Tip-Adapter-F": Method(
+        tip_adapter, TipAdapterConfig(10.0, 5.5, training=LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE
+    ),
+    "CoOp": Method(coop, CoOpConfig(LOOP), _rates(1e-3, 5e-3, 2e-2), ADAPTERS_ELSEWHERE),
+    "prefix tuning": Method(prefix, PrefixConfig(LOOP), _rates(1e-3, 5e-3, 2e-2), ADAPTERS_ELSEWHERE),
+    "P-tuning": Method(p_tuning, PTuningConfig(LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE),
+}
