@@ -1,24 +1,22 @@
-"""Tuning with adapters and with all weights: what comes back, and what stays as it was."""
+"""Methods that end in a delta: what comes back, and what stays as it was."""
 
 import copy
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import features, make_backbone, make_folder, make_inputs
 
+from radapter_lite import training
 from radapter_lite.adapter import AdapterConfig
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import predict
-from radapter_lite.methods import (
-    FineTuningConfig,
-    RAdapterConfig,
-    fine_tune,
-    fine_tuning,
-    r_adapter,
-    tune_r_adapter,
-)
+from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
+from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.lora import LoRAConfig, lora
+from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
@@ -26,12 +24,13 @@ R_ADAPTER = RAdapterConfig(
     AdapterConfig(momentum=0.8), TRAINING, margin=0.1, smoothing=0.05, temperature=0.05
 )
 LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_prob=0.1, towers=("image",)))
-FINE_TUNING = FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)
 
 METHODS = {
     "r_adapter": (tune_r_adapter, R_ADAPTER),
     "low rank": (tune_r_adapter, LOW_RANK),
-    "fine_tuning": (fine_tune, FINE_TUNING),
+    "fine_tuning": (fine_tune, FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
+    "flyp": (flyp, FLYPConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
+    "lora": (lora, LoRAConfig(replace(TRAINING, lr=1e-2), rank=2, scale=2.0, temperature=0.05)),
 }
 
 
@@ -50,7 +49,11 @@ def same(found: dict, expected: dict) -> bool:
 
 
 def module_of(tune):
-    return fine_tuning if tune is fine_tune else r_adapter
+    return sys.modules[tune.__module__]
+
+
+def numbers(module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
@@ -63,11 +66,11 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
     train = module_of(tune).train
     tuned_features = []
 
-    def watched(*args, state, **options):
-        history = train(*args, state=state, **options)
+    def watched(trained, *args, state, **options):
+        history = train(trained, *args, state=state, **options)
         for module in state.values():
             module.eval()
-        tuned_features.append(features(backbone.model, inputs))
+        tuned_features.append(features(trained.model, inputs))
         return history
 
     monkeypatch.setattr(module_of(tune), "train", watched)
@@ -98,10 +101,10 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
     [
         ("r_adapter", 3 * 2 * 64**2 + 2 * 2 * 48**2),
         ("low rank", 3 * 2 * 2 * 64 * 4),
-        (
-            "fine_tuning",
-            sum(p.numel() for p in make_backbone().model.parameters()) - 1,
-        ),  # without logit_scale
+        ("fine_tuning", numbers(make_backbone().model.visual)),
+        ("flyp", numbers(make_backbone().model) - 1),  # without logit_scale
+        # a layer: q, k and v with one A, out_proj, and the MLP's two, each r (in + out)
+        ("lora", sum(n * 2 * (4 * d + 2 * d + 2 * 5 * d) for n, d in ((3, 64), (2, 48)))),
     ],
 )
 def test_trained_parameters_are_counted(images, name, count):
@@ -109,13 +112,32 @@ def test_trained_parameters_are_counted(images, name, count):
     short = replace(config, training=replace(config.training, epochs=1))
     tuned = tune(make_backbone(), images, short)
     assert tuned.trained_parameters == count
-    if name == "fine_tuning":
+    if name != "r_adapter" and name != "low rank":
         assert "logit_scale" not in tuned.delta.tensors
-        assert sum(tensor.numel() for tensor in tuned.delta.tensors.values()) <= count
+        assert 0.8 * count < sum(tensor.numel() for tensor in tuned.delta.tensors.values()) <= count
 
 
-def test_settings_reach_the_loss_and_the_delta(images, method, monkeypatch):
+def test_settings_reach_the_delta(images, method):
     tune, config = method
+    short = replace(config, training=replace(config.training, epochs=1))
+    meta = tune(make_backbone(), images, short).delta.meta
+    assert meta["backbone"] == "tiny" and meta["pretrained"] == "random"
+    assert meta["method"] == {"tune_r_adapter": "r_adapter", "fine_tune": "fine_tuning"}.get(
+        tune.__name__, tune.__name__
+    )
+    settings = meta["settings"]
+    assert settings["training"]["lr"] == config.training.lr and settings["training"]["epochs"] == 1
+    assert settings["temperature"] == 0.05
+    if tune is tune_r_adapter:
+        assert settings["margin"] == 0.1 and settings["smoothing"] == 0.05
+        assert settings["rank"] == config.adapter.rank and settings["averaged"] is True
+        assert settings["towers"] == list(config.adapter.towers)
+        assert settings["drop_prob"] == config.adapter.drop_prob
+
+
+@pytest.mark.parametrize("name", ["r_adapter", "flyp", "lora"])
+def test_settings_reach_the_contrastive_loss(images, name, monkeypatch):
+    tune, config = METHODS[name]
     criterion = module_of(tune).mpm_nce
     used = []
 
@@ -124,23 +146,9 @@ def test_settings_reach_the_loss_and_the_delta(images, method, monkeypatch):
         return criterion(image, text, positives, **settings)
 
     monkeypatch.setattr(module_of(tune), "mpm_nce", watched)
-    short = replace(config, training=replace(config.training, epochs=1))
-    meta = tune(make_backbone(), images, short).delta.meta
-    assert meta["backbone"] == "tiny" and meta["pretrained"] == "random"
-    assert (
-        meta["settings"]["training"]["lr"] == config.training.lr
-        and meta["settings"]["training"]["epochs"] == 1
-    )
-    if tune is fine_tune:
-        assert meta["method"] == "fine_tuning" and meta["settings"]["temperature"] == 0.05
-        assert used == [{"temperature": 0.05, "margin": 0.0, "smoothing": 0.0}] * 2
-    else:
-        assert meta["method"] == "r_adapter"
-        expected = {"temperature": 0.05, "margin": 0.1, "smoothing": 0.05}
-        assert used == [expected] * 2 and meta["settings"].items() >= expected.items()
-        assert meta["settings"]["rank"] == config.adapter.rank and meta["settings"]["averaged"] is True
-        assert meta["settings"]["towers"] == list(config.adapter.towers)
-        assert meta["settings"]["drop_prob"] == config.adapter.drop_prob
+    tune(make_backbone(), images, replace(config, training=replace(config.training, epochs=1)))
+    margin, smoothing = (0.1, 0.05) if name == "r_adapter" else (0.0, 0.0)
+    assert used == [{"temperature": 0.05, "margin": margin, "smoothing": smoothing}] * 2
 
 
 def test_an_interrupted_tuning_ends_in_the_same_bits(images, method, monkeypatch, tmp_path):
@@ -150,15 +158,15 @@ def test_an_interrupted_tuning_ends_in_the_same_bits(images, method, monkeypatch
     torch.manual_seed(1)
     whole = tune(backbone, images, config).delta.tensors
 
-    criterion, calls = module_of(tune).mpm_nce, iter(range(100))
+    rate, calls = training.learning_rate, iter(range(100))
 
-    def interrupted(*args, **settings):
+    def interrupted(*args):
         if next(calls) == 7:  # within the fourth epoch
             raise KeyboardInterrupt
-        return criterion(*args, **settings)
+        return rate(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module_of(tune), "mpm_nce", interrupted)
+        patch.setattr(training, "learning_rate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tune(backbone, images, config, checkpoint=tmp_path / "run.pt")
     assert same(backbone.model.state_dict(), before)  # also after an interruption
@@ -179,3 +187,10 @@ def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
     with pytest.raises(ValueError, match="is of a run with margin=0.1, this one has 0.0"):
         tune_r_adapter(backbone, images, replace(short, margin=0.0), checkpoint=tmp_path / "run.pt")
     tune_r_adapter(backbone, images, short)  # the refused run has left no adapters behind
+
+
+def test_a_checkpoint_of_another_method_is_refused(images, tmp_path):
+    short = replace(TRAINING, epochs=1)
+    flyp(make_backbone(), images, FLYPConfig(short), checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="is of a run with method=flyp, this one has fine_tuning"):
+        fine_tune(make_backbone(), images, FineTuningConfig(short), checkpoint=tmp_path / "run.pt")

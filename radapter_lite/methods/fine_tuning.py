@@ -1,26 +1,30 @@
-"""Full fine-tuning of both encoders with the contrastive loss (FLYP); at α < 1 its delta is WiSE-FT.
+"""Full fine-tuning of the image encoder under the frozen zero-shot text head; at α < 1 its delta is WiSE-FT.
 
-Source: Goyal et al. 2023 (FLYP), Wortsman et al. 2022 (WiSE-FT).
+Source: Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903).
 """
 
 import copy
 import os
 from dataclasses import asdict, dataclass, field
-from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.losses import mpm_nce
-from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.evaluation import text_head
 from radapter_lite.training import TrainingConfig, Tuned, train
 
 
 @dataclass(frozen=True)
 class FineTuningConfig:
-    """Full fine-tuning's settings: the loop, and the fixed temperature of the loss."""
+    """Full fine-tuning's settings: the loop, and the fixed temperature of the logits."""
 
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=12, lr=1e-3))
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(epochs=10, batch_size=64, lr=5e-4, warmup_steps=20)
+    )
     temperature: float = 0.01
 
 
@@ -31,27 +35,33 @@ def fine_tune(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Tuned:
-    """Train every weight of both encoders; the delta is the difference.
+    """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 
-    Images of one class are positives of each other, as in MPM-NCE, without margin or smoothing. The backbone
-    has its original weights again afterwards. Batch statistics stay frozen. Raises what `train` raises.
+    The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text
+    encoder is not trained. WiSE-FT is this delta at α < 1, W_org + α (W_ft - W_org).
+
+    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
+    raises.
     """
     before = copy.deepcopy(backbone.model.state_dict())
-    criterion = partial(mpm_nce, temperature=config.temperature, margin=0.0, smoothing=0.0)
-    trained = [
-        p
-        for name, p in backbone.model.named_parameters()
-        if p.requires_grad and not name.startswith("logit_")
-    ]
+    visual = backbone.model.get_submodule("visual")
+    trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
+    head = text_head(backbone, images.classes)  # (C, D)
+
+    def loss(batch: Tensor, labels: Tensor) -> Tensor:
+        features = backbone.model.encode_image(batch, normalize=True)  # type: ignore[operator]  # (B, D)
+        with torch.autocast(batch.device.type, enabled=False):
+            return F.cross_entropy(features.float() @ head.float().T / config.temperature, labels)
+
     try:
         history = train(
             backbone,
             images,
-            pair_loss(backbone, images.classes, criterion),
+            loss,
             trained,
             config.training,
-            state={"model": backbone.model},
-            settings=asdict(config),
+            state={"visual": visual},
+            settings={"method": "fine_tuning"} | asdict(config),
             checkpoint=checkpoint,
             description="fine-tuning",
         )
