@@ -1,0 +1,87 @@
+"""CoOp: learned vectors before the class name, the same for all classes, in place of "a photo of a".
+
+Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end).
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.methods.classification import check_temperature
+from radapter_lite.methods.prompts import embed_words, token_embedding, tune_prompts
+from radapter_lite.training import TrainingConfig, TunedPoint
+
+
+@dataclass(frozen=True)
+class CoOpConfig:
+    """CoOp's settings.
+
+    Attributes:
+        training: of the loop.
+        context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
+        init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
+            random ones, N(0, 0.02²). `prompts.words_before_the_name` gives a backbone's own.
+        temperature: of the cross-entropy.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    context_length: int = 4
+    init_text: str | None = None
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if self.context_length < 0:
+            raise ValueError(f"context_length must be 0 or more, not {self.context_length}")
+
+
+class Context(nn.Module):
+    """The learned vectors [M, width]."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+
+    def forward(self) -> Tensor:
+        return self.vectors
+
+
+def coop(
+    backbone: Backbone,
+    images: ImageSet,
+    config: CoOpConfig,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> TunedPoint:
+    """Train the context by cross-entropy, both encoders frozen; similarities are cosines [N, C].
+
+    Raises:
+        ValueError: what `train` raises, for a text tower that is not open_clip's own, for class names that
+            leave no room for the context, or for an `init_text` of another length.
+    """
+    table = token_embedding(backbone.model).weight
+    if config.init_text is not None:
+        vectors = embed_words(backbone, config.init_text)
+        if len(vectors) != config.context_length:
+            raise ValueError(
+                f"init_text {config.init_text!r} is {len(vectors)} tokens where context_length is "
+                f"{config.context_length}: make the two equal"
+            )
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.training.seed)
+            vectors = 0.02 * torch.randn(config.context_length, table.shape[1])
+    return tune_prompts(
+        backbone,
+        images,
+        Context(vectors.to(table.device, torch.float32)),
+        config.training,
+        method="CoOp",
+        temperature=config.temperature,
+        settings=asdict(config),
+        checkpoint=checkpoint,
+    )

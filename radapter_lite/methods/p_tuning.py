@@ -1,0 +1,77 @@
+"""P-tuning: CoOp's learned vectors, made by an LSTM from learned inputs, so that they depend on each other.
+
+Source: Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.methods.classification import check_temperature
+from radapter_lite.methods.prompts import token_embedding, tune_prompts
+from radapter_lite.training import TrainingConfig, TunedPoint
+
+
+@dataclass(frozen=True)
+class PTuningConfig:
+    """P-tuning's settings.
+
+    Attributes:
+        training: of the loop.
+        context_length: M, how many vectors before the class name.
+        temperature: of the cross-entropy.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    context_length: int = 4
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if self.context_length < 1:
+            raise ValueError(f"context_length must be 1 or more, not {self.context_length}")
+
+
+class PromptLSTM(nn.Module):
+    """The vectors [M, width]: inputs [M, width], through an LSTM of half the width each way, then an MLP."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.inputs = nn.Parameter(torch.randn(count, width))
+        self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True)
+        self.mlp = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self) -> Tensor:
+        hidden, _ = self.lstm(self.inputs)  # (M, width): a sequence without a batch
+        return self.mlp(hidden)
+
+
+def p_tuning(
+    backbone: Backbone,
+    images: ImageSet,
+    config: PTuningConfig,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> TunedPoint:
+    """Train the LSTM, its inputs and its MLP by cross-entropy, both encoders frozen; similarities are cosines [N, C].
+
+    Only the vectors they make are used afterwards. Raises what `coop` raises.
+    """
+    table = token_embedding(backbone.model).weight
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        prompt = PromptLSTM(config.context_length, table.shape[1]).to(table.device)
+    return tune_prompts(
+        backbone,
+        images,
+        prompt,
+        config.training,
+        method="P-tuning",
+        temperature=config.temperature,
+        settings=asdict(config),
+        checkpoint=checkpoint,
+    )

@@ -1,0 +1,222 @@
+"""Prefix tuning: learned keys and values in every layer of the text encoder, learned tokens in every image layer.
+
+Text: each attention sees K' = [P_k; K] and V' = [P_v; V]; the causal mask hides no prefix from any position.
+Image (VPT, deep): each layer reads its tokens with the learned ones beside them, and theirs are dropped after it.
+
+Source: Li and Liang 2021 (prefix tuning, without its re-parameterizing MLP), Jia et al. 2022 (visual prompt tuning).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.evaluation import predict, templates, text_head
+from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy, frozen
+from radapter_lite.methods.prompts import token_embedding
+from radapter_lite.sites import TOWERS
+from radapter_lite.training import TrainingConfig, TunedPoint, train
+
+
+@dataclass(frozen=True)
+class PrefixConfig:
+    """Prefix tuning's settings.
+
+    Attributes:
+        training: of the loop.
+        length: learned tokens a layer.
+        towers: "image", "text" or both.
+        temperature: of the cross-entropy.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    length: int = 4
+    towers: tuple[str, ...] = TOWERS
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        if self.length < 1:
+            raise ValueError(f"length must be 1 or more, not {self.length}")
+        if not self.towers or set(self.towers) - set(TOWERS):
+            raise ValueError(f"towers must be 'image', 'text' or both, not {self.towers}")
+
+
+class Prefixes(nn.Module):
+    """What is learned, begun at N(0, 0.02²): `text` [layers, 2, length, width], keys and values, and `image`
+    [layers, length, width], tokens.
+
+    Raises:
+        ValueError: for a tower that is not open_clip's own, or whose attention has more to it than projections.
+    """
+
+    def __init__(self, model: nn.Module, length: int, towers: tuple[str, ...]) -> None:
+        super().__init__()
+        device = next(model.parameters()).device
+        for tower in (tower for tower in TOWERS if tower in towers):
+            blocks = _text_blocks(model) if tower == "text" else _image_blocks(model)
+            width = blocks[0].ln_1.weight.shape[0]
+            shape = (len(blocks), 2, length, width) if tower == "text" else (len(blocks), length, width)
+            self.register_parameter(tower, nn.Parameter(0.02 * torch.randn(shape).to(device)))
+
+    @contextmanager
+    def installed(self, model: nn.Module) -> Iterator[None]:
+        """The model reads the prefixes for the length of a with block."""
+        with ExitStack() as stack:
+            if (text := getattr(self, "text", None)) is not None:
+                for block, (keys, values) in zip(_text_blocks(model), text, strict=True):
+                    stack.enter_context(_prefixed(block.attn, keys, values))
+            if (image := getattr(self, "image", None)) is not None:
+                for block, tokens in zip(_image_blocks(model), image, strict=True):
+                    for hook in _hooks(block, tokens):
+                        stack.callback(hook.remove)
+            yield
+
+
+def attend(
+    attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Self-attention over [prefix; x]: the output of nn.MultiheadAttention with P more keys and values [B, L, D].
+
+    Args:
+        x: [B, L, D].
+        mask: added to the scores [L, L] or [B * heads, L, L]; every position sees the prefix.
+        keys, values: [P, D], as they stand after their projections.
+    """
+    batch, length, width = x.shape
+    heads = attention.num_heads
+    q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    k = torch.cat([keys.to(k.dtype).expand(batch, -1, -1), k], dim=1)  # (B, P + L, D)
+    v = torch.cat([values.to(v.dtype).expand(batch, -1, -1), v], dim=1)
+    q, k, v = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v)
+    )  # (B, heads, ., D / heads)
+    if mask is not None:
+        mask = F.pad(mask.to(q.dtype), (len(keys), 0))  # 0 in front: seen by all
+        if mask.ndim == 3:
+            mask = mask.unflatten(0, (batch, heads))
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+def prefix(
+    backbone: Backbone,
+    images: ImageSet,
+    config: PrefixConfig,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> TunedPoint:
+    """Train the prefixes by cross-entropy, the weights frozen; similarities are cosines [N, C].
+
+    Each step puts every class name into a prompt drawn anew. Afterwards a class is the mean of its prompts, as
+    in zero-shot classification. Prefixes take a share of every attention, so that it begins near the
+    zero-shot model, not at it. Raises what `Prefixes` and `train` raise.
+    """
+    model = backbone.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        prefixes = Prefixes(model, config.length, config.towers)
+    encode_classes = _class_encoder(backbone, images.classes, learned="text" in config.towers)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        with prefixes.installed(model):
+            with torch.set_grad_enabled("image" in config.towers):
+                features = model.encode_image(images, normalize=True)  # type: ignore[operator]
+            return cosine_cross_entropy(features, encode_classes(), labels, config.temperature)
+
+    with frozen(model):
+        history = train(
+            backbone,
+            images,
+            loss,
+            prefixes.parameters(),
+            config.training,
+            state={"prefixes": prefixes},
+            settings=asdict(config),
+            checkpoint=checkpoint,
+            description="prefix tuning",
+        )
+    prefixes.requires_grad_(False)
+
+    def similarities(images: ImageSet) -> Tensor:
+        with prefixes.installed(model):
+            return predict(backbone, images)
+
+    count = sum(parameter.numel() for parameter in prefixes.parameters())
+    return TunedPoint("prefix tuning", similarities, history, count)
+
+
+def _class_encoder(backbone: Backbone, classes: list[str], *, learned: bool) -> Callable[[], Tensor]:
+    """A function that gives a unit vector a class [C, D]: anew each time where the text encoder learns."""
+    if not learned:
+        head = text_head(backbone, classes)
+        return lambda: head
+    prompts = templates(backbone)
+    device = next(backbone.model.parameters()).device
+    tokens = backbone.tokenizer([prompt.format(name) for name in classes for prompt in prompts])
+    tokens = tokens.view(len(classes), len(prompts), -1).to(device)  # (C, T, L)
+
+    def encode() -> Tensor:
+        drawn = torch.randint(len(prompts), (len(classes),)).to(device)
+        texts = tokens[torch.arange(len(classes), device=device), drawn]
+        return backbone.model.encode_text(texts, normalize=True)  # type: ignore[operator]
+
+    return encode
+
+
+def _text_blocks(model: nn.Module) -> list[Any]:
+    token_embedding(model)  # which refuses a text tower of another library
+    blocks = list(getattr(model, "text", model).transformer.resblocks)  # type: ignore[union-attr, arg-type]
+    if not isinstance(blocks[0].attn, nn.MultiheadAttention):
+        raise ValueError(
+            f"the text tower's attention ({type(blocks[0].attn).__name__}) normalizes or scales more than "
+            f"nn.MultiheadAttention does: choose a model with plain attention, or towers=('image',)"
+        )
+    return blocks
+
+
+def _image_blocks(model: nn.Module) -> list[Any]:
+    visual = model.visual
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            f"the image tower is a {type(visual).__name__}, whose layers take no learned tokens here: choose a "
+            f"model with open_clip's own VisionTransformer, such as ViT-B-32, or towers=('text',)"
+        )
+    return list(visual.transformer.resblocks)
+
+
+@contextmanager
+def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) -> Iterator[None]:
+    """The attention computes `attend` for the length of a with block; its weights and hooks stay as they are."""
+
+    def forward(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Any:
+        return attend(attention, query, attn_mask, keys, values), None
+
+    attention.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del attention.forward  # the class's own again
+
+
+def _hooks(block: nn.Module, tokens: Tensor) -> list[Any]:
+    """Hooks that give a block the learned tokens [P, D] behind its own, and take them from its output."""
+    count = len(tokens)
+
+    def append(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *others = inputs
+        own = tokens.to(x.dtype).expand(len(x), -1, -1)
+        return (torch.cat([x, own], dim=1), *others)
+
+    def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output[:, :-count]
+
+    return [block.register_forward_pre_hook(append), block.register_forward_hook(drop)]

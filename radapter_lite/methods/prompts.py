@@ -1,0 +1,148 @@
+"""Learned vectors in place of a prompt's words: what CoOp and P-tuning share.
+
+A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose
+embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from open_clip.transformer import TextTransformer
+from torch import Tensor, nn
+
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.evaluation import encode_images, templates
+from radapter_lite.methods.classification import cosine_cross_entropy, frozen
+from radapter_lite.training import TrainingConfig, TunedPoint, train
+
+
+def token_embedding(model: nn.Module) -> nn.Embedding:
+    """The text encoder's table of token embeddings.
+
+    Raises:
+        ValueError: if the text tower is not open_clip's own.
+    """
+    tower = getattr(model, "text", model)
+    found = getattr(tower, "token_embedding", None)
+    if isinstance(found, nn.Embedding) and (tower is model or isinstance(tower, TextTransformer)):
+        return found
+    raise ValueError(
+        f"the text tower is a {type(tower).__name__}, whose token embeddings cannot be replaced here: choose a "
+        f"model with open_clip's own text tower, such as ViT-B-32"
+    )
+
+
+def words_before_the_name(backbone: Backbone) -> str:
+    """What stands before the class name in the backbone's first prompt that has such words: "a photo of a"."""
+    return next(words for prompt in templates(backbone) if (words := prompt.split("{}")[0].strip()))
+
+
+def embed_words(backbone: Backbone, text: str) -> Tensor:
+    """Token embeddings [M, width] of a text, without the tokens that mark start and end."""
+    ids, empty = backbone.tokenizer([text, ""])
+    padding = int(empty[-1])
+    start = _start(backbone)
+    count = _length(ids, padding) - _length(empty, padding)
+    table = token_embedding(backbone.model).weight
+    return table.detach()[ids[start : start + count].to(table.device)].clone()
+
+
+def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Tensor:
+    """Ids [C, L] of the class names with `count` place-holders before each.
+
+    Raises:
+        ValueError: for a name that leaves no room for so many.
+    """
+    ids = backbone.tokenizer(list(classes))
+    length = ids.shape[1]
+    if not count:
+        return ids
+    padding = int(backbone.tokenizer([""])[0, -1])
+    for name, row in zip(classes, ids, strict=True):
+        if (room := length - _length(row, padding)) < count:
+            raise ValueError(
+                f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room} learned "
+                f"vectors, not {count}: set context_length to {room} or shorten the name"
+            )
+    start = _start(backbone)
+    place_holder = backbone.tokenizer(["x"])[:, start : start + 1].expand(len(ids), count)
+    return torch.cat([ids[:, :start], place_holder, ids[:, start : length - count]], dim=1)
+
+
+def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tensor:
+    """Unit text features [C, D] of `prompt_tokens`, with the vectors [M, width] in the place-holders' stead."""
+    start, count = _start(backbone), len(vectors)
+
+    def replace(module: nn.Module, inputs: object, embedded: Tensor) -> Tensor:  # (C, L, width)
+        own = vectors.to(embedded.dtype).expand(len(embedded), -1, -1)
+        return torch.cat([embedded[:, :start], own, embedded[:, start + count :]], dim=1)
+
+    hook = token_embedding(backbone.model).register_forward_hook(replace)
+    try:
+        return backbone.model.encode_text(tokens.to(vectors.device), normalize=True)  # type: ignore[operator]
+    finally:
+        hook.remove()
+
+
+def tune_prompts(
+    backbone: Backbone,
+    images: ImageSet,
+    prompt: nn.Module,
+    training: TrainingConfig,
+    *,
+    method: str,
+    temperature: float,
+    settings: Mapping[str, Any],
+    checkpoint: str | os.PathLike[str] | None,
+) -> TunedPoint:
+    """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
+
+    The point's similarities are cosines [N, C], for whatever classes the images have: the vectors are the same
+    for all of them.
+    """
+    count = len(prompt())
+    tokens = prompt_tokens(backbone, images.classes, count)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = backbone.model.encode_image(images, normalize=True)  # type: ignore[operator]
+        with torch.autocast(images.device.type, enabled=False):  # the vectors, in float32; then the encoder
+            vectors = prompt()
+        return cosine_cross_entropy(features, encode_prompts(backbone, tokens, vectors), labels, temperature)
+
+    with frozen(backbone.model):
+        history = train(
+            backbone,
+            images,
+            loss,
+            prompt.parameters(),
+            training,
+            state={"prompt": prompt},
+            settings=settings,
+            checkpoint=checkpoint,
+            description=method,
+        )
+    vectors = prompt().detach()
+
+    @torch.no_grad()
+    def similarities(images: ImageSet) -> Tensor:
+        head = encode_prompts(backbone, prompt_tokens(backbone, images.classes, count), vectors)
+        return encode_images(backbone, images) @ head.T
+
+    trained = sum(parameter.numel() for parameter in prompt.parameters())
+    return TunedPoint(method, similarities, history, trained)
+
+
+def _start(backbone: Backbone) -> int:
+    """How many tokens stand before a text's first word: 1 where a token marks the start, else 0."""
+    word, empty = backbone.tokenizer(["x", ""])
+    return int((word == empty).int().cumprod(0).sum())
+
+
+def _length(ids: Tensor, padding: int) -> int:
+    """Tokens of a text up to its last that is no padding."""
+    others = (ids != padding).nonzero()
+    return int(others.max()) + 1 if len(others) else 0
