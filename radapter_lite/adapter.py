@@ -34,6 +34,8 @@ class AdapterConfig:
             alone, as in drop-path; or each "number" of its output, as in dropout.
         momentum: m of the running average, in [0, 1).
         towers: which encoders are adapted.
+        whitening: None for the paper's form; a damping λ above 0 trains V of W_adp = P V, see
+            `radapter_lite.whitening`, whose `whiten` must then be called after attaching.
     """
 
     rank: int | None = None
@@ -41,6 +43,7 @@ class AdapterConfig:
     drop: str = "adapter"
     momentum: float = 0.999
     towers: tuple[str, ...] = TOWERS
+    whitening: float | None = None
 
     def __post_init__(self) -> None:
         if self.rank is not None and (type(self.rank) is not int or self.rank < 1):
@@ -48,6 +51,8 @@ class AdapterConfig:
         for name in ("drop_prob", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if self.whitening is not None and not self.whitening > 0:
+            raise ValueError(f"whitening must be None or a damping above 0, not {self.whitening}")
         if self.drop not in DROPS:
             raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
         if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
@@ -68,6 +73,7 @@ class LinearAdapter(nn.Module):
     """
 
     average: Tensor  # (d, d)
+    basis: Tensor | None  # (d, d), P of a whitened adapter
 
     def __init__(
         self,
@@ -95,16 +101,18 @@ class LinearAdapter(nn.Module):
             self.B = nn.Parameter(zeros[:, :rank].clone().uniform_(-bound, bound))  # (d, r)
             self.A = nn.Parameter(zeros[:rank].clone())  # (r, d)
         self.register_buffer("average", zeros)  # (d, d)
+        self.register_buffer("basis", None)
 
     def matrix(self) -> Tensor:
         """W_adp as it stands in training [d, d]."""
-        return self.weight if self.rank is None else self.B @ self.A
+        trained = self.weight if self.rank is None else self.B @ self.A
+        return trained if self.basis is None else self.basis @ trained
 
     def forward(self, x: Tensor) -> Tensor:
         """Adapt X [..., d], or [B, ..., d] where paths are dropped."""
         if not self.training:
             return x + x @ self.average
-        change = x @ self.weight if self.rank is None else x @ self.B @ self.A
+        change = x @ self.matrix() if self.rank is None or self.basis is not None else x @ self.B @ self.A
         if self.drop_prob == 0:
             return x + change
         # A dropped adapter is multiplied by zero, not skipped: its gradient must be zero, not missing, or the

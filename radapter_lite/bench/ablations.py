@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from radapter_lite.adapter import AdapterSet
 from radapter_lite.backbones import Backbone
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.tables import add_rows, has_row, read_rows
@@ -22,7 +21,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import mean_and_interval, summarize
 from radapter_lite.methods.pairs import pair_loss
-from radapter_lite.methods.r_adapter import RAdapterConfig
+from radapter_lite.methods.r_adapter import RAdapterConfig, attach
 from radapter_lite.methods.recommended import recommended, with_settings
 from radapter_lite.training import Tuned, train
 
@@ -35,6 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adapter, InfoNCE": INFO_NCE | {"drop_prob": 0.0},
     "dropping, InfoNCE": INFO_NCE,
     "no dropping": {"drop_prob": 0.0},
+    "no whitening": {"whitening": None},
     "no margin, no smoothing": {"margin": 0.0, "smoothing": 0.0},
     "margin, single positive": {"multi_positive": False},
     "dropout": {"drop": "number"},
@@ -84,9 +84,7 @@ def tune_with_momenta(
     backbone: Backbone, images: ImageSet, config: RAdapterConfig, momenta: tuple[float, ...]
 ) -> Mapping[float, Tuned]:
     """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        adapters = AdapterSet(backbone.model, config.adapter).train()
+    adapters = attach(backbone, images, config)
     averages: dict[float, dict[str, Tensor]] = {
         m: {site.linear: torch.zeros_like(adapters[site].average) for site in adapters.sites}
         for m in (0.0, *momenta)

@@ -41,7 +41,7 @@ def cost(name: str) -> dict[str, object]:
     predict(clip, few)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     config = recommended(name, clip, 16)
-    if "lr" in METHODS[name].grid[0]:
+    if METHODS[name].trains:
         config = with_settings(config, {"epochs": 1})
     tuned = METHODS[name].tune(clip, few, config)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,6 +15,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.pairs import pair_loss
 from radapter_lite.training import TrainingConfig, Tuned, train
+from radapter_lite.whitening import whiten
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ class RAdapterConfig:
         )
 
 
+def attach(backbone: Backbone, images: ImageSet, config: RAdapterConfig) -> AdapterSet:
+    """Adapters on the backbone's model, in training mode, at the start of their training on the images."""
+    with torch.random.fork_rng(devices=[]):  # low-rank adapters begin at random
+        torch.manual_seed(config.training.seed)
+        adapters = AdapterSet(backbone.model, config.adapter).train()
+    if config.adapter.whitening is not None:
+        try:
+            whiten(adapters, backbone, images, config.training.seed)
+        except BaseException:
+            adapters.remove()
+            raise
+    return adapters
+
+
 def tune_r_adapter(
     backbone: Backbone,
     images: ImageSet,
@@ -61,9 +76,7 @@ def tune_r_adapter(
 
     The backbone's weights stay as they are. Raises what `AdapterSet` and `train` raise.
     """
-    with torch.random.fork_rng(devices=[]):  # low-rank adapters begin at random
-        torch.manual_seed(config.training.seed)
-        adapters = AdapterSet(backbone.model, config.adapter).train()
+    adapters = attach(backbone, images, config)
     try:
         history = train(
             backbone,

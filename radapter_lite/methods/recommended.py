@@ -1,6 +1,6 @@
 """The settings we recommend for a method, chosen on ID validation images alone.
 
-For PictoCLIP they are the best of the four runs that the search made for each method and number of shots
+For PictoCLIP they are the best of those that the search tried for each method and number of shots
 (`assets/results/search.csv`, made by `radapter-lite bench search`), on images of a seed that no reported run uses. For
 other backbones they are the paper's few-shot settings for R-Adapter, and the usual small learning rates for the rest,
 untuned.
@@ -17,7 +17,7 @@ import pandas as pd
 from radapter_lite.backbones import Backbone
 from radapter_lite.methods.flyp import FLYPConfig
 from radapter_lite.methods.r_adapter import RAdapterConfig
-from radapter_lite.methods.registry import METHODS
+from radapter_lite.methods.registry import EPOCHS, METHODS
 
 
 def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0) -> Any:
@@ -30,8 +30,9 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0)
         raise ValueError(f"{method} is no method of this kit; there are {', '.join(METHODS)}")
     known = METHODS[method]
     if backbone.name == "picto":
-        return with_settings(known.config, searched(method, shots) | {"seed": seed})
-    return with_settings(known.config, known.elsewhere | {"seed": seed})
+        budget = {"epochs": epochs(shots), "seed": seed} if known.trains else {}
+        return with_settings(known.config, searched(method, shots) | budget)
+    return with_settings(known.config, known.elsewhere | ({"seed": seed} if known.trains else {}))
 
 
 def recommended_r_adapter(backbone: Backbone, shots: int = 16, seed: int = 0) -> RAdapterConfig:
@@ -44,16 +45,20 @@ def recommended_flyp(backbone: Backbone, shots: int = 16, seed: int = 0) -> FLYP
     return recommended("FLYP", backbone, shots, seed)
 
 
+def epochs(shots: int) -> int:
+    """Passes over the images for a number of shots, from `EPOCHS`: those of the nearest number in it."""
+    return EPOCHS[min(EPOCHS, key=lambda k: abs(math.log2(k / max(shots, 1))))]
+
+
 def with_settings(config: Any, settings: dict[str, Any]) -> Any:
-    """A copy of a configuration with some settings changed, wherever in it they stand; seeds where there are none
-    are passed over.
+    """A copy of a configuration with some settings changed, wherever in it they stand.
 
     Raises:
         ValueError: for a setting that the configuration does not have.
     """
     for name, value in settings.items():
         found, config = _set(config, name, value)
-        if not found and name != "seed":
+        if not found:
             raise ValueError(f"{type(config).__name__} has no setting {name!r}")
     return config
 

@@ -1,0 +1,79 @@
+"""Whitened adapters, which learn in fewer steps: W_adp = P V, with P fixed by the adapter's inputs, and V trained.
+
+What reaches an adapter is far from round: a few directions carry nearly all of it, and one layer's outputs are ten
+times another's. A step of one size then overshoots in the loud directions and crawls in the quiet ones. With
+M = E[xᵀx] of the zero-shot model's inputs x (row vectors) and r² = tr M / d,
+
+    P = r (M + λ r² I)^(-1/2)
+
+makes them equally loud, down to the damping λ. Nothing else changes: h(X) = X P V + X is the same linear adapter, zero
+at the start, merged, averaged and dropped as before. This is not in the paper.
+
+Source: the preconditioner is the input factor of K-FAC, Martens and Grosse 2015.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from radapter_lite.adapter import AdapterSet
+from radapter_lite.backbones import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.evaluation import EVALUATION_BATCH, templates
+
+IMAGES = 256  # enough to see the loud directions
+
+
+@torch.no_grad()
+def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int = 0) -> None:
+    """Set the bases of adapters that were just attached, from the zero-shot model's features.
+
+    Args:
+        adapters: attached to the backbone's model, still at zero; their configuration's `whitening` is λ.
+        images: at most 256 of them, drawn with the seed, and prompts with all of their classes are encoded.
+    """
+    damping = adapters.config.whitening
+    assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
+    moments: dict[str, list[Tensor]] = {site.name: [] for site in adapters.sites}
+    handles = [
+        adapters[site].register_forward_pre_hook(_collect(moments[site.name])) for site in adapters.sites
+    ]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    device = next(backbone.model.parameters()).device
+    tokens = backbone.tokenizer(
+        [prompt.format(name) for name in images.classes for prompt in templates(backbone)]
+    )
+    was_training = adapters.training
+    adapters.eval()
+    try:
+        pixels = images.tensor(backbone.preprocess, order.tolist())
+        for batch in pixels.split(EVALUATION_BATCH):
+            backbone.model.encode_image(batch.to(device))  # type: ignore[operator]
+        for part in tokens.split(EVALUATION_BATCH):
+            backbone.model.encode_text(part.to(device))  # type: ignore[operator]
+    finally:
+        adapters.train(was_training)
+        for handle in handles:
+            handle.remove()
+    for site in adapters.sites:
+        adapters[site].basis = inverse_root(torch.stack(moments[site.name]).mean(0), damping)
+
+
+def inverse_root(moment: Tensor, damping: float) -> Tensor:
+    """r (M + λ r² I)^(-1/2) of a second moment M [d, d], r² = tr M / d, in M's type; the identity for M = 0."""
+    wide = moment.double()
+    size = len(wide)
+    mean = wide.trace() / size
+    if mean == 0:
+        return torch.eye(size).to(moment)
+    values, vectors = torch.linalg.eigh(wide + damping * mean * torch.eye(size).to(wide))
+    return (mean.sqrt() * (vectors * values.rsqrt()) @ vectors.T).to(moment)
+
+
+def _collect(moments: list[Tensor]) -> Callable[..., None]:
+    def hook(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        x = inputs[0].flatten(0, -2)  # (tokens, d)
+        moments.append(x.T @ x / len(x))
+
+    return hook
