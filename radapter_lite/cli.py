@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from functools import partialmethod
 
 from radapter_lite import __version__
-from radapter_lite.commands import bench, doctor, lab, run
+from radapter_lite.commands import bench, doctor, export, lab, merge, run, sweep, tune
 
-COMMANDS = (run, lab, bench, doctor)  # in the order of --help
+COMMANDS = (run, lab, tune, sweep, merge, export, bench, doctor)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,9 @@ def execute(arguments: argparse.Namespace) -> int:
         print(bench.run_search(load_clip(), load_images(), path, methods, shots).to_string(index=False))
     elif arguments.part == "ablations":
         print(
-            bench.run_ablations(load_clip(), load_images(), path, arguments.seeds).round(1).to_string(index=False)
+            bench.run_ablations(load_clip(), load_images(), path, arguments.seeds)
+            .round(1)
+            .to_string(index=False)
         )
     else:
         bench.run_few_shot(load_clip(), load_images(), path, methods, shots, arguments.seeds)

@@ -1,0 +1,34 @@
+"""`radapter-lite merge`: the delta at one α put into the backbone's weights, as one checkpoint file."""
+
+import argparse
+from pathlib import Path
+
+from radapter_lite.commands import Commands, options
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "merge",
+        help="put a delta into its backbone's weights, as a checkpoint",
+        description="Write the backbone's weights with the delta at alpha in them: one file of the original's shapes "
+        "and cost, for load_clip(name, pretrained=FILE), to use it here or to tune on from it. To hand it to people "
+        "without this package, see export.",
+        epilog="example: radapter-lite merge out/photos/delta --alpha image=1 text=0.5 --out merged.safetensors",
+    )
+    options.add_delta(parser)
+    options.add_alpha(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .safetensors")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    alpha = options.parse_alpha(arguments.alpha)
+    if arguments.out.is_dir():
+        raise ValueError(f"{arguments.out} is a folder where a file ending in .safetensors was expected")
+    delta, backbone = options.load_delta(arguments)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    delta.export(backbone.model, arguments.out, alpha)
+    size = arguments.out.stat().st_size / 1e6
+    print(f"{arguments.out} holds {backbone.name} at alpha {' '.join(arguments.alpha)} ({size:.0f} MB):")
+    print(f'  load_clip("{backbone.name}", pretrained="{arguments.out}")')
+    return 0

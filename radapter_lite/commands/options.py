@@ -1,0 +1,88 @@
+"""What several commands are told in the same words: the images, the backbone, a delta, α."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from radapter_lite.alpha import Alpha
+    from radapter_lite.backbones import Backbone
+    from radapter_lite.data import ImageSet
+    from radapter_lite.delta import Delta
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help='of images, as class/image or domain/class/image; "pictoshift" for the embedded ones',
+    )
+    parser.add_argument(
+        "--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)"
+    )
+
+
+def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> "ImageSet":
+    """The folder's images. Its division into training and test images is the same for every command."""
+    from radapter_lite import data
+
+    return data.load_images(arguments.folder, id_domain=arguments.id or id_domain)
+
+
+def read_all(images: "ImageSet", backbone: "Backbone") -> None:
+    """Read every image once, so that a broken one is found before anything long begins.
+
+    Raises ValueError naming the file.
+    """
+    from tqdm import tqdm
+
+    for row in tqdm(range(len(images)), desc=f"reading {images.name}", unit="image", leave=False):
+        images.tensor(backbone.preprocess, [row])
+
+
+def add_delta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix")
+    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one that the delta names)")
+    parser.add_argument(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those that the delta names)",
+    )
+
+
+def load_delta(arguments: argparse.Namespace) -> tuple["Delta", "Backbone"]:
+    """A delta and the backbone it was made on, or the one named in its place."""
+    from radapter_lite.backbones import load_clip
+    from radapter_lite.delta import Delta
+
+    delta = Delta.load(arguments.delta)
+    name = arguments.backbone or delta.meta.get("backbone")
+    if name is None:
+        raise ValueError(f"{arguments.delta} does not name its backbone: give it with --backbone")
+    own = delta.meta.get("pretrained") if name == delta.meta.get("backbone") else None
+    return delta, load_clip(name, arguments.pretrained or own)
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--alpha",
+        nargs="+",
+        default=["1"],
+        metavar="A",
+        help="a number from 0 (zero-shot) to 1 (tuned), or numbers by encoder and layer, "
+        "as image=1 text=0.5 image.3=0 (1)",
+    )
+
+
+def parse_alpha(words: Sequence[str]) -> "Alpha":
+    """α as `Delta.apply` takes it: ["0.5"] is 0.5, ["image=1", "text=0.5"] a dict."""
+    try:
+        if len(words) == 1 and "=" not in words[0]:
+            return float(words[0])
+        pairs = [word.split("=") for word in words]
+        return {key: float(value) for key, value in pairs}
+    except ValueError:
+        raise ValueError(
+            f"--alpha was given {' '.join(words)!r}: expected one number, or numbers by encoder as image=1 text=0.5"
+        ) from None

@@ -1,0 +1,252 @@
+"""tune, sweep, merge and export: from a folder of images to files that others can open."""
+
+import json
+import shutil
+from pathlib import Path
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from conftest import TEXT, VISION, make_folder
+from PIL import Image
+
+from radapter_lite import Delta, load_clip, training
+from radapter_lite.cli import main
+from radapter_lite.commands import report
+from radapter_lite.commands.options import parse_alpha
+
+TUNE = ["--id", "photo", "--shots", "2", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ (two domains of three colours), and out/ as one tuning leaves it."""
+    home = tmp_path_factory.mktemp("home")
+    photos = make_folder(home / "photos", domains=("drawing", "photo"), images=6)
+    assert main(["tune", str(photos), *TUNE, "--out", str(home / "out")]) == 0
+    return home
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The delta of a small architecture that open_clip knows."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": VISION,
+        "text_cfg": TEXT | {"context_length": 77, "vocab_size": 49408},
+    }
+    (folder / "tiny-for-export.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-for-export.json")
+    backbone = load_clip("tiny-for-export", "random")
+    state = backbone.model.state_dict()
+    names = [name for name in state if name.endswith("mlp.c_proj.weight")]
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        name: (
+            torch.randn(len(state[name]), 2, generator=generator),
+            torch.randn(2, state[name].shape[1], generator=generator),
+        )
+        for name in names
+    }
+    Delta.from_low_rank(state, factors, backbone=backbone).save(folder / "delta")
+    return folder / "delta"
+
+
+def test_tune_leaves_a_delta_a_table_and_a_figure(home: Path) -> None:
+    assert sorted(path.name for path in (home / "out").iterdir()) == [
+        "delta.json",
+        "delta.safetensors",
+        "sweep.csv",
+        "sweep.png",
+        "sweep.svg",
+    ]
+    delta = Delta.load(home / "out" / "delta")
+    assert delta.meta["data"] == {"images": "photos", "id_domain": "photo", "shots": 2}
+    assert delta.meta["settings"]["training"]["epochs"] == 2
+    assert any(tensor.any() for tensor in delta.tensors.values())
+    swept = pd.read_csv(home / "out" / "sweep.csv")
+    assert set(swept["domain"]) == {"photo", "drawing"} and {0, 0.5, 1} <= set(swept["alpha"])
+
+
+def test_an_interrupted_tune_goes_on_with_the_same_command(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = training._save
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    command = ["tune", str(home / "photos"), *TUNE, "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", save_and_stop)
+        assert main(command) == 130
+    assert (tmp_path / "out" / "training.pt").exists()
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "Going on from" in told.out and told.err == (
+        "radapter-lite: interrupted; what was finished is kept.\n"
+    )  # and no progress bar, for this is no terminal
+    assert not (tmp_path / "out" / "training.pt").exists()
+    once, resumed = Delta.load(home / "out" / "delta"), Delta.load(tmp_path / "out" / "delta")
+    assert all(torch.equal(once.tensors[name], tensor) for name, tensor in resumed.tensors.items())
+
+
+def test_a_folder_without_domains_is_tuned_and_swept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(tmp_path / "shapes", images=5)
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "shapes", "--shots", "9", "--epochs", "1"]) == 0
+    told = capsys.readouterr().out
+    out = Path("out/shapes_images_picto_9_shots_seed_0")
+    assert "images (ID)" in told and "OOD" not in told and "fewer than 9" in told
+    assert f"radapter-lite sweep {out / 'delta'} shapes" in told
+    assert main(["sweep", str(out / "delta"), "shapes", "--alphas", "1", "0"]) == 0
+    assert pd.read_csv(out / "sweep_shapes.csv")["alpha"].tolist() == [0, 1]
+
+
+def test_sweep_measures_what_tune_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv = home / "again" / "rows.csv"
+    command = ["sweep", str(home / "out" / "delta.json"), str(home / "photos"), "--alphas", "0.5", "1"]
+    assert main([*command, "--out", str(csv)]) == 0
+    tuned, swept = pd.read_csv(home / "out" / "sweep.csv"), pd.read_csv(csv)
+    expected = tuned[tuned["alpha"].isin([0.5, 1])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(swept, expected)  # the ID domain is the delta's, so no image was trained on
+    assert swept.loc[swept["is_id"], "domain"].unique() == "photo"
+    assert csv.with_suffix(".svg").exists() and "photo (ID)" in capsys.readouterr().out
+
+
+def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
+    rows = [
+        (alpha, name, name == "a", 10.0 + 20 * alpha + number)
+        for alpha in (0.0, 1.0)
+        for number, name in enumerate("abc")
+    ]
+    text = report.table(pd.DataFrame(rows, columns=["alpha", "domain", "is_id", "accuracy"]))
+    assert [line.split() for line in text.splitlines()] == [
+        ["α", "0", "1"],
+        ["a", "(ID)", "10.0", "30.0"],
+        ["b", "11.0", "31.0"],
+        ["c", "12.0", "32.0"],
+        ["mean", "of", "OOD", "11.5", "31.5"],
+    ]
+
+
+def test_merge_writes_a_checkpoint_that_load_clip_opens(home: Path) -> None:
+    file = home / "checkpoints" / "merged.safetensors"
+    assert (
+        main(["merge", str(home / "out" / "delta"), "--alpha", "image=1", "text=0.5", "--out", str(file)])
+        == 0
+    )
+    merged, backbone = load_clip("picto", file).model.state_dict(), load_clip("picto")
+    with Delta.load(home / "out" / "delta").applied(backbone.model, {"image": 1.0, "text": 0.5}):
+        expected = backbone.model.state_dict()
+        assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
+
+
+def test_export_gives_open_clip_alone_the_same_features(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "models" / "exported"
+    assert main(["export", str(tiny), "--alpha", "0.5", "--out", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert f'open_clip.create_model_from_pretrained("local-dir:{folder}")' in told
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    backbone, delta = load_clip("tiny-for-export", "random"), Delta.load(tiny)
+    picture = preprocess(Image.new("RGB", (50, 40), "teal"))[None]
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a cat"])
+    with torch.no_grad():
+        got = model(picture, tokens)
+        with delta.applied(backbone.model, 0.5):
+            expected = backbone.model(picture, tokens)
+        start = backbone.model(picture, tokens)
+    assert all(
+        torch.allclose(one, other, atol=1e-6) for one, other in zip(got[:2], expected[:2], strict=True)
+    )
+    assert not torch.allclose(got[0], start[0], atol=1e-2)
+
+
+def test_an_export_that_open_clip_reads_otherwise_is_not_kept(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = open_clip.get_model_config
+
+    def other_activation(name: str) -> dict:
+        return real(name) | {"quick_gelu": True}
+
+    monkeypatch.setattr(open_clip, "get_model_config", other_activation)
+    assert main(["export", str(tiny), "--out", str(tmp_path / "exported")]) == 1
+    assert "nothing was exported" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_alpha_is_a_number_or_numbers_by_encoder() -> None:
+    assert parse_alpha(["0.5"]) == 0.5
+    assert parse_alpha(["image=1", "text=.5"]) == {"image": 1.0, "text": 0.5}
+
+
+MISTAKES = {
+    "no folder": ("tune nowhere", "There is no folder nowhere"),
+    "unknown domain": ("tune photos --id web", "no domain 'web'; it has drawing, photo"),
+    "empty class": ("tune empty", "The class folder empty/red holds no image"),
+    "broken image": ("tune broken --shots 1", "broken.png is no readable image"),
+    "out is a file": ("tune photos --out a_file", "a_file is a file where a folder"),
+    "no shots": ("tune photos --shots 0", "shots must be a whole number of 1 or more"),
+    "no epochs": ("tune photos --epochs 0", "epochs must be above 0"),
+    "unknown backbone": ("tune photos --backbone ViT-B-99", "ViT-B-99 is no open_clip model"),
+    "backbone without weights": ("tune photos --backbone ViT-B-32", "needs weights"),
+    "no delta": ("sweep nothing photos", "nothing.safetensors is missing"),
+    "corrupt delta": ("sweep corrupt photos", "is truncated, damaged or of another delta"),
+    "no delta's JSON": ("merge no_json --out m.safetensors", "no_json.json does not describe a delta"),
+    "alpha too large": ("sweep out/delta photos --alphas 0 1.5", "must be a number in [0, 1]"),
+    "alpha of merge": ("merge out/delta --alpha -1 --out m.safetensors", "must be a number in [0, 1]"),
+    "alpha of no encoder": ("merge out/delta --alpha audio=1 --out m.safetensors", "unknown key 'audio'"),
+    "alpha in words": ("merge out/delta --alpha half --out m.safetensors", "was given 'half'"),
+    "other backbone": (
+        "sweep out/delta photos --backbone tiny-for-export --pretrained random",
+        "it is for load_clip('picto', pretrained='picto')",
+    ),
+    "other weights": (
+        "merge out/delta --pretrained random --out m.safetensors",
+        "are not the ones the delta was made on",
+    ),
+    "sweep into no table": ("sweep out/delta photos --out rows.txt", "expected a file ending in .csv"),
+    "merge into a folder": ("merge out/delta --out photos", "photos is a folder"),
+    "merge into another format": ("merge out/delta --out m.pt", "must end in .safetensors"),
+    "export of PictoCLIP": ("export out/delta --out e", "use merge, whose file load_clip("),
+    "export onto something": ("export out/delta --out photos", "photos is there already"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_end_in_one_sentence_and_exit_code_1(
+    mistake: str,
+    home: Path,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    make_folder(tmp_path / "broken", images=4)
+    for name in ("red", "green", "dark-blue"):
+        (tmp_path / "broken" / name / "broken.png").write_bytes(b"\x89PNG of nothing")
+    (tmp_path / "empty" / "red").mkdir(parents=True)
+    (tmp_path / "a_file").touch()
+    for name in ("corrupt", "no_json"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile(tmp_path / "out" / f"delta{suffix}", tmp_path / f"{name}{suffix}")
+    with (tmp_path / "corrupt.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    (tmp_path / "no_json.json").write_text("{")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+
+    command, sentence = MISTAKES[mistake]
+    assert main(command.split()) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("radapter-lite: ") and sentence in told.err and told.err.count("\n") == 1
+    left = [path for path in tmp_path.rglob("*") if path not in before and path.is_file()]
+    assert not left
