@@ -50,6 +50,15 @@ def test_parameters_are_declared(path: Path) -> None:
 
 
 @each_notebook
+def test_the_title_is_the_only_heading_of_its_size(path: Path) -> None:
+    """Text that was meant as a paragraph and has a # before it would be one more."""
+    prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    titles = [line for text in prose for line in text.splitlines() if line == "#" or line.startswith("# ")]
+    assert len(titles) == 1 and prose[0].startswith(titles[0])
+    assert titles[0].startswith(f"# {path.stem.split('_')[0]} · ")
+
+
+@each_notebook
 def test_committed_outputs_belong_to_the_committed_code(path: Path) -> None:
     nb, renew = read(path), RENEW.format(path.stem)
     assert nb.metadata.get("radapter_lite", {}).get("code_hash") == code_hash(nb), (
