@@ -96,9 +96,8 @@ def attend(
     q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     k = torch.cat([keys.to(k.dtype).expand(batch, -1, -1), k], dim=1)  # (B, P + L, D)
     v = torch.cat([values.to(v.dtype).expand(batch, -1, -1), v], dim=1)
-    q, k, v = (
-        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v)
-    )  # (B, heads, ., D / heads)
+    # (B, ., D) -> (B, heads, ., D / heads)
+    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
     if mask is not None:
         mask = F.pad(mask.to(q.dtype), (len(keys), 0))  # 0 in front: seen by all
         if mask.ndim == 3:
