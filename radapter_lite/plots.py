@@ -1,7 +1,7 @@
 """The figures that notebooks and figures/ share: one style, colours that the colour-blind can tell apart."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,19 +10,29 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from radapter_lite.data import ImageSet
+from radapter_lite.evaluation import mean_and_interval
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-METHOD_COLOURS = {
-    "R-Adapter": COLOURS[0],
-    "fine-tuning": COLOURS[1],
-    "WiSE-FT": COLOURS[1],
-    "zero-shot": COLOURS[6],
+# The hue says what kind of method it is, the marker which one.
+FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
+    "R-Adapter": (COLOURS[0], {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v"}),
+    "all weights": (COLOURS[1], {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"}),
+    "few weights": (COLOURS[2], {"LoRA": "^", "linear adapter": "p"}),
+    "non-linear adapters": (COLOURS[3], {"Houlsby adapter": "<", "AdaptFormer": ">"}),
+    "heads and caches": (
+        COLOURS[4],
+        {"linear probe": "h", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "H"},
+    ),
+    "prompts": (COLOURS[5], {"CoOp": "8", "prefix tuning": "X", "P-tuning": "o"}),
+    "no tuning": (COLOURS[6], {"zero-shot": "X"}),
 }
-METHOD_MARKERS = {"R-Adapter": "o", "fine-tuning": "s", "WiSE-FT": "s", "zero-shot": "X"}
+METHOD_COLOURS = {method: colour for colour, markers in FAMILIES.values() for method in markers}
+METHOD_MARKERS = {method: marker for _, markers in FAMILIES.values() for method, marker in markers.items()}
 
 
 def use_style() -> None:
@@ -164,3 +174,104 @@ def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
     axis.set_xticks(mean.index, [str(n) for n in mean.index])
     axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
     axis.legend(loc="lower right")
+
+
+def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
+    """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
+
+    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals.
+
+    Args:
+        by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
+    """
+    for method, own in by_seed.groupby("method", sort=False):
+        colour = METHOD_COLOURS[str(method)]
+        mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
+        axis.plot(mean["id"], mean["ood"], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
+        end = mean.iloc[-1]
+        axis.errorbar(
+            end["id"],
+            end["ood"],
+            xerr=end["id_ci"],
+            yerr=end["ood_ci"],
+            color=colour,
+            marker=METHOD_MARKERS[str(method)],
+            ms=9,
+            mec="white",
+            mew=0.8,
+            elinewidth=0.8,
+            zorder=3,
+        )
+    axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
+
+
+def method_legend(figure: Figure, methods: Iterable[str], columns: int = 6) -> None:
+    """A legend below the figure: colour and marker of every method, family after family."""
+    known = list(methods)
+    handles = [
+        Line2D([], [], ls="", color=METHOD_COLOURS[name], marker=marker, ms=8, mec="white", label=name)
+        for name, marker in METHOD_MARKERS.items()
+        if name in known
+    ]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, fontsize=10)
+
+
+def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
+    """A value of each method with its 95% interval, sorted: columns method, `column` and `column`_ci."""
+    ordered = table.sort_values(column).reset_index(drop=True)
+    axis.axvline(0, color=COLOURS[6], lw=1)
+    for y, row in ordered.iterrows():
+        name = str(row["method"])
+        axis.errorbar(
+            row[column],
+            y,
+            xerr=row[f"{column}_ci"],
+            color=METHOD_COLOURS[name],
+            marker=METHOD_MARKERS[name],
+            ms=8,
+            mec="white",
+            capsize=3,
+        )
+    axis.set_yticks(range(len(ordered)), ordered["method"])
+    axis.set_ylim(-0.7, len(ordered) - 0.3)
+
+
+def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str] = ("id", "ood")) -> None:
+    """Differences with 95% intervals, a row a label under its group's name, a panel a column.
+
+    Args:
+        axes: as many as columns; they should share their y.
+        table: columns group, label, series, and `column` and `column`_ci for each. The first series is filled, the
+            second hollow.
+    """
+    heights: dict[tuple[str, str], int] = {}
+    ticks: list[tuple[int, str, bool]] = []
+    for group, own in table.groupby("group", sort=False):
+        ticks.append((len(ticks), str(group), True))
+        for label in own["label"].unique():
+            heights[group, label] = len(ticks)
+            ticks.append((len(ticks), str(label), False))
+    series = list(table["series"].unique())
+    for axis, column in zip(axes, columns, strict=True):
+        axis.axvline(0, color=COLOURS[6], lw=1)
+        for place, name in enumerate(series):
+            own = table[table["series"] == name]
+            shift = 0.32 * (place - (len(series) - 1) / 2)
+            axis.errorbar(
+                own[column],
+                [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)],
+                xerr=own[f"{column}_ci"],
+                ls="",
+                marker="o",
+                ms=6,
+                mfc="white" if place else COLOURS[0],
+                color=COLOURS[5] if place else COLOURS[0],
+                capsize=2.5,
+                lw=1.3,
+                label=name,
+            )
+        axis.grid(axis="y", lw=0.4, color="#dddddd")
+    axes[0].set_yticks([y for y, _, _ in ticks], [text for _, text, _ in ticks])
+    for tick, (_, _, is_group) in zip(axes[0].get_yticklabels(), ticks, strict=True):
+        tick.set_fontweight("bold" if is_group else "normal")
+    axes[0].set_ylim(len(ticks) - 0.4, -0.6)

@@ -1,0 +1,70 @@
+"""Comparing methods fairly: over the same seeds, and at equal ID accuracy."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from radapter_lite.evaluation import mean_and_interval
+
+
+def paired_differences(
+    values: pd.DataFrame, reference: pd.DataFrame, by: list[str], columns: Iterable[str] = ("id", "ood")
+) -> pd.DataFrame:
+    """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
+
+    Args:
+        values: columns seed and `columns`, a row for each group of `by` and seed.
+        reference: columns seed and `columns`, a row a seed.
+
+    Returns:
+        The table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …), from a
+        two-sided t-test; NaN for a single seed, 1 where all differences are zero.
+
+    Raises:
+        ValueError: if the reference has several rows for a seed, or no seed of the values.
+    """
+    from scipy.stats import t
+
+    names = list(columns)
+    if reference["seed"].duplicated().any():
+        raise ValueError("the reference has several rows for a seed: keep one method, α and number of shots")
+    both = values.merge(reference[["seed", *names]], on="seed", suffixes=("", "_reference"))
+    if not len(both):
+        raise ValueError("the reference has none of the seeds: compare runs of the same seeds")
+    for name in names:
+        both[name] -= both[f"{name}_reference"]
+    table = mean_and_interval(both, by, names)
+    for name in names:
+        half, quantile = table[f"{name}_ci"], t.ppf(0.975, table["seeds"] - 1)
+        statistic = table[name].abs() / half.where(half > 0) * quantile
+        p = pd.Series(2 * t.sf(statistic, table["seeds"] - 1), index=table.index)
+        table[f"{name}_p"] = p.mask(half == 0, (table[name] == 0).astype(float))
+    return table
+
+
+def ood_at_id(curve: pd.DataFrame, target: float) -> float:
+    """OOD accuracy where a curve along α first has the ID accuracy `target`, linear between its points; else NaN.
+
+    Args:
+        curve: columns alpha, id, ood (percent), of one run.
+    """
+    points = curve.sort_values("alpha")
+    ids, oods = points["id"].to_numpy(float), points["ood"].to_numpy(float)
+    for i in range(len(ids) - 1):
+        low, high = sorted((ids[i], ids[i + 1]))
+        if low <= target <= high:
+            share = (target - ids[i]) / (ids[i + 1] - ids[i]) if high > low else 0.0
+            return float(oods[i] + share * (oods[i + 1] - oods[i]))
+    return float("nan")
+
+
+def significant(p_values: pd.Series, level: float = 0.05) -> pd.Series:
+    """Which of several p-values are below `level` after Holm's correction; NaN counts as 1.
+
+    The smallest is held against level / n, the next against level / (n - 1), and so on until one fails: the chance
+    that even one of the differences called significant is none stays below `level`. Source: Holm 1979.
+    """
+    ordered = p_values.fillna(1.0).sort_values()
+    passed = ordered.to_numpy() <= level / np.arange(len(ordered), 0, -1)
+    return pd.Series(np.logical_and.accumulate(passed), index=ordered.index).reindex(p_values.index)

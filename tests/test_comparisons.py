@@ -1,0 +1,54 @@
+"""Comparisons over seeds and at equal ID accuracy, against SciPy and against lines drawn by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from radapter_lite.comparisons import ood_at_id, paired_differences, significant
+
+
+def runs(seeds: range, shift: float = 0.0) -> pd.DataFrame:
+    noise = np.random.default_rng(1).normal(0, 3, (10, 2))[list(seeds)]
+    return pd.DataFrame(
+        {"seed": list(seeds), "id": 60 + noise[:, 0] + shift, "ood": 40 + noise[:, 1] + shift}
+    )
+
+
+def test_paired_differences_are_scipys_paired_t_test() -> None:
+    reference, other = runs(range(5)), runs(range(5))
+    other["id"] += [1.0, 2.0, 1.5, 0.5, 1.1]
+    found = paired_differences(other.assign(method="b"), reference, ["method"]).iloc[0]
+    expected = stats.ttest_rel(other["id"], reference["id"])
+    low, high = expected.confidence_interval(0.95)
+    assert found["id"] == pytest.approx((low + high) / 2) and found["id_ci"] == pytest.approx(
+        (high - low) / 2
+    )
+    assert found["id_p"] == pytest.approx(expected.pvalue)
+    assert (found["ood"], found["ood_ci"], found["ood_p"]) == (0, 0, 1)
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    found = paired_differences(runs(range(2, 6), 1.0).assign(method="b"), runs(range(4)), ["method"]).iloc[0]
+    assert found["seeds"] == 2 and found["id"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="none of the seeds"):
+        paired_differences(runs(range(2)).assign(method="b"), runs(range(4, 6)), ["method"])
+    with pytest.raises(ValueError, match="several rows for a seed"):
+        paired_differences(runs(range(2)).assign(method="b"), pd.concat([runs(range(2))] * 2), ["method"])
+
+
+def test_ood_at_an_id_accuracy_lies_on_the_curve() -> None:
+    curve = pd.DataFrame({"alpha": [1.0, 0.0, 0.5], "id": [70.0, 50.0, 60.0], "ood": [40.0, 45.0, 47.0]})
+    assert ood_at_id(curve, 50) == 45 and ood_at_id(curve, 55) == 46 and ood_at_id(curve, 65) == 43.5
+    assert np.isnan(ood_at_id(curve, 71)) and np.isnan(ood_at_id(curve, 49))
+
+
+def test_a_curve_that_falls_first_is_met_where_it_first_passes() -> None:
+    curve = pd.DataFrame({"alpha": [0.0, 0.5, 1.0], "id": [50.0, 40.0, 60.0], "ood": [45.0, 43.0, 47.0]})
+    assert ood_at_id(curve, 45) == 44 and ood_at_id(curve, 60) == 47
+
+
+def test_holms_correction_stops_at_the_first_that_fails() -> None:
+    found = significant(pd.Series([0.04, 0.001, np.nan, 0.02], index=list("abcd")))
+    assert found.to_dict() == {"a": False, "b": True, "c": False, "d": False}
+    assert significant(pd.Series([0.01, 0.02, 0.04])).tolist() == [True, True, True]
