@@ -175,7 +175,7 @@ def test_no_context_is_zero_shot_with_the_bare_name(images, any_backbone):
 
 
 def test_a_context_of_words_embeddings_is_the_prompt_of_these_words(images, any_backbone):
-    vectors = embed_words(any_backbone, "an icon of a")
+    vectors = embed_words(any_backbone, "an icon of a", 4)
     tokens = prompt_tokens(any_backbone, images.classes, 4)
     with torch.no_grad():
         found = encode_prompts(any_backbone, tokens, vectors)
@@ -192,16 +192,17 @@ def test_pictoclips_own_words_too(picto):
     names = load_images().classes
     assert words_before_the_name(picto) == "an icon of a"
     assert words_before_the_name(make_backbone()) == "a photo of a"
-    found = encode_prompts(picto, prompt_tokens(picto, names, 4), embed_words(picto, "an icon of a"))
+    found = encode_prompts(picto, prompt_tokens(picto, names, 4), embed_words(picto, "an icon of a", 4))
     expected = encode(picto, [PICTOGRAM_TEMPLATES[1].format(name) for name in names])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(
-        encode_prompts(picto, prompt_tokens(picto, names, 0), embed_words(picto, "")), encode(picto, names)
+        encode_prompts(picto, prompt_tokens(picto, names, 0), embed_words(picto, "", 0)), encode(picto, names)
     )
 
 
-def test_the_context_serves_classes_it_was_not_trained_on(images, backbone):
-    point = coop(backbone, images, CoOpConfig(STILL, init_text="a photo of a"))
+@pytest.mark.parametrize(("method", "settings"), [(coop, CoOpConfig), (p_tuning, PTuningConfig)])
+def test_the_context_begins_as_its_words_and_serves_other_classes(images, backbone, method, settings):
+    point = method(backbone, images, settings(STILL, init_text="a photo of a"))
     others = replace(images, classes=["red", "teal", "green", "dark blue"])
     expected = encode(backbone, [f"a photo of a {name}" for name in others.classes])
     torch.testing.assert_close(

@@ -65,12 +65,7 @@ def coop(
     """
     table = token_embedding(backbone.model).weight
     if config.init_text is not None:
-        vectors = embed_words(backbone, config.init_text)
-        if len(vectors) != config.context_length:
-            raise ValueError(
-                f"init_text {config.init_text!r} is {len(vectors)} tokens where context_length is "
-                f"{config.context_length}: make the two equal"
-            )
+        vectors = embed_words(backbone, config.init_text, config.context_length)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)

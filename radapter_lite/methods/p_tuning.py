@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.classification import check_temperature
-from radapter_lite.methods.prompts import token_embedding, tune_prompts
+from radapter_lite.methods.prompts import embed_words, token_embedding, tune_prompts
 from radapter_lite.training import TrainingConfig, TunedPoint
 
 
@@ -23,11 +23,14 @@ class PTuningConfig:
     Attributes:
         training: of the loop.
         context_length: M, how many vectors before the class name.
+        init_text: words of M tokens; the vectors begin as their embeddings, to which the LSTM's part, zero at the
+            start, is added. None for the published form, which begins anywhere.
         temperature: of the cross-entropy.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     context_length: int = 4
+    init_text: str | None = None
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
@@ -37,17 +40,27 @@ class PTuningConfig:
 
 
 class PromptLSTM(nn.Module):
-    """The vectors [M, width]: inputs [M, width], through an LSTM of half the width each way, then an MLP."""
+    """The vectors [M, width]: inputs [M, width], through an LSTM of half the width each way, then an MLP.
 
-    def __init__(self, count: int, width: int) -> None:
+    With a `start` [M, width] that is added to them, the last layer begins at zero, and the vectors as the start.
+    """
+
+    start: Tensor | None
+
+    def __init__(self, count: int, width: int, start: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("start", start)
         self.inputs = nn.Parameter(torch.randn(count, width))
         self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True)
         self.mlp = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.ReLU(), nn.Linear(width, width))
+        if start is not None:
+            nn.init.zeros_(self.mlp[-1].weight)
+            nn.init.zeros_(self.mlp[-1].bias)
 
     def forward(self) -> Tensor:
         hidden, _ = self.lstm(self.inputs)  # (M, width): a sequence without a batch
-        return self.mlp(hidden)
+        vectors = self.mlp(hidden)
+        return vectors if self.start is None else self.start + vectors
 
 
 def p_tuning(
@@ -62,9 +75,12 @@ def p_tuning(
     Only the vectors they make are used afterwards. Raises what `coop` raises.
     """
     table = token_embedding(backbone.model).weight
+    start = (
+        None if config.init_text is None else embed_words(backbone, config.init_text, config.context_length)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        prompt = PromptLSTM(config.context_length, table.shape[1]).to(table.device)
+        prompt = PromptLSTM(config.context_length, table.shape[1], start).to(table.device)
     return tune_prompts(
         backbone,
         images,

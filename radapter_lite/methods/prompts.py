@@ -40,12 +40,20 @@ def words_before_the_name(backbone: Backbone) -> str:
     return next(words for prompt in templates(backbone) if (words := prompt.split("{}")[0].strip()))
 
 
-def embed_words(backbone: Backbone, text: str) -> Tensor:
-    """Token embeddings [M, width] of a text, without the tokens that mark start and end."""
+def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
+    """Token embeddings [M, width] of a text, without the tokens that mark start and end.
+
+    Raises:
+        ValueError: for a text whose number of tokens is not `context_length`.
+    """
     ids, empty = backbone.tokenizer([text, ""])
     padding = int(empty[-1])
     start = _start(backbone)
     count = _length(ids, padding) - _length(empty, padding)
+    if count != context_length:
+        raise ValueError(
+            f"init_text {text!r} is {count} tokens where context_length is {context_length}: make the two equal"
+        )
     table = token_embedding(backbone.model).weight
     return table.detach()[ids[start : start + count].to(table.device)].clone()
 

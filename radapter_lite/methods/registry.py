@@ -29,6 +29,7 @@ EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12}  # by shots; of PictoShift, 48 to 
 DROP = 0.1  # p; the paper's 0.2 costs ID accuracy in runs as short as these
 LOOP = TrainingConfig(batch_size=64, warmup_steps=20, precision="bfloat16")
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 256, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
+PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 PUBLISHED = ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.999, "whitening": None}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 50}
 
@@ -94,26 +95,30 @@ METHODS: dict[str, Method] = {
     "fine-tuning": Method(
         fine_tune, FineTuningConfig(LOOP), _rates(5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True
     ),
-    "LoRA": Method(lora, LoRAConfig(LOOP), _rates(2e-3, 5e-3, 1e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
-    "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), _rates(1e-3, 3e-3, 1e-2), ADAPTERS_ELSEWHERE),
-    "AdaptFormer": Method(adaptformer, AdaptFormerConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
+    "LoRA": Method(lora, LoRAConfig(LOOP), _rates(5e-3, 1e-2, 2e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
+    "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
+    "AdaptFormer": Method(adaptformer, AdaptFormerConfig(LOOP), _rates(1e-2, 3e-2, 1e-1), ADAPTERS_ELSEWHERE),
     "LP-FT": Method(lp_ft, LpFtConfig(LOOP), _rates(2e-4, 5e-4, 1e-3), WEIGHTS_ELSEWHERE),
     "linear probe": Method(
         linear_probe, LinearProbeConfig(), tuple({"C": c} for c in (10.0, 100.0, 1000.0)), {}
     ),
     "CLIP-Adapter": Method(
-        clip_adapter, ClipAdapterConfig(LOOP), _rates(1e-3, 3e-3, 1e-2), ADAPTERS_ELSEWHERE
+        clip_adapter, ClipAdapterConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE
     ),
     "Tip-Adapter": Method(
         tip_adapter,
         TipAdapterConfig(),
-        tuple({"cache_ratio": ratio, "beta": 5.5} for ratio in (1.0, 5.0, 25.0)),
+        tuple({"cache_ratio": ratio, "beta": 5.5} for ratio in (5.0, 25.0, 125.0)),
         {"cache_ratio": 1.0, "beta": 5.5},
     ),
     "Tip-Adapter-F": Method(
         tip_adapter, TipAdapterConfig(10.0, 5.5, training=LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE
     ),
-    "CoOp": Method(coop, CoOpConfig(LOOP), _rates(1e-3, 5e-3, 2e-2), ADAPTERS_ELSEWHERE),
+    "CoOp": Method(
+        coop, CoOpConfig(LOOP, init_text="an icon of a"), _rates(1e-3, 5e-3, 2e-2), PROMPTS_ELSEWHERE
+    ),
     "prefix tuning": Method(prefix, PrefixConfig(LOOP), _rates(1e-3, 5e-3, 2e-2), ADAPTERS_ELSEWHERE),
-    "P-tuning": Method(p_tuning, PTuningConfig(LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE),
+    "P-tuning": Method(
+        p_tuning, PTuningConfig(LOOP, init_text="an icon of a"), _rates(3e-4, 1e-3, 3e-3), PROMPTS_ELSEWHERE
+    ),
 }
