@@ -1,94 +1,249 @@
-"""The α slider: where the model stands between zero-shot and tuned, and what it says of a few images there."""
+"""The α slider, and the map of the encoders' two α: what a tuned model says anywhere between zero-shot and tuned.
 
-import io
+    alpha_slider({"R-Adapter": curve}, test)
+    encoder_map(curve, test)
+
+Accuracies are interpolated (see alpha_curve) once for every stop. A move then interpolates the images that are shown,
+and writes a little HTML anew; nothing is encoded or drawn by then.
+"""
+
+import time
 from collections.abc import Mapping
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from torch import Tensor
+import torch
+from tqdm import tqdm
 
 from radapter_lite import plots
-from radapter_lite.backbones import Backbone
+from radapter_lite import slider_view as view
+from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve, accuracies_of, id_and_ood
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
-from radapter_lite.evaluation import predict, summarize
+from radapter_lite.svg_chart import DASHES, Chart, HeatMap, Line, legend, names
+
+STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
+GALLERY = 22  # images that change their class, at most
 
 
 def alpha_slider(
-    backbone: Backbone,
-    delta: Delta,
-    curves: pd.DataFrame,
-    sweep: pd.DataFrame,
-    examples: ImageSet,
-) -> widgets.VBox:
-    """A slider over the swept values of α, a play button, and two pictures that follow it.
+    curves: Mapping[str, AlphaCurve], images: ImageSet, examples: int = 8, alpha: float = 0.5
+) -> "AlphaSlider":
+    """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
-    On the left the trade-off between ID and OOD with the current point, on the right the top class of each
-    example image and whether it is right. All frames are drawn before the slider is shown, so that moving it
-    only changes which one is seen.
+    Above, accuracy along α of every domain, and ID against OOD for all methods, with the current point. In the
+    middle, examples with their three most probable classes. Below, how many images have another class than at
+    zero-shot, and some of them. A menu chooses the method that is shown.
 
     Args:
-        curves: of all methods, as `plot_trade_off` takes them.
-        sweep: of `delta`, as `evaluation.sweep` makes it; its values of α are the slider's.
-        examples: a handful of images, at most 8.
+        curves: by the method's name, of the same images.
+        images: those that the curves were measured on.
+        examples: how many images to show, such as tuning puts right or wrong.
+        alpha: where it begins.
+
+    Raises:
+        ValueError: without a curve, or for a curve of another number of images.
     """
-    points = summarize(sweep, ["alpha"])
-    frames = {}
-    for row in points.itertuples():
-        with delta.applied(backbone.model, row.alpha):
-            similarities = predict(backbone, examples)
-        frames[row.alpha] = _frame(row._asdict(), curves, examples, similarities)
-
-    picture = widgets.Image(value=frames[points["alpha"].iloc[0]], format="png", width=980)
-    slider = widgets.SelectionSlider(
-        options=[(f"{alpha:.2f}", alpha) for alpha in points["alpha"]],
-        description="α",
-        continuous_update=True,
-        layout=widgets.Layout(width="520px"),
-    )
-    play = widgets.Play(min=0, max=len(points) - 1, interval=450)
-    widgets.jslink((play, "value"), (slider, "index"))
-    numbers = widgets.HTML()
-
-    def show(change: Mapping) -> None:
-        alpha = change["new"]
-        picture.value = frames[alpha]
-        now = points[points["alpha"] == alpha].iloc[0]
-        numbers.value = f"<b>ID {now['id']:.1f}%</b> &nbsp; <b>OOD {now['ood']:.1f}%</b>"
-
-    slider.observe(show, names="value")
-    show({"new": slider.value})
-    return widgets.VBox([widgets.HBox([play, slider, numbers]), picture])
+    if not curves:
+        raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
+    for name, curve in curves.items():
+        _check(name, curve, images)
+    return AlphaSlider(curves, images, examples, alpha)
 
 
-def _frame(point: dict, curves: pd.DataFrame, examples: ImageSet, similarities: Tensor) -> bytes:
-    """One PNG: the trade-off with a ring around the current point, and the examples with their top class."""
-    figure = plt.figure(figsize=(11, 4.2), dpi=90)
-    grid = figure.add_gridspec(1, 2, width_ratios=(1, 1.1))
-    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    axis = left.subplots()
-    plots.plot_trade_off(axis, curves)
-    axis.plot(point["id"], point["ood"], "o", ms=16, mfc="none", mec="black", mew=2)
-    axis.set_title(f"α = {point['alpha']:.2f}")
-    top = similarities.argmax(1)
-    cells = right.subplots(2, -(-len(examples) // 2), squeeze=False)
-    for i, cell in enumerate(np.ravel(cells)):
-        cell.set(xticks=[], yticks=[])
-        cell.spines[:].set_visible(False)
-        if i < len(examples):
-            correct = top[i] == examples.labels[i]
-            cell.imshow(examples.image(i))
-            cell.set_title(
-                f"{'✓' if correct else '✗'} {examples.classes[top[i]]}",
-                fontsize=10,
-                loc="center",
-                fontweight="normal",
-                color=plots.COLOURS[0] if correct else plots.COLOURS[1],
-            )
-            cell.set_xlabel(examples.table["domain"].iloc[i], fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches=None)
-    plt.close(figure)
-    return buffer.getvalue()
+class AlphaSlider(widgets.VBox):
+    """See `alpha_slider`. `slider`, `play` and `method` are its controls; `picture` is what follows them."""
+
+    def __init__(
+        self, curves: Mapping[str, AlphaCurve], images: ImageSet, examples: int, alpha: float
+    ) -> None:
+        self._images, self._labels = images, list(images.table["class"])
+        self._ways = {
+            name: _Way(name, place, curve, images) for place, (name, curve) in enumerate(curves.items())
+        }
+        self._examples = next(iter(self._ways.values())).turning(examples)
+        shown = sorted({*self._examples, *(row for way in self._ways.values() for row in way.gallery)})
+        self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
+        self._number = {row: number for number, row in enumerate(shown)}
+        self._trade_off = None
+        if images.ood_domains:
+            lines = [way.trade_off for way in self._ways.values()]
+            self._trade_off = Chart(lines, "The trade-off", "ID accuracy (%)", "mean OOD accuracy (%)")
+
+        self.slider = _control("α", alpha)
+        self.play = widgets.Play(min=0, max=100, step=2, interval=120, value=round(100 * alpha))
+        steps = (lambda step: step / 100, lambda alpha: round(100 * alpha))
+        widgets.link((self.play, "value"), (self.slider, "value"), transform=steps)
+        self.method = widgets.Dropdown(options=list(curves), description="method", layout={"width": "240px"})
+        self.picture = widgets.HTML()
+        for control in (self.slider, self.method):
+            control.observe(lambda change: self._show(), names="value")
+        self._show()
+        controls = [self.play, self.slider, *([self.method] if len(curves) > 1 else [])]
+        super().__init__([widgets.HBox(controls), widgets.HTML(self._thumbnails.style), self.picture])
+
+    def benchmark(self, moves: int = 50) -> list[float]:
+        """Milliseconds of each of `moves` moves to other stops; the slider ends where it was."""
+        return _milliseconds(self.slider, moves)
+
+    def _show(self) -> None:
+        alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
+        self.picture.value = (
+            view.card(*self._charts(alpha, way))
+            + view.card(*self._cards(alpha, way))
+            + view.card(*self._flips(alpha, way))
+        )
+
+    def _charts(self, alpha: float, way: "_Way") -> list[str]:
+        now, start = way.accuracies.loc[alpha], way.accuracies.loc[0.0]
+        points = [(alpha, now[domain], line.colour) for domain, line in way.domains.items()]
+        rows = [(line, now[domain], now[domain] - start[domain]) for domain, line in way.domains.items()]
+        parts = [way.chart.show(points, alpha), legend(f"α = {alpha:.2f}", rows)]
+        if self._trade_off:
+            places = [(*each.means.loc[alpha], each.trade_off.colour) for each in self._ways.values()]
+            parts.append(self._trade_off.show(places) + names(way.trade_off for way in self._ways.values()))
+        return parts
+
+    def _cards(self, alpha: float, way: "_Way") -> list[str]:
+        similarities = way.small(tuple(self._examples)).at(alpha)
+        cards = []
+        for row, own in zip(self._examples, similarities, strict=True):
+            truth = self._labels[row]
+            picture = self._thumbnails.show(self._number[row], truth)
+            bars = view.top_bars(own, self._images.classes, truth)
+            cards.append(view.example(picture, bars, f"{truth} · {self._images.table['domain'].iloc[row]}"))
+        return cards
+
+    def _flips(self, alpha: float, way: "_Way") -> list[str]:
+        before, now = way.tops[0], way.tops[STOPS.index(alpha)]
+        flips = []
+        for row in way.gallery:
+            was, said = (self._images.classes[int(top[row])] for top in (before, now))
+            picture = self._thumbnails.show(self._number[row], self._labels[row], view.SMALL)
+            flips.append(view.flip(picture, was, said, self._labels[row]))
+        labels = way.labels
+        changed = now != before
+        gained = int((changed & (now == labels)).sum())
+        lost = int((changed & (before == labels)).sum())
+        return [view.count_flips(len(labels), int(changed.sum()), gained, lost), view.row(flips)]
+
+
+class _Way:
+    """One method's way along α: what can be known of it before the slider moves."""
+
+    def __init__(self, name: str, place: int, curve: AlphaCurve, images: ImageSet) -> None:
+        self.curve, self.labels = curve, images.labels
+        stops = tqdm(STOPS, desc=f"stops of {name}", leave=False)
+        self.tops = torch.stack([curve.at(alpha).argmax(1) for alpha in stops])  # (stops, N)
+        self.accuracies = accuracies_of(self.tops, images).set_axis(STOPS)
+        self.means = id_and_ood(self.accuracies, images)
+        self.domains = {}
+        for number, domain in enumerate(images.domains):
+            colour, dash = (each[number % len(each)] for each in (plots.COLOURS, DASHES))
+            is_id = domain == images.id_domain
+            label, width = (f"{domain} (ID)", 3.2) if is_id else (domain, 1.8)
+            self.domains[domain] = Line(label, colour, STOPS, self.accuracies[domain].tolist(), width, dash)
+        self.chart = Chart(
+            list(self.domains.values()), name, "α (0 zero-shot, 1 tuned)", "accuracy (%)", (-0.02, 1.02)
+        )
+        colour = plots.METHOD_COLOURS.get(name, plots.COLOURS[place % len(plots.COLOURS)])
+        dash = DASHES[place % len(DASHES)]
+        self.trade_off = Line(name, colour, self.means["id"].tolist(), self.means["ood"].tolist(), 2.4, dash)
+        self.gallery = self._gallery()
+        self._small: dict[tuple[int, ...], AlphaCurve] = {}
+
+    def small(self, rows: tuple[int, ...]) -> AlphaCurve:
+        """The curve of some of the images."""
+        if rows not in self._small:
+            image = FeatureCurve(self.curve.image.nodes, self.curve.image.values[:, list(rows)])
+            self._small[rows] = AlphaCurve(image, self.curve.text)
+        return self._small[rows]
+
+    def turning(self, count: int) -> list[int]:
+        """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
+        right = self.tops[[0, -1]] == self.labels
+        order = np.random.default_rng(0).permutation(len(self.labels))
+        turned = [int(row) for row in order if right[0, row] != right[1, row]]
+        others = [int(row) for row in order if right[0, row] == right[1, row]]
+        return sorted((turned + others)[:count])
+
+    def _gallery(self) -> list[int]:
+        """Images that change their class somewhere along α, the first to change first."""
+        changed = self.tops != self.tops[0]
+        first = changed.int().argmax(0)
+        order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
+        return sorted(order.tolist(), key=lambda row: (int(first[row]), row))
+
+
+def encoder_map(curve: AlphaCurve, images: ImageSet, steps: int = 21) -> "EncoderMap":
+    """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
+
+    The dashed diagonal is the path of the α slider, the star the highest value of each map.
+
+    Args:
+        images: those that the curve was measured on, of more domains than the ID one.
+        steps: values of α on each side of the maps, which are the stops of the two sliders.
+
+    Raises:
+        ValueError: for a curve of another number of images, or images of no OOD domain.
+    """
+    _check("the map", curve, images)
+    if not images.ood_domains:
+        raise ValueError(
+            f"{images.name} has no OOD domain to draw a map of; it has {', '.join(images.domains)}"
+        )
+    return EncoderMap(curve, images, steps)
+
+
+class EncoderMap(widgets.VBox):
+    """See `encoder_map`. `image` and `text` are its sliders; `table` is the map as numbers."""
+
+    def __init__(self, curve: AlphaCurve, images: ImageSet, steps: int) -> None:
+        self.table = curve.encoder_map(images, np.linspace(0, 1, steps).tolist())
+        self._maps = {}
+        for column, title in {"id": "ID", "ood": "OOD", "mean": "mean of ID and OOD"}.items():
+            values = self.table.pivot(index="text_alpha", columns="image_alpha", values=column).to_numpy()
+            self._maps[column] = HeatMap(values, title)
+        self.image, self.text = _control("α image", 0.5, steps), _control("α text", 0.5, steps)
+        self.picture = widgets.HTML()
+        for slider in (self.image, self.text):
+            slider.observe(lambda change: self._show(), names="value")
+        self._show()
+        super().__init__([widgets.HBox([self.image, self.text]), self.picture])
+
+    def benchmark(self, moves: int = 50) -> list[float]:
+        """Milliseconds of each of `moves` moves of the image encoder's slider, which ends where it was."""
+        return _milliseconds(self.image, moves)
+
+    def _show(self) -> None:
+        alphas = (self.image.value, self.text.value)
+        self.picture.value = view.card(
+            *(each.show([(*alphas, "#fff")]) + each.say(*alphas) for each in self._maps.values())
+        )
+
+
+def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:
+    rows = curve.image.values.shape[1]
+    if rows != len(images):
+        raise ValueError(
+            f"the curve of {name} is of {rows} images and not of these {len(images)}: give the images it was "
+            f"measured on"
+        )
+
+
+def _control(description: str, value: float, stops: int = len(STOPS)) -> widgets.FloatSlider:
+    layout = {"width": "400px"}
+    step = 1 / (stops - 1)
+    return widgets.FloatSlider(value, min=0, max=1, step=step, description=description, layout=layout)
+
+
+def _milliseconds(slider: widgets.FloatSlider, moves: int) -> list[float]:
+    began, times = slider.value, []
+    rng = np.random.default_rng(0)
+    stops = np.arange(0, 1 + slider.step / 2, slider.step)
+    for _ in range(moves):
+        stop = float(rng.choice(stops[abs(stops - slider.value) > slider.step / 2]))
+        start = time.perf_counter()
+        slider.value = stop
+        times.append(1000 * (time.perf_counter() - start))
+    slider.value = began
+    return times

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import (
+    NODES,
     AlphaCurve,
     FeatureCurve,
     chebyshev_nodes,
@@ -19,7 +20,7 @@ from radapter_lite.alpha_curve import (
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import predict, summarize, sweep, text_head
+from radapter_lite.evaluation import accuracy_by_domain, predict, summarize, sweep, text_head
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_a_curve_of_pixels_and_of_free_class_names(backbone, delta, images, curv
             features = F.normalize(backbone.model.encode_image(pixels), dim=-1)
         exact = features @ text_head(backbone, names).T
     torch.testing.assert_close(small.at(0.4), exact, rtol=0, atol=2e-5)
-    assert small.nbytes == 4 * 8 * (2 + 2) * features.shape[1]
+    assert small.nbytes == 4 * NODES * (2 + 2) * features.shape[1]
 
 
 def test_measuring_leaves_the_model_as_it_was(backbone, delta, images):
@@ -128,7 +129,11 @@ def test_the_map_holds_the_sweep_on_its_diagonal(images, curve):
     assert len(table) == 9
     path = table[table["image_alpha"] == table["text_alpha"]]
     one = summarize(curve.sweep(images, alphas), ["alpha"])
-    assert path["id"].tolist() == one["id"].tolist() and path["ood"].tolist() == one["ood"].tolist()
+    assert path["id"].tolist() == pytest.approx(one["id"].tolist())
+    assert path["ood"].tolist() == pytest.approx(one["ood"].tolist())
+    corner = table[(table["image_alpha"] == 1) & (table["text_alpha"] == 0)].iloc[0]
+    apart = accuracy_by_domain(curve.at(1.0, 0.0), images).set_index("domain")["accuracy"]
+    assert (corner["id"], corner["ood"]) == pytest.approx((apart["photo"], apart["sketch"]))
     assert (table["mean"] == (table["id"] + table["ood"]) / 2).all()
 
 

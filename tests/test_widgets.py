@@ -1,0 +1,163 @@
+"""The widgets follow their sliders, and what they show is what the curve says."""
+
+import re
+
+import pytest
+import torch
+from conftest import fill, make_backbone, make_folder
+
+from radapter_lite.adapter import AdapterConfig, AdapterSet
+from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
+from radapter_lite.data import ImageSet, load_images
+from radapter_lite.evaluation import accuracy_by_domain
+from radapter_lite.slider_view import Thumbnails, top_bars
+from radapter_lite.svg_chart import Chart, Line
+from radapter_lite.widgets import AlphaSlider, alpha_slider, encoder_map
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> ImageSet:
+    folder = make_folder(tmp_path_factory.mktemp("images"), ("photo", "sketch"))
+    return load_images(folder, id_domain="photo").select(split="test")
+
+
+@pytest.fixture(scope="module")
+def curve(images) -> AlphaCurve:
+    """A curve along which many images change their class."""
+    backbone = make_backbone()
+    adapters = AdapterSet(backbone.model, AdapterConfig())
+    fill(adapters, scale=0.1)
+    delta = adapters.delta()
+    adapters.remove()
+    return AlphaCurve.measure(backbone, delta, images, nodes=5)
+
+
+@pytest.fixture(scope="module")
+def reverse(curve) -> AlphaCurve:
+    """The same way walked back."""
+    image, text = (FeatureCurve(each.nodes, each.values.flip(0)) for each in (curve.image, curve.text))
+    return AlphaCurve(image, text)
+
+
+@pytest.fixture
+def slider(curve, reverse, images) -> AlphaSlider:
+    return alpha_slider({"there": curve, "<back>": reverse}, images)
+
+
+def text(slider) -> str:
+    return re.sub(r"<[^>]+>", " ", slider.picture.value)
+
+
+def shown(slider, domain: str) -> str:
+    return re.search(rf">{domain}(?: \(ID\))?</td><td[^>]*>([\d.]+%)", slider.picture.value)[1]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
+    slider.slider.value = alpha
+    similarities = curve.at(alpha)
+    for row in accuracy_by_domain(similarities, images).itertuples():
+        assert shown(slider, row.domain) == f"{row.accuracy:.1f}%"
+    assert f"α = {alpha:.2f}" in text(slider)
+    for row in slider._examples:
+        assert (
+            top_bars(similarities[row], images.classes, images.table["class"].iloc[row])
+            in slider.picture.value
+        )
+
+
+def test_flips_are_counted_from_zero_shot(slider, curve, images):
+    slider.slider.value = 0.0
+    assert re.search(rf"\b0\s+of {len(images)} images", text(slider))
+    slider.slider.value = 1.0
+    before, now = curve.at(0.0).argmax(1), curve.at(1.0).argmax(1)
+    changed = int((before != now).sum())
+    assert changed > 0
+    assert re.search(rf"\b{changed}\s+of {len(images)} images", text(slider))
+    right = int(((before != now) & (now == images.labels)).sum())
+    assert f"✓ {right}" in text(slider)
+
+
+def test_the_menu_shows_the_other_method(slider, images):
+    slider.slider.value = 1.0
+    there = shown(slider, "photo"), shown(slider, "sketch")
+    slider.method.value = "<back>"
+    slider.slider.value = 0.0  # its zero-shot is the first one's tuned model
+    assert (shown(slider, "photo"), shown(slider, "sketch")) == there
+    assert "<back>" not in slider.picture.value and "&lt;back&gt;" in slider.picture.value
+
+
+def test_the_play_button_and_the_slider_move_each_other(slider):
+    slider.play.value = 40
+    assert slider.slider.value == pytest.approx(0.4)
+    slider.slider.value = 0.7
+    assert slider.play.value == 70
+
+
+def test_the_point_moves_across_the_chart(slider):
+    places = []
+    for alpha in (0.0, 0.5, 1.0):
+        slider.slider.value = alpha
+        places.append(float(re.search(r'<circle cx="([\d.]+)"', slider.picture.value)[1]))
+    assert places == sorted(places) and places[1] == pytest.approx((places[0] + places[2]) / 2, abs=0.2)
+
+
+def test_a_benchmark_times_every_move_and_puts_the_slider_back(slider):
+    slider.slider.value = 0.35
+    seen = []
+    slider.slider.observe(lambda change: seen.append(change["new"]), names="value")
+    times = slider.benchmark(7)
+    assert len(times) == 7 and all(milliseconds > 0 for milliseconds in times)
+    assert len(seen) == 8 and slider.slider.value == 0.35
+
+
+def test_pictures_are_sent_once_and_moves_are_small(slider):
+    assert "data:" not in slider.picture.value
+    assert slider._thumbnails.style.count("data:image/jpeg") > 0
+    assert len(slider.picture.value) < 60_000
+
+
+def test_one_domain_has_no_trade_off(curve, images):
+    rows = (images.table["domain"] == "photo").to_numpy().nonzero()[0]
+    own = AlphaCurve(FeatureCurve(curve.image.nodes, curve.image.values[:, rows]), curve.text)
+    photos = images.take(rows)
+    assert "trade-off" not in alpha_slider({"there": own}, photos).picture.value
+    with pytest.raises(ValueError, match="no OOD domain"):
+        encoder_map(own, photos)
+
+
+def test_curves_of_other_images_are_refused(curve, images):
+    with pytest.raises(ValueError, match="give the images it was measured on"):
+        alpha_slider({"there": curve}, images.take([0, 1]))
+    with pytest.raises(ValueError, match="needs a curve"):
+        alpha_slider({}, images)
+
+
+def test_the_map_shows_the_pair_under_its_sliders(curve, images):
+    shown = encoder_map(curve, images, steps=5)
+    for image, text_alpha in ((0.25, 1.0), (1.0, 0.0)):
+        shown.image.value, shown.text.value = image, text_alpha
+        accuracies = accuracy_by_domain(curve.at(image, text_alpha), images)
+        expected = [*accuracies["accuracy"], accuracies["accuracy"].mean()]
+        found = re.findall(r"<b>([\d.]+)% here</b>", shown.picture.value)
+        assert found == [f"{value:.1f}" for value in expected]
+    assert len(shown.benchmark(3)) == 3
+
+
+def test_a_chart_places_its_points_and_escapes_its_words():
+    chart = Chart([Line("a < b", "#000", (0, 1), (0, 1))], "t & u", "x", "y", (0, 1), (0, 1), (300, 200))
+    assert chart.place(0, 0) == (46, 160) and chart.place(1, 1) == (288, 24)
+    assert "a &lt; b" in chart.show([]) and "t &amp; u" in chart.show([])
+
+
+def test_bars_name_the_most_probable_first():
+    html = top_bars(torch.tensor([0.1, 0.3, 0.29, 0.0]), ["a", "b", "<c>", "d"], truth="<c>")
+    names = re.findall(r'title="([^"]+)"', html)
+    assert names == ["b", "&lt;c&gt;", "a"]
+    assert "✗ b" in html and "73%" in html  # 1 / (1 + e^-1 + e^-20)
+    assert "✗" not in top_bars(torch.tensor([0.1, 0.3]), ["a", "b"])
+
+
+def test_thumbnails_of_one_image_share_their_bytes(images):
+    both = Thumbnails([images.image(0), images.image(0)])
+    assert both.names[0] == both.names[1] and both.style.count("data:") == 1
