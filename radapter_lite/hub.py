@@ -38,7 +38,7 @@ def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
         except (OSError, RuntimeError, ValueError) as error:
             reason = error
         hub = huggingface_hub.constants.ENDPOINT
-        if not _reachable(hub):
+        if not reachable(hub):
             raise HubError(
                 f"{what} is not on this machine and {hub} cannot be reached: {alternative}"
             ) from reason
@@ -49,11 +49,12 @@ def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
             raise HubError(f"{what} could not be fetched ({first_line}): {alternative}") from error
 
 
-def _reachable(url: str) -> bool:
+def reachable(url: str, timeout: float = 5) -> bool:
+    """Whether a server answers within `timeout` seconds; never, where the hub's client is told to stay offline."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
     except urllib.error.HTTPError:  # an answer, if not a kind one
         return True
     except (OSError, ValueError):

@@ -139,7 +139,7 @@ def test_an_unreachable_hub_is_one_sentence_at_once(offline, name, pretrained, w
 
 
 def test_a_hub_that_answers_with_a_failure_is_one_sentence(offline, monkeypatch):
-    monkeypatch.setattr(hub, "_reachable", lambda url: True)
+    monkeypatch.setattr(hub, "reachable", lambda url, timeout=5: True)
     with pytest.raises(
         HubError, match=r"hf-hub:a/b could not be fetched \(.*not in the cache\): offline, 'picto'"
     ):
@@ -155,7 +155,7 @@ def test_the_cache_is_enough_and_the_network_comes_second(monkeypatch):
             raise OSError("not cached")
         return len(seen)
 
-    monkeypatch.setattr(hub, "_reachable", lambda url: True)
+    monkeypatch.setattr(hub, "reachable", lambda url, timeout=5: True)
     assert hub.from_hub(build, "a thing", "") == 1 and seen == [True]
     assert hub.from_hub(build, "a thing", "") == 3 and seen == [True, True, False]
 
@@ -167,7 +167,7 @@ def test_reaching(monkeypatch):
             raise error
 
         monkeypatch.setattr("urllib.request.urlopen", urlopen)
-        return hub._reachable("https://huggingface.co")
+        return hub.reachable("https://huggingface.co")
 
     assert answer(hub.urllib.error.HTTPError("", 403, "forbidden", None, None))
     assert not answer(TimeoutError())

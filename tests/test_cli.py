@@ -1,14 +1,18 @@
 """The console script: what it writes, what it says, and how it exits."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import make_backbone, make_folder
+from huggingface_hub import constants
 from jupyterlab.labapp import LabApp
 from nbformat import v4
 
 from radapter_lite import notebook
-from radapter_lite.cli import main
+from radapter_lite.cli import COMMANDS, main
+from radapter_lite.data import load_images
 
 MEASURES = "from radapter_lite.notebook import record\nrecord('accuracy', 0.123456)\nrecord('seed', seed)"
 DRAWS = "from pathlib import Path\nPath('../figures').mkdir()\nPath('../figures/a.svg').write_text('<svg/>')"
@@ -128,12 +132,41 @@ def test_doctor_tells_versions_and_what_is_missing(
         metadata, "requires", lambda _: ["torch>=2", "no-such-package>=1", "numpy>=999", "x; extra=='dev'"]
     )
     monkeypatch.setattr(doctor, "_backbone", lambda: "loads")
+    monkeypatch.setattr(doctor, "_good_to_know", lambda: [("moon", lambda: "full"), ("sun", lambda: 1 / 0)])
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert f"ok      torch: {metadata.version('torch')}" in told and "ok      notebooks: 2 in" in told
     assert 'BROKEN  no-such-package: missing; pip install "no-such-package>=1"' in told
     assert "ok      benchmark: PictoShift loads, " in told and " classes\n" in told
     assert "BROKEN  numpy:" in told and "is too old" in told and "3 broken" not in told and "2 broken" in told
+    # What is only good to know is never broken.
+    assert "moon: full" in told and "sun: could not be found out (division by zero)" in told
+
+
+def test_doctor_tells_what_the_machine_can_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from radapter_lite import backbones, data, doctor
+
+    images = load_images(make_folder(tmp_path / "shapes", images=8))
+    monkeypatch.setattr(backbones, "load_clip", lambda: make_backbone())
+    monkeypatch.setattr(data, "load_images", lambda: images)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(
+        doctor.shutil, "which", lambda name: "/bin/" + name if name == "google-chrome" else None
+    )
+    told = {name: look() for name, look in doctor._good_to_know()}
+    assert re.match(r"\d+ cores", told["processor"])
+    assert re.fullmatch(r"[\d.]+ GiB of [\d.]+ GiB are free", told["memory"])
+    assert told["Hugging Face hub"].startswith("not reachable")
+    assert told["browser"] == "/bin/google-chrome"
+    assert re.match(r"about [\d.]+ minutes here", told["notebook 00"])
+
+
+def test_doctor_tells_a_reachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    from radapter_lite import doctor, hub
+
+    asked = []
+    monkeypatch.setattr(hub, "reachable", lambda url, timeout: asked.append(timeout) or True)
+    assert doctor._hub().startswith("reachable") and max(asked) <= 3
 
 
 def test_doctor_finds_a_damaged_benchmark(
@@ -148,6 +181,7 @@ def test_doctor_finds_a_damaged_benchmark(
     monkeypatch.setattr(metadata, "requires", lambda _: [])
     monkeypatch.setattr(doctor, "_backbone", lambda: "loads")
     monkeypatch.setattr(doctor, "_notebooks", lambda: "there")
+    monkeypatch.setattr(doctor, "_good_to_know", lambda: [])
     assert main(["doctor"]) == 1
     assert "BROKEN  benchmark: pictoshift.zip is missing from the installation" in capsys.readouterr().out
     archive.write_bytes(b"half a file")
@@ -156,7 +190,7 @@ def test_doctor_finds_a_damaged_benchmark(
     assert "BROKEN  benchmark: pictoshift.zip is damaged" in told and "1 broken" in told
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["lab"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], *([module.__name__.rpartition(".")[2]] for module in COMMANDS)])
 def test_every_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([*command, "--help"])
