@@ -275,3 +275,69 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str
     for tick, (_, _, is_group) in zip(axes[0].get_yticklabels(), ticks, strict=True):
         tick.set_fontweight("bold" if is_group else "normal")
     axes[0].set_ylim(len(ticks) - 0.4, -0.6)
+
+
+def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
+
+    The dashed diagonal is one α for both, the star the highest value.
+
+    Args:
+        axes: three.
+        table: columns image_alpha, text_alpha (a full grid), id, ood and mean, as `AlphaCurve.encoder_map` makes it.
+    """
+    titles = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}
+    for axis, (column, title) in zip(axes, titles.items(), strict=True):
+        grid = table.pivot(index="text_alpha", columns="image_alpha", values=column)
+        mesh = axis.pcolormesh(
+            grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True
+        )
+        axis.figure.colorbar(mesh, ax=axis, fraction=0.046)
+        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2)
+        best = table.loc[table[column].idxmax()]
+        axis.plot(best["image_alpha"], best["text_alpha"], "*", ms=16, color="white", mec="black")
+        axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
+
+
+def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
+    """What each layer changes in points of ID and OOD accuracy, a panel for each encoder.
+
+    Args:
+        axes: two, for the image and the text encoder; they should share their y.
+        profile: as `alpha_curve.layer_profile` makes it.
+    """
+    for axis, tower in zip(axes, ("image", "text"), strict=True):
+        own = profile[profile["tower"] == tower]
+        for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
+            label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
+            axis.bar(own["layer"] + shift, own[column], 0.4, color=colour, label=label)
+        axis.axhline(0, color=COLOURS[6], lw=1)
+        axis.set(xlabel=f"layer of the {tower} encoder", xticks=own["layer"])
+
+
+def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
+    """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
+
+    Args:
+        table: columns method, rule, left and left_ci; the rules are drawn in the order they come in.
+    """
+    rules = list(dict.fromkeys(table["rule"]))
+    methods = list(dict.fromkeys(table["method"]))
+    axis.axvline(0, color=COLOURS[6], lw=1)
+    for place, method in enumerate(methods):
+        own = table[table["method"] == method]
+        heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
+        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
+        axis.errorbar(
+            own["left"],
+            heights,
+            xerr=own["left_ci"],
+            ls="",
+            color=colour,
+            marker=marker,
+            capsize=3,
+            label=method,
+        )
+    axis.set_yticks([-place for place in range(len(rules))], rules)
+    axis.set(xlabel="points below the oracle")
+    axis.legend(loc="best")

@@ -51,7 +51,10 @@ def alpha_slider(
 
 
 class AlphaSlider(widgets.VBox):
-    """See `alpha_slider`. `slider`, `play` and `method` are its controls; `picture` is what follows them."""
+    """See `alpha_slider`. `slider`, `play` and `method` are its controls; `picture` is what follows them.
+
+    `examples` are the rows of the images whose probabilities are shown.
+    """
 
     def __init__(
         self, curves: Mapping[str, AlphaCurve], images: ImageSet, examples: int, alpha: float
@@ -60,8 +63,8 @@ class AlphaSlider(widgets.VBox):
         self._ways = {
             name: _Way(name, place, curve, images) for place, (name, curve) in enumerate(curves.items())
         }
-        self._examples = next(iter(self._ways.values())).turning(examples)
-        shown = sorted({*self._examples, *(row for way in self._ways.values() for row in way.gallery)})
+        self.examples = next(iter(self._ways.values())).turning(examples)
+        shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
         self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
         self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
@@ -104,9 +107,9 @@ class AlphaSlider(widgets.VBox):
         return parts
 
     def _cards(self, alpha: float, way: "_Way") -> list[str]:
-        similarities = way.small(tuple(self._examples)).at(alpha)
+        similarities = way.small(tuple(self.examples)).at(alpha)
         cards = []
-        for row, own in zip(self._examples, similarities, strict=True):
+        for row, own in zip(self.examples, similarities, strict=True):
             truth = self._labels[row]
             picture = self._thumbnails.show(self._number[row], truth)
             bars = view.top_bars(own, self._images.classes, truth)

@@ -64,12 +64,22 @@ def test_the_ends_are_the_models_own(backbone, delta, images, curve):
 
 def test_between_the_nodes_it_is_the_model_and_better_with_more_nodes(backbone, delta, images, curve):
     alphas = (0.05, 0.33, 0.5, 0.91)
-    errors = held_out_error(curve, backbone, delta, images, alphas)
+    errors = held_out_error({"curve": curve}, backbone, delta, images, alphas)
     assert list(errors["alpha"]) == list(alphas)
     assert errors["error"].max() < 1e-5
     assert (errors["changed"] == 0).all()
-    coarse = AlphaCurve.measure(backbone, delta, images, nodes=3)
-    assert held_out_error(coarse, backbone, delta, images, alphas)["error"].max() > 10 * errors["error"].max()
+    coarse = curve.thinned(4)
+    assert (
+        held_out_error({"coarse": coarse}, backbone, delta, images, alphas)["error"].max()
+        > 10 * errors["error"].max()
+    )
+
+
+def test_every_second_chebyshev_node_is_a_chebyshev_node(backbone, delta, images, curve):
+    thin, small = curve.thinned(2), AlphaCurve.measure(backbone, delta, images, nodes=5)
+    torch.testing.assert_close(thin.at(0.37), small.at(0.37), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="step must divide 8"):
+        curve.thinned(3)
 
 
 def test_the_error_is_the_largest_difference(backbone, delta, images, curve):
@@ -78,7 +88,7 @@ def test_the_error_is_the_largest_difference(backbone, delta, images, curve):
     wrong[:, 0] = -wrong[:, 0]
     off = AlphaCurve(curve.image, FeatureCurve(curve.text.nodes, wrong))
     exact = predict(backbone, images)
-    found = held_out_error(off, backbone, delta, images, [0.0]).iloc[0]
+    found = held_out_error({"off": off}, backbone, delta, images, [0.0]).iloc[0]
     assert found["error"] == pytest.approx(2 * exact[:, 0].abs().max().item(), rel=1e-4)
     flipped = exact * torch.tensor([-1.0, 1.0, 1.0])
     changed = (flipped.argmax(1) != exact.argmax(1)).float().mean().item()

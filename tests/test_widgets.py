@@ -59,7 +59,7 @@ def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
     for row in accuracy_by_domain(similarities, images).itertuples():
         assert shown(slider, row.domain) == f"{row.accuracy:.1f}%"
     assert f"α = {alpha:.2f}" in text(slider)
-    for row in slider._examples:
+    for row in slider.examples:
         assert (
             top_bars(similarities[row], images.classes, images.table["class"].iloc[row])
             in slider.picture.value
