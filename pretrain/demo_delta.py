@@ -1,0 +1,46 @@
+"""Tune the delta that `radapter-lite app` shows when it is given none, and save it in half precision.
+
+    python demo_delta.py              # -> ../radapter_lite/assets/demo_delta.safetensors and .json
+    python demo_delta.py --epochs 2   # a quick one
+
+Half precision halves the file. It touches what was learned alone: the fingerprint in the JSON is of the backbone's
+weights, and the delta is put into them in float32. It has to be made anew whenever PictoCLIP is.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+
+from radapter_lite import Delta, evaluate, load_clip, load_images, tune_r_adapter
+from radapter_lite.app import DEMO_DELTA
+from radapter_lite.methods.recommended import recommended_r_adapter
+
+SHOTS, SEED = 16, 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, help="passes over the images (the recommended)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (all cores)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    clip, images = load_clip(), load_images()
+    config = recommended_r_adapter(clip, SHOTS, SEED)
+    if arguments.epochs is not None:
+        config = replace(config, training=replace(config.training, epochs=arguments.epochs))
+    tuned = tune_r_adapter(clip, images.few_shot(SHOTS, SEED), config).delta
+
+    half = {name: tensor.half() for name, tensor in tuned.tensors.items()}
+    about = {"images": images.name, "id_domain": images.id_domain, "shots": SHOTS}
+    delta = Delta(tuned.kind, half, tuned.meta | {"data": about})
+    delta.save(DEMO_DELTA)
+    with delta.applied(clip.model, 1.0):
+        print(evaluate(clip, images.select(split="test")).round(1).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The page's widgets: choose an image, name the classes, move α."""
+
+import html
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets as widgets
+from PIL import Image
+
+from radapter_lite import plots
+from radapter_lite import slider_view as view
+from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
+from radapter_lite.app.answer import Answer, choose_examples
+from radapter_lite.app.uploads import FORMATS, MAX_BYTES, decode_upload, parse_class_names, refuse_large
+from radapter_lite.backbones import Backbone, load_clip
+from radapter_lite.data import ImageSet, load_images
+from radapter_lite.delta import Delta
+from radapter_lite.svg_chart import DASHES, Chart, Line, legend
+from radapter_lite.widgets import STOPS
+
+CLASSES = (
+    *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),
+    *("robot", "tree", "lock", "moon", "gift", "scissors"),
+)
+FILES = ".png,.jpg,.jpeg,.webp,.gif,.bmp"  # what the browser's file dialog offers
+SHOWN_PIXELS = 180  # the side of the image that is asked about
+
+
+class Page(widgets.VBox):
+    """The page, as one widget.
+
+    `examples`, `upload`, `names`, `use_names` and `slider` are its controls; `message` says what was refused, and
+    `picture` is what follows them.
+
+    Args:
+        backbone, delta: the delta made on the backbone.
+        images: whose test images are the examples.
+        classes: that it begins with; the examples are images of these.
+    """
+
+    def __init__(
+        self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES
+    ) -> None:
+        self._backbone, self._delta = backbone, delta
+        self._classes = list(classes)
+        self._text = FeatureCurve.of_classes(backbone, delta, self._classes)
+        examples = choose_examples(backbone, delta, images, self._text, self._classes)
+        self._images = [(examples.image(row), _label(examples, row)) for row in range(len(examples))]
+
+        thumbnails = view.Thumbnails([image for image, _ in self._images])
+        self.examples = [widgets.Button(description=label, tooltip=label) for _, label in self._images]
+        for number, button in enumerate(self.examples):
+            button.add_class(thumbnails.names[number]).add_class("app-example")
+            button.on_click(self._guarded(partial(self._take_example, number)))
+        self.upload = widgets.FileUpload(accept=FILES, description="Your own image")
+        self.upload.observe(self._guarded(self._take_upload), names="value")
+        self.upload.observe(self._guarded(self._refuse_upload), names="error")
+        self.names = widgets.Textarea(", ".join(classes), continuous_update=False, rows=2)
+        self.names.observe(self._guarded(self._take_names), names="value")
+        self.use_names = widgets.Button(description="Use these names")
+        self.use_names.on_click(self._guarded(self._take_names))
+        self.message = widgets.HTML().add_class("app-message")
+        self.slider = widgets.FloatSlider(
+            value=0.5, min=0, max=1, step=0.01, description="α", layout={"width": "560px"}
+        )
+        self.slider.observe(lambda _: self._show(), names="value")
+        self.play = widgets.Play(min=0, max=100, step=2, interval=120, value=50)
+        to_alpha, to_step = (lambda step: step / 100, lambda alpha: round(100 * alpha))
+        widgets.link((self.play, "value"), (self.slider, "value"), transform=(to_alpha, to_step))
+        self.picture, self._style = widgets.HTML(), widgets.HTML()
+        self._take_example(0)
+
+        limits = f"{', '.join(FORMATS)}, at most {MAX_BYTES / 1e6:g} MB; kept in this computer's memory only"
+        super().__init__(
+            [
+                widgets.HTML(_head(backbone, delta) + thumbnails.style),
+                widgets.HTML("<h2>An image</h2>"),
+                widgets.HBox(self.examples).add_class("app-row"),
+                widgets.HBox([self.upload, widgets.HTML(f"<small>{limits}</small>")]).add_class("app-row"),
+                widgets.HTML("<h2>Class names, with commas between them</h2>"),
+                widgets.HBox([self.names, self.use_names]).add_class("app-row"),
+                self.message,
+                widgets.HBox([self.play, self.slider]).add_class("app-row"),
+                self._style,
+                self.picture,
+            ]
+        )
+        self.add_class("app-page")
+
+    @classmethod
+    def of_files(cls, delta: str | os.PathLike[str], backbone: str, pretrained: str | None) -> "Page":
+        """The page of a saved delta, with PictoShift's images as examples."""
+        return cls(load_clip(backbone, pretrained), Delta.load(delta), load_images())
+
+    # --- what the visitor does ---
+
+    def _take_example(self, number: int, _: Any = None) -> None:
+        self._take_image(*self._images[number])
+        self.examples[number].add_class("app-chosen")
+
+    def _take_upload(self, _: Any) -> None:
+        if not self.upload.value:  # it was emptied below
+            return
+        file = self.upload.value[0]
+        self.upload.value = ()  # so that the bytes go, and the same file may be given again
+        self._take_image(decode_upload(bytes(file["content"]), file["name"]), file["name"])
+
+    def _refuse_upload(self, _: Any) -> None:
+        """The page's script stops a file that is too large before it is sent, and tells its size as an error."""
+        size, self.upload.error = self.upload.error, ""
+        if size:
+            refuse_large(int(size) if size.isdigit() else 0, "The file")
+            raise ValueError("The file could not be read by the browser: choose it again.")
+
+    def _take_names(self, _: Any) -> None:
+        classes = parse_class_names(self.names.value)
+        if classes == self._classes:
+            return
+        self._say("Reading the class names…")
+        self._text = FeatureCurve.of_classes(self._backbone, self._delta, classes)
+        self._classes = classes
+        self._ask()
+
+    def _guarded(self, act: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The message is empty after what succeeded, and the refusal's sentence after what did not."""
+
+        def guarded(event: Any) -> None:
+            try:
+                act(event)
+            except ValueError as error:
+                self._say(str(error))
+            else:
+                self._say("")
+
+        return guarded
+
+    # --- what it shows ---
+
+    def _take_image(self, image: Image.Image, label: str) -> None:
+        pixels = self._backbone.preprocess(image)[None]
+        self._image, self._label = FeatureCurve.of_images(self._backbone, self._delta, pixels), label
+        thumbnail = view.Thumbnails([image], SHOWN_PIXELS)
+        self._style.value, self._thumbnail = thumbnail.style, thumbnail.show(0, label)
+        for button in self.examples:
+            button.remove_class("app-chosen")
+        self._ask()
+
+    def _ask(self) -> None:
+        self._answer = Answer(AlphaCurve(self._image, self._text), self._classes)
+        probabilities = self._answer.probabilities
+        self._lines = {
+            label: Line(
+                self._classes[label],
+                plots.COLOURS[place],
+                STOPS,
+                probabilities[:, label].tolist(),
+                dash=DASHES[place],
+            )
+            for place, label in enumerate(self._answer.leaders())
+        }
+        lines = list(self._lines.values())
+        axes = ("α (0 zero-shot, 1 tuned)", "probability (%)", (-0.02, 1.02), (-3, 103))
+        self._chart = Chart(lines, "probability along α", *axes, size=(360, 270))
+        self._show()
+
+    def _show(self) -> None:
+        alpha = round(self.slider.value, 2)
+        now, start = (self._answer.probabilities[STOPS.index(stop)].tolist() for stop in (alpha, 0.0))
+        points = [(alpha, now[label], line.colour) for label, line in self._lines.items()]
+        rows = [(line, now[label], now[label] - start[label]) for label, line in self._lines.items()]
+        bars = view.top_bars(self._answer.curve.at(alpha)[0], self._classes)
+        self.picture.value = view.card(
+            f"{self._thumbnail}<div class='app-caption'>{html.escape(self._label)}</div>",
+            f"<div class='app-bars'>{bars}</div><p class='app-flips'>{_unbroken(self._answer.say())}</p>",
+            self._chart.show(points, alpha),
+            legend(f"α = {alpha:.2f}", rows),
+        )
+
+    def _say(self, sentence: str) -> None:
+        self.message.value = f"<div role='alert'>{html.escape(sentence)}</div>" if sentence else ""
+
+
+def _label(images: ImageSet, row: int) -> str:
+    return f"{images.table['class'].iloc[row]} · {images.table['domain'].iloc[row]}"
+
+
+def _head(backbone: Backbone, delta: Delta) -> str:
+    data = delta.meta.get("data")
+    on = f" on {data['shots']} images a class of {data['images']}, {data['id_domain']}" if data else ""
+    about = f"At α = 0 {backbone.name} answers as it was pretrained, at α = 1 as it was tuned{on}."
+    return f"<h1>One number between two models</h1><p>{_unbroken(about)}</p>"
+
+
+def _unbroken(sentence: str) -> str:
+    """A sentence as HTML in which no line ends within an equation."""
+    return html.escape(sentence).replace(" = ", "&nbsp;=&nbsp;")

@@ -1,0 +1,99 @@
+"""Voilà as the page's server: on this machine alone, with this interpreter as kernel, and no code to be seen."""
+
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from nbformat import v4
+from traitlets.config import Config
+from voila.app import Voila
+
+from radapter_lite.app.uploads import MAX_BYTES
+
+TEMPLATE = Path(__file__).parent / "template"
+HOST = "localhost"
+TITLE = "R-Adapter Lite"
+
+
+def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
+    """Serve `Page.of_files(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
+
+    Raises:
+        ValueError: if the port is taken.
+    """
+    _check_port(port)
+    with tempfile.TemporaryDirectory(prefix="radapter-lite-") as folder:
+        path = Path(folder) / f"{TITLE}.ipynb"
+        nbformat.write(_notebook(settings), path)
+        page = _Page(config=_config(port, browser))
+        page.initialize([str(path)])
+        print(f"The page is at http://{HOST}:{port}; Ctrl-C ends it.", flush=True)
+        page.start()
+
+
+class _Page(Voila):
+    """Voilà with our template before its own, and no one's configuration files."""
+
+    def setup_template_dirs(self) -> None:
+        super().setup_template_dirs()
+        self.template_paths.insert(0, str(TEMPLATE))
+
+
+class _ThisInterpreter(KernelSpecManager):
+    """Knows one kernel, the Python that runs this, whatever kernels the machine has registered."""
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        return {"python3": RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(
+            resource_dir=RESOURCES,
+            env={"TQDM_DISABLE": "1"},  # bars would end up on the page
+            **get_kernel_dict(extra_arguments=["--log-level=ERROR"]),
+        )
+
+
+def _notebook(settings: dict[str, Any]) -> nbformat.NotebookNode:
+    source = f"from radapter_lite.app.page import Page\n\nPage.of_files(**{settings!r})"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=[v4.new_code_cell(source)], metadata={"kernelspec": kernel})
+
+
+def _config(port: int, browser: bool) -> Config:
+    return Config(
+        {
+            "Voila": {
+                "ip": HOST,
+                "port": port,
+                "port_retries": 0,
+                "open_browser": browser,
+                "log_level": "CRITICAL",
+                "config_file_paths": [],
+            },
+            "VoilaConfiguration": {
+                "allow_template_override": "NO",
+                "allow_theme_override": "NO",
+                "file_allowlist": [],  # no file is served but Voilà's own
+                "strip_sources": True,
+                "kernel_spec_manager_class": _ThisInterpreter,
+                "resources": {"max_bytes": MAX_BYTES},
+            },
+            # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.
+            "MappingKernelManager": {"cull_interval": 60, "cull_idle_timeout": 600},
+        }
+    )
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ValueError(
+                f"port {port} is not free ({error.strerror}): name another with --port"
+            ) from error

@@ -1,0 +1,49 @@
+"""`radapter-lite app`: the α slider as a page, for an image and class names of one's own."""
+
+import argparse
+from pathlib import Path
+
+from radapter_lite.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "app",
+        help="the slider as a page: your image, your class names, α",
+        description="Open a page in the browser: choose or upload an image, type class names, move alpha, and see what "
+        "changes. It is served to this machine alone, and what is uploaded stays in its memory.",
+        epilog="example: radapter-lite app --delta out/photos/delta --port 9000",
+    )
+    parser.add_argument(
+        "--delta",
+        type=Path,
+        metavar="DELTA",
+        help="what tune saved, with or without a suffix (a demonstration)",
+    )
+    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one that the delta names)")
+    parser.add_argument(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those that the delta names)",
+    )
+    parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from radapter_lite.app import DEMO_DELTA
+    from radapter_lite.app.server import serve
+    from radapter_lite.backbones import CHECKPOINT_SUFFIXES
+    from radapter_lite.commands import options
+
+    arguments.delta = (arguments.delta or DEMO_DELTA).resolve()
+    delta, backbone = options.load_delta(arguments)
+    with delta.applied(backbone.model, 1.0):  # what does not fit is refused here, and not on the page
+        weights = arguments.pretrained or backbone.pretrained
+    if Path(weights).suffix in CHECKPOINT_SUFFIXES:
+        weights = str(Path(weights).resolve())
+    settings = {"delta": str(arguments.delta), "backbone": backbone.name, "pretrained": weights}
+    del delta, backbone  # each visitor's kernel loads its own
+    serve(settings, arguments.port, not arguments.no_browser)
+    return 0
