@@ -40,7 +40,7 @@ class Exam:
         """A row for each α, split and domain; one α, NaN, for a method without.
 
         Returns:
-            `about`; alpha, split, domain, is_id, accuracy, images, forgotten, the columns of
+            `about`; alpha, split, domain, is_id, accuracy, images, forgotten, for curves the columns of
             `unlabelled_statistics`, trained_parameters and seconds of training.
         """
         parts = []
@@ -66,6 +66,7 @@ class Exam:
             images, now, before = self.images.take(rows), similarities[rows], self.zero_shot[rows]
             table = accuracy_by_domain(now, images)
             table["forgotten"] = table["domain"].map(forgotten_by_domain(now, before, images))
-            table = table.merge(unlabelled_statistics(now, images, before), on="domain")
+            if not np.isnan(alpha):  # points may answer in logits of any scale, and have no α to choose
+                table = table.merge(unlabelled_statistics(now, images, before), on="domain")
             parts.append(table.assign(alpha=alpha, split=split))
         return pd.concat(parts, ignore_index=True)

@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
     "R-Adapter": Method(
         tune_r_adapter,
         RAdapterConfig(AdapterConfig(drop_prob=DROP, momentum=0.98, whitening=0.01), LOOP),
-        _rates(1.5e-3, 3e-3, 6e-3),
+        _rates(3e-3, 6e-3, 1.2e-2),
         PUBLISHED,
         has_alpha=True,
     ),
@@ -91,9 +91,9 @@ METHODS: dict[str, Method] = {
         ADAPTERS_ELSEWHERE,
         has_alpha=True,
     ),
-    "FLYP": Method(flyp, FLYPConfig(LOOP), _rates(5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True),
+    "FLYP": Method(flyp, FLYPConfig(LOOP), _rates(2e-4, 1e-3, 5e-3), WEIGHTS_ELSEWHERE, has_alpha=True),
     "fine-tuning": Method(
-        fine_tune, FineTuningConfig(LOOP), _rates(5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True
+        fine_tune, FineTuningConfig(LOOP), _rates(2e-4, 1e-3, 5e-3), WEIGHTS_ELSEWHERE, has_alpha=True
     ),
     "LoRA": Method(lora, LoRAConfig(LOOP), _rates(5e-3, 1e-2, 2e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
     "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
@@ -108,11 +108,11 @@ METHODS: dict[str, Method] = {
     "Tip-Adapter": Method(
         tip_adapter,
         TipAdapterConfig(),
-        tuple({"cache_ratio": ratio, "beta": 5.5} for ratio in (5.0, 25.0, 125.0)),
+        tuple({"cache_ratio": ratio, "beta": beta} for ratio, beta in ((10.0, 5.5), (30.0, 10.0), (100.0, 10.0))),
         {"cache_ratio": 1.0, "beta": 5.5},
     ),
     "Tip-Adapter-F": Method(
-        tip_adapter, TipAdapterConfig(10.0, 5.5, training=LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE
+        tip_adapter, TipAdapterConfig(30.0, 10.0, training=LOOP), _rates(3e-4, 1e-3, 3e-3), ADAPTERS_ELSEWHERE
     ),
     "CoOp": Method(
         coop, CoOpConfig(LOOP, init_text="an icon of a"), _rates(1e-3, 5e-3, 2e-2), PROMPTS_ELSEWHERE
