@@ -1,8 +1,9 @@
 """The figures that notebooks and figures/ share: one style, colours that the colour-blind can tell apart."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,10 +11,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from radapter_lite.data import ImageSet
-from radapter_lite.evaluation import mean_and_interval
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
@@ -26,13 +25,20 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
     "non-linear adapters": (COLOURS[3], {"Houlsby adapter": "<", "AdaptFormer": ">"}),
     "heads and caches": (
         COLOURS[4],
-        {"linear probe": "h", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "H"},
+        {"linear probe": "o", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "P"},
     ),
-    "prompts": (COLOURS[5], {"CoOp": "8", "prefix tuning": "X", "P-tuning": "o"}),
+    "prompts": (COLOURS[5], {"CoOp": "o", "prefix tuning": "X", "P-tuning": "s"}),
     "no tuning": (COLOURS[6], {"zero-shot": "X"}),
 }
 METHOD_COLOURS = {method: colour for colour, markers in FAMILIES.values() for method in markers}
 METHOD_MARKERS = {method: marker for _, markers in FAMILIES.values() for method, marker in markers.items()}
+
+
+def look(method: str, size: float = 9) -> dict[str, Any]:
+    """Keyword arguments of `plot` and `errorbar` for a method's own colour and marker, edged in white."""
+    marker = METHOD_MARKERS[method]
+    size = 1.5 * size if marker == "*" else size  # a star of one size looks smaller than the rest
+    return {"color": METHOD_COLOURS[method], "marker": marker, "ms": size, "mec": "white", "mew": 0.8}
 
 
 def use_style() -> None:
@@ -174,170 +180,3 @@ def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
     axis.set_xticks(mean.index, [str(n) for n in mean.index])
     axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
     axis.legend(loc="lower right")
-
-
-def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
-    """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
-
-    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals.
-
-    Args:
-        by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
-    """
-    for method, own in by_seed.groupby("method", sort=False):
-        colour = METHOD_COLOURS[str(method)]
-        mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
-        axis.plot(mean["id"], mean["ood"], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
-        end = mean.iloc[-1]
-        axis.errorbar(
-            end["id"],
-            end["ood"],
-            xerr=end["id_ci"],
-            yerr=end["ood_ci"],
-            color=colour,
-            marker=METHOD_MARKERS[str(method)],
-            ms=9,
-            mec="white",
-            mew=0.8,
-            elinewidth=0.8,
-            zorder=3,
-        )
-    axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
-
-
-def method_legend(figure: Figure, methods: Iterable[str], columns: int = 6) -> None:
-    """A legend below the figure: colour and marker of every method, family after family."""
-    known = list(methods)
-    handles = [
-        Line2D([], [], ls="", color=METHOD_COLOURS[name], marker=marker, ms=8, mec="white", label=name)
-        for name, marker in METHOD_MARKERS.items()
-        if name in known
-    ]
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, fontsize=10)
-
-
-def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
-    """A value of each method with its 95% interval, sorted: columns method, `column` and `column`_ci."""
-    ordered = table.sort_values(column).reset_index(drop=True)
-    axis.axvline(0, color=COLOURS[6], lw=1)
-    for y, row in ordered.iterrows():
-        name = str(row["method"])
-        axis.errorbar(
-            row[column],
-            y,
-            xerr=row[f"{column}_ci"],
-            color=METHOD_COLOURS[name],
-            marker=METHOD_MARKERS[name],
-            ms=8,
-            mec="white",
-            capsize=3,
-        )
-    axis.set_yticks(range(len(ordered)), ordered["method"])
-    axis.set_ylim(-0.7, len(ordered) - 0.3)
-
-
-def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str] = ("id", "ood")) -> None:
-    """Differences with 95% intervals, a row a label under its group's name, a panel a column.
-
-    Args:
-        axes: as many as columns; they should share their y.
-        table: columns group, label, series, and `column` and `column`_ci for each. The first series is filled, the
-            second hollow.
-    """
-    heights: dict[tuple[str, str], int] = {}
-    ticks: list[tuple[int, str, bool]] = []
-    for group, own in table.groupby("group", sort=False):
-        ticks.append((len(ticks), str(group), True))
-        for label in own["label"].unique():
-            heights[group, label] = len(ticks)
-            ticks.append((len(ticks), str(label), False))
-    series = list(table["series"].unique())
-    for axis, column in zip(axes, columns, strict=True):
-        axis.axvline(0, color=COLOURS[6], lw=1)
-        for place, name in enumerate(series):
-            own = table[table["series"] == name]
-            shift = 0.32 * (place - (len(series) - 1) / 2)
-            axis.errorbar(
-                own[column],
-                [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)],
-                xerr=own[f"{column}_ci"],
-                ls="",
-                marker="o",
-                ms=6,
-                mfc="white" if place else COLOURS[0],
-                color=COLOURS[5] if place else COLOURS[0],
-                capsize=2.5,
-                lw=1.3,
-                label=name,
-            )
-        axis.grid(axis="y", lw=0.4, color="#dddddd")
-    axes[0].set_yticks([y for y, _, _ in ticks], [text for _, text, _ in ticks])
-    for tick, (_, _, is_group) in zip(axes[0].get_yticklabels(), ticks, strict=True):
-        tick.set_fontweight("bold" if is_group else "normal")
-    axes[0].set_ylim(len(ticks) - 0.4, -0.6)
-
-
-def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
-
-    The dashed diagonal is one α for both, the star the highest value.
-
-    Args:
-        axes: three.
-        table: columns image_alpha, text_alpha (a full grid), id, ood and mean, as `AlphaCurve.encoder_map` makes it.
-    """
-    titles = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}
-    for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        grid = table.pivot(index="text_alpha", columns="image_alpha", values=column)
-        mesh = axis.pcolormesh(
-            grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True
-        )
-        axis.figure.colorbar(mesh, ax=axis, fraction=0.046)
-        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2)
-        best = table.loc[table[column].idxmax()]
-        axis.plot(best["image_alpha"], best["text_alpha"], "*", ms=16, color="white", mec="black")
-        axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
-
-
-def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
-    """What each layer changes in points of ID and OOD accuracy, a panel for each encoder.
-
-    Args:
-        axes: two, for the image and the text encoder; they should share their y.
-        profile: as `alpha_curve.layer_profile` makes it.
-    """
-    for axis, tower in zip(axes, ("image", "text"), strict=True):
-        own = profile[profile["tower"] == tower]
-        for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
-            label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
-            axis.bar(own["layer"] + shift, own[column], 0.4, color=colour, label=label)
-        axis.axhline(0, color=COLOURS[6], lw=1)
-        axis.set(xlabel=f"layer of the {tower} encoder", xticks=own["layer"])
-
-
-def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
-    """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
-
-    Args:
-        table: columns method, rule, left and left_ci; the rules are drawn in the order they come in.
-    """
-    rules = list(dict.fromkeys(table["rule"]))
-    methods = list(dict.fromkeys(table["method"]))
-    axis.axvline(0, color=COLOURS[6], lw=1)
-    for place, method in enumerate(methods):
-        own = table[table["method"] == method]
-        heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
-        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
-        axis.errorbar(
-            own["left"],
-            heights,
-            xerr=own["left_ci"],
-            ls="",
-            color=colour,
-            marker=marker,
-            capsize=3,
-            label=method,
-        )
-    axis.set_yticks([-place for place in range(len(rules))], rules)
-    axis.set(xlabel="points below the oracle")
-    axis.legend(loc="best")

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radapter_lite import plots
+from radapter_lite import comparison_plots, plots
 from radapter_lite.methods.registry import METHODS
 
 
@@ -27,7 +27,7 @@ def test_a_curve_is_a_line_and_a_point_a_point() -> None:
     rows = [("LoRA", s, a, 50 + 10 * a + s, 40 + a) for s in range(3) for a in (0.0, 0.5, 1.0)]
     rows += [("CoOp", s, 1.0, 55.0 + s, 42.0) for s in range(3)]
     _, axis = plt.subplots()
-    plots.plot_methods(axis, pd.DataFrame(rows, columns=["method", "seed", "alpha", "id", "ood"]))
+    comparison_plots.plot_methods(axis, pd.DataFrame(rows, columns=["method", "seed", "alpha", "id", "ood"]))
     lines = [line for line in axis.lines if line.get_marker() == "."]
     assert [len(line.get_xdata()) for line in lines] == [3, 1]
     np.testing.assert_allclose(lines[0].get_xdata(), [51, 56, 61])
@@ -40,7 +40,7 @@ def test_a_forest_has_a_row_a_label_and_bold_groups() -> None:
         columns=["group", "label", "series", "id", "id_ci", "ood", "ood_ci"],
     )
     _, axes = plt.subplots(1, 2, sharey=True)
-    plots.plot_forest(axes, table)
+    comparison_plots.plot_forest(axes, table)
     labels = axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["parts", "no dropping", "rank", "4"]
     assert [label.get_fontweight() for label in labels] == ["bold", "normal", "bold", "normal"]
@@ -51,5 +51,5 @@ def test_a_forest_has_a_row_a_label_and_bold_groups() -> None:
 def test_a_ranking_is_sorted() -> None:
     table = pd.DataFrame({"method": ["CoOp", "LoRA", "FLYP"], "gain": [1.0, -1.0, 0.0], "gain_ci": 0.2})
     _, axis = plt.subplots()
-    plots.plot_ranking(axis, table, "gain")
+    comparison_plots.plot_ranking(axis, table, "gain")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["LoRA", "FLYP", "CoOp"]

@@ -1,0 +1,160 @@
+"""Figures that compare methods or variants over seeds, each with its 95% intervals."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from radapter_lite.evaluation import mean_and_interval
+from radapter_lite.plots import COLOURS, METHOD_COLOURS, METHOD_MARKERS, look
+
+
+def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
+    """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
+
+    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals.
+
+    Args:
+        by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
+    """
+    for method, own in by_seed.groupby("method", sort=False):
+        colour = METHOD_COLOURS[str(method)]
+        mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
+        axis.plot(mean["id"], mean["ood"], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
+        end = mean.iloc[-1]
+        axis.errorbar(
+            end["id"],
+            end["ood"],
+            xerr=end["id_ci"],
+            yerr=end["ood_ci"],
+            elinewidth=0.8,
+            zorder=3,
+            **look(str(method)),
+        )
+    axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
+
+
+def method_legend(figure: Figure, methods: Iterable[str], columns: int = 6) -> None:
+    """A legend below the figure: colour and marker of every method, family after family."""
+    known = list(methods)
+    handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in METHOD_MARKERS if name in known]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, fontsize=10)
+
+
+def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
+    """A value of each method with its 95% interval, sorted: columns method, `column` and `column`_ci."""
+    ordered = table.sort_values(column).reset_index(drop=True)
+    axis.axvline(0, color=COLOURS[6], lw=1)
+    for y, row in ordered.iterrows():
+        axis.errorbar(row[column], y, xerr=row[f"{column}_ci"], capsize=3, **look(str(row["method"]), 8))
+    axis.set_yticks(range(len(ordered)), ordered["method"])
+    axis.set_ylim(-0.7, len(ordered) - 0.3)
+
+
+def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str] = ("id", "ood")) -> None:
+    """Differences with 95% intervals, a row a label under its group's name, a panel a column.
+
+    Args:
+        axes: as many as columns; they should share their y.
+        table: columns group, label, series, and `column` and `column`_ci for each. The first series is filled, the
+            second hollow.
+    """
+    heights: dict[tuple[str, str], int] = {}
+    ticks: list[tuple[int, str, bool]] = []
+    for group, own in table.groupby("group", sort=False):
+        ticks.append((len(ticks), str(group), True))
+        for label in own["label"].unique():
+            heights[group, label] = len(ticks)
+            ticks.append((len(ticks), str(label), False))
+    series = list(table["series"].unique())
+    for axis, column in zip(axes, columns, strict=True):
+        axis.axvline(0, color=COLOURS[6], lw=1)
+        for place, name in enumerate(series):
+            own = table[table["series"] == name]
+            shift = 0.32 * (place - (len(series) - 1) / 2)
+            axis.errorbar(
+                own[column],
+                [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)],
+                xerr=own[f"{column}_ci"],
+                ls="",
+                marker="o",
+                ms=6,
+                mfc="white" if place else COLOURS[0],
+                color=COLOURS[5] if place else COLOURS[0],
+                capsize=2.5,
+                lw=1.3,
+                label=name,
+            )
+        axis.grid(axis="y", lw=0.4, color="#dddddd")
+    axes[0].set_yticks([y for y, _, _ in ticks], [text for _, text, _ in ticks])
+    for tick, (_, _, is_group) in zip(axes[0].get_yticklabels(), ticks, strict=True):
+        tick.set_fontweight("bold" if is_group else "normal")
+    axes[0].set_ylim(len(ticks) - 0.4, -0.6)
+
+
+def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
+
+    The dashed diagonal is one α for both, the star the highest value.
+
+    Args:
+        axes: three.
+        table: columns image_alpha, text_alpha (a full grid), id, ood and mean, as `AlphaCurve.encoder_map` makes it.
+    """
+    titles = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}
+    for axis, (column, title) in zip(axes, titles.items(), strict=True):
+        grid = table.pivot(index="text_alpha", columns="image_alpha", values=column)
+        mesh = axis.pcolormesh(
+            grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True
+        )
+        axis.figure.colorbar(mesh, ax=axis, fraction=0.046)
+        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2)
+        best = table.loc[table[column].idxmax()]
+        axis.plot(best["image_alpha"], best["text_alpha"], "*", ms=16, color="white", mec="black")
+        axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
+
+
+def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
+    """What each layer changes in points of ID and OOD accuracy, a panel for each encoder.
+
+    Args:
+        axes: two, for the image and the text encoder; they should share their y.
+        profile: as `alpha_curve.layer_profile` makes it.
+    """
+    for axis, tower in zip(axes, ("image", "text"), strict=True):
+        own = profile[profile["tower"] == tower]
+        for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
+            label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
+            axis.bar(own["layer"] + shift, own[column], 0.4, color=colour, label=label)
+        axis.axhline(0, color=COLOURS[6], lw=1)
+        axis.set(xlabel=f"layer of the {tower} encoder", xticks=own["layer"])
+
+
+def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
+    """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
+
+    Args:
+        table: columns method, rule, left and left_ci; the rules are drawn in the order they come in.
+    """
+    rules = list(dict.fromkeys(table["rule"]))
+    methods = list(dict.fromkeys(table["method"]))
+    axis.axvline(0, color=COLOURS[6], lw=1)
+    for place, method in enumerate(methods):
+        own = table[table["method"] == method]
+        heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
+        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
+        axis.errorbar(
+            own["left"],
+            heights,
+            xerr=own["left_ci"],
+            ls="",
+            color=colour,
+            marker=marker,
+            capsize=3,
+            label=method,
+        )
+    axis.set_yticks([-place for place in range(len(rules))], rules)
+    axis.set(xlabel="points below the oracle")
+    axis.legend(loc="best")
