@@ -97,13 +97,13 @@ METHODS: dict[str, Method] = {
     ),
     "LoRA": Method(lora, LoRAConfig(LOOP), _rates(5e-3, 1e-2, 2e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
     "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
-    "AdaptFormer": Method(adaptformer, AdaptFormerConfig(LOOP), _rates(1e-2, 3e-2, 1e-1), ADAPTERS_ELSEWHERE),
+    "AdaptFormer": Method(adaptformer, AdaptFormerConfig(LOOP), _rates(3e-2, 1e-1, 3e-1), ADAPTERS_ELSEWHERE),
     "LP-FT": Method(lp_ft, LpFtConfig(LOOP), _rates(2e-4, 5e-4, 1e-3), WEIGHTS_ELSEWHERE),
     "linear probe": Method(
         linear_probe, LinearProbeConfig(), tuple({"C": c} for c in (10.0, 100.0, 1000.0)), {}
     ),
     "CLIP-Adapter": Method(
-        clip_adapter, ClipAdapterConfig(LOOP), _rates(3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE
+        clip_adapter, ClipAdapterConfig(LOOP), _rates(1e-2, 3e-2, 1e-1), ADAPTERS_ELSEWHERE
     ),
     "Tip-Adapter": Method(
         tip_adapter,
@@ -119,6 +119,6 @@ METHODS: dict[str, Method] = {
     ),
     "prefix tuning": Method(prefix, PrefixConfig(LOOP), _rates(1e-3, 5e-3, 2e-2), ADAPTERS_ELSEWHERE),
     "P-tuning": Method(
-        p_tuning, PTuningConfig(LOOP, init_text="an icon of a"), _rates(3e-4, 1e-3, 3e-3), PROMPTS_ELSEWHERE
+        p_tuning, PTuningConfig(LOOP, init_text="an icon of a"), _rates(1e-4, 3e-4, 1e-3), PROMPTS_ELSEWHERE
     ),
 }
