@@ -8,14 +8,19 @@ Two rules look at labelled ID validation images, and give one α for all domains
                    the smallest α whose accuracy is within one standard error of the highest, after the rule for
                    pruning trees: of the models that cannot be told apart, the one that is least changed
 
-Two look at unlabelled images of the domain where the model will be used, and give an α for each domain:
+Three look at unlabelled images of the domain where the model will be used, and give an α for each domain:
 
     confidence     the α whose predictions are most certain: the highest mean of the largest class probability
     information    the α whose predictions tell most: each is certain, and together they use all classes. This is
                    the mutual information between image and prediction, H(mean p) - mean H(p); it does not
-                   reward a model that calls everything the same with great confidence.
+                   reward a model that calls everything the same with great confidence
+    difference of confidences
+                   the α of the highest accuracy to be expected: that on ID validation images, less by as much as
+                   the mean confidence falls from them to the target. A model that is too sure of itself is so on
+                   both, so that no α gains by it
 
-Source: Breiman et al. 1984 (one standard error); Bridle et al. 1991 (information).
+Source: Breiman et al. 1984 (one standard error); Bridle et al. 1991 (information); Guillory et al. 2021 (difference
+of confidences).
 """
 
 from collections.abc import Callable, Iterable
@@ -83,6 +88,20 @@ def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], ima
     return min(alpha for alpha, share in pairs if share >= best - error)
 
 
+def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
+    """The α of the highest expected accuracy in the target, which no label of it enters.
+
+    Args:
+        validation: rows of the ID validation images, with the columns alpha, accuracy and confidence (percent).
+        target: rows of the target's unlabelled images, with the columns alpha and confidence.
+
+    Source: Guillory et al. 2021.
+    """
+    known, unlabelled = validation.set_index("alpha"), target.set_index("alpha")
+    expected = known["accuracy"] - (known["confidence"] - unlabelled["confidence"])
+    return highest(expected.index, expected)
+
+
 # From the ID validation rows and the target domain's rows of one run to an α. "oracle" alone sees target labels.
 RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
     "zero-shot": lambda validation, target: 0.0,
@@ -94,6 +113,7 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
     ),
     "confidence": lambda validation, target: highest(target["alpha"], target["confidence"]),
     "information": lambda validation, target: highest(target["alpha"], target["information"]),
+    "difference of confidences": difference_of_confidences,
     "oracle": lambda validation, target: highest(target["alpha"], target["accuracy"]),
 }
 

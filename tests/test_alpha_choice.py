@@ -7,7 +7,13 @@ import pytest
 import torch
 from conftest import make_folder
 
-from radapter_lite.alpha_choice import compare_rules, highest, one_standard_error, unlabelled_statistics
+from radapter_lite.alpha_choice import (
+    compare_rules,
+    difference_of_confidences,
+    highest,
+    one_standard_error,
+    unlabelled_statistics,
+)
 from radapter_lite.data import load_images
 
 
@@ -59,13 +65,24 @@ def test_agreement_counts_the_images_that_keep_their_class(images):
     assert table["sketch"] == pytest.approx(100 * (1 - 1 / len(sketches)))
 
 
+def test_the_expected_accuracy_falls_as_far_as_the_confidence():
+    """Certainty that holds on ID images and on the target alike does not count; certainty that is lost does."""
+    validation = pd.DataFrame(
+        {"alpha": [0.0, 0.5, 1.0], "accuracy": [50, 60, 62], "confidence": [90, 70, 60]}
+    )
+    target = pd.DataFrame({"alpha": [1.0, 0.5, 0.0], "confidence": [50, 69, 80]})
+    assert difference_of_confidences(validation, target) == 0.5  # 40, 59 and 52 are expected
+    assert difference_of_confidences(validation, target.assign(confidence=[60, 70, 90])) == 1.0
+
+
 def sweeps() -> pd.DataFrame:
     """One run on one ID and one OOD domain, in which every rule comes to another α."""
     alphas = [0.0, 0.2, 0.5, 0.8, 1.0]
     about = {"method": "R-Adapter", "shots": 16, "seed": 0, "images": 100, "alpha": alphas, "entropy": 1.0}
     flat = {"confidence": 50.0, "information": 1.0}
     parts = [
-        {"split": "validation", "domain": "photo", "is_id": True, "accuracy": [60, 78, 79, 81, 80], **flat},
+        {"split": "validation", "domain": "photo", "is_id": True, "accuracy": [60, 78, 79, 81, 80]}
+        | {"confidence": [90.0, 80, 80, 60, 95], "information": 1.0},
         {"split": "test", "domain": "photo", "is_id": True, "accuracy": [60, 70, 75, 80, 81], **flat},
         {"split": "test", "domain": "sketch", "is_id": False, "accuracy": [50, 58, 60, 57, 40]}
         | {"confidence": [40, 50, 60, 70, 80], "information": [1.0, 1.1, 1.4, 1.3, 0.9]},
@@ -84,6 +101,7 @@ def test_rules_against_the_oracle():
         "one standard error": 0.2,
         "confidence": 1.0,
         "information": 0.5,
+        "difference of confidences": 0.8,
         "oracle": 0.5,
     }
     assert sketch["left"].to_dict() == {
@@ -94,6 +112,7 @@ def test_rules_against_the_oracle():
         "one standard error": 2,
         "confidence": 20,
         "information": 0,
+        "difference of confidences": 3,
         "oracle": 0,
     }
     assert (result[result["rule"] == "oracle"]["left"] == 0).all() and (result["left"] >= 0).all()
