@@ -16,6 +16,8 @@ WALKTHROUGH = [
     "03_reparameterize",
     "05_few_shot_training",
     "06_alpha_slider",
+    "07_ablations",
+    "08_neighbours",
 ]
 RENEW = "run `radapter-lite run --update --only {}` and commit what it renews"
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|work|mnt|private|usr)/\w|\b[A-Z]:\\\\")
