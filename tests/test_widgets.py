@@ -2,16 +2,19 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from conftest import fill, make_backbone, make_folder
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import accuracy_by_domain
 from radapter_lite.slider_view import Thumbnails, top_bars
-from radapter_lite.svg_chart import Chart, Line
+from radapter_lite.svg_chart import Chart, HeatMap, Line
 from radapter_lite.widgets import AlphaSlider, alpha_slider, encoder_map
 
 
@@ -161,3 +164,11 @@ def test_bars_name_the_most_probable_first():
 def test_thumbnails_of_one_image_share_their_bytes(images):
     both = Thumbnails([images.image(0), images.image(0)])
     assert both.names[0] == both.names[1] and both.style.count("data:") == 1
+
+
+def test_a_map_tells_its_scale_and_the_value_under_its_point():
+    values = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.5]])  # [text, image]
+    said = HeatMap(values, "t").say(image_alpha=0.5, text_alpha=1.0)
+    assert "8.0% here" in said and said.index("1.0<") < said.index("9.5<")
+    ends = [to_hex(colormaps["cividis"](share)) for share in (0.0, 0.5, 1.0)]
+    assert ",".join(ends) in said and len(set(ends)) == 3
