@@ -73,6 +73,9 @@ def _config(port: int, browser: bool) -> Config:
                 "open_browser": browser,
                 "log_level": "CRITICAL",
                 "config_file_paths": [],
+                "tornado_settings": {
+                    "ws_ping_timeout": 30_000
+                },  # its default is one that tornado complains of
             },
             "VoilaConfiguration": {
                 "allow_template_override": "NO",
