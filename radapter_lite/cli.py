@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from functools import partialmethod
 
 from radapter_lite import __version__
-from radapter_lite.commands import app, bench, doctor, export, lab, merge, run, sweep, tune
+from radapter_lite.commands import app, bench, book, doctor, export, lab, merge, run, sweep, tune
 
-COMMANDS = (run, lab, app, tune, sweep, merge, export, bench, doctor)  # in the order of --help
+COMMANDS = (run, lab, app, book, tune, sweep, merge, export, bench, doctor)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

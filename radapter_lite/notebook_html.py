@@ -1,6 +1,13 @@
-"""Executed notebooks as HTML files that need no network: no scripts, formulas as MathML, images inline."""
+"""Notebooks and Markdown as HTML that needs no network: no scripts, formulas as MathML, images inline.
 
+A page carries its whole style: readable on a phone, and dark where the reader's system is.
+"""
+
+import ast
+import html
 import re
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +17,12 @@ from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from PIL import Image
+from pygments.formatters import HtmlFormatter
 
 from radapter_lite.notebook import METRIC_MIME, WIDGET_MIME, write_atomically
 
-# nbconvert's page without the scripts it would fetch: require.js, MathJax, mermaid and the widgets' renderer.
-_TEMPLATE = """
-{%- extends 'index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
-{%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-"""
+STYLE = Path(__file__).parent / "assets" / "book" / "page.css"
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
 
@@ -29,34 +31,119 @@ def to_html(path: str | Path, out: str | Path) -> Path:
 
     Widgets live in running notebooks only: a sentence says so where one stood. Recorded metrics are left out.
     """
-    nb = nbformat.read(path, as_version=4)
-    nb.metadata.pop("widgets", None)
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                _static(output) for output in cell.outputs if METRIC_MIME not in output.get("data", ())
-            ]
-    html, _ = _OfflineExporter().from_notebook_node(nb, {"metadata": {"name": Path(path).stem}})
-    out = Path(out)
+    nb, out = nbformat.read(path, as_version=4), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, html)
+    write_atomically(out, page(title(nb) or Path(path).stem, notebook_body(nb)))
     return out
 
 
-def _static(output: NotebookNode) -> NotebookNode:
-    if WIDGET_MIME in output.get("data", ()):
-        output.data = NotebookNode({"text/html": _WIDGET_NOTE})
-    return output
+def page(name: str, body: str, before: str = "", after: str = "") -> str:
+    """A whole page: its title, its body, and what stands before and after it, as links to other pages."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(name)}</title>\n'
+        f"<style>\n{_style()}</style>\n</head>\n<body>\n{before}<main>\n{body}\n</main>\n{after}</body>\n</html>\n"
+    )
 
 
-class _MathMLRenderer(IPythonRenderer):
-    """Renders formulas as MathML, which browsers show by themselves; nbconvert leaves them to MathJax."""
+def title(nb: NotebookNode) -> str:
+    """A notebook's first heading, or nothing."""
+    found = re.search(r"^# (.+)$", nb.cells[0].source if nb.cells else "", re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE) -> str:
+    """A notebook as HTML, without the page around it.
+
+    Args:
+        nb: executed; it is not changed.
+        figures: the folder that its figures were saved to; their files hold descriptions for screen readers.
+        widget_note: HTML to stand where a widget stood.
+    """
+    nb = nbformat.from_dict(nb)
+    nb.metadata.pop("widgets", None)
+    heading = title(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+            continue
+        if cell.cell_type != "code":
+            continue
+        shown = [output for output in cell.outputs if METRIC_MIME not in output.get("data", ())]
+        described = iter(_descriptions(cell.source, figures))
+        for output in shown:
+            if WIDGET_MIME in output.get("data", ()):
+                output.data = NotebookNode({"text/html": widget_note})
+            elif "image/png" in output.get("data", ()):
+                alt = next(described, f"Figure in the section “{heading}”")
+                output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
+        cell.outputs = shown
+    body, _ = _BodyExporter().from_notebook_node(nb)
+    return body
+
+
+def markdown_body(text: str) -> str:
+    """Markdown as HTML, without the page around it."""
+    renderer = _OfflineRenderer(escape=False, exclude_anchor_links=True)
+    return f'<div class="rendered_html">{_to_pages(MarkdownWithMath(renderer=renderer).render(text))}</div>'
+
+
+@cache
+def _style() -> str:
+    """The page's own style and that of code, light and dark."""
+    light, dark = (
+        HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
+    )
+    own = STYLE.read_text(encoding="utf-8")
+    ground = ".highlight { background: var(--soft); }"
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
+
+
+def _to_pages(body: str) -> str:
+    """Links between notebooks lead to their pages."""
+    return re.sub(r'href="(?!\w+:)([^"]+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
+
+
+def _descriptions(source: str, figures: Path | None) -> list[str]:
+    """What each `save_figure(figure, name, folder, alt)` of a cell says its figure shows, in order."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd about a cell is no business of its page
+            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    except SyntaxError:  # a cell with a magic
+        return []
+    found = []
+    for call in sorted(calls, key=lambda call: call.lineno):
+        arguments = call.args + [keyword.value for keyword in call.keywords]
+        if ast.unparse(call.func).endswith("save_figure") and len(arguments) == 4:
+            name, alt = (getattr(argument, "value", None) for argument in (arguments[1], arguments[3]))
+            file = figures / f"{name}.png" if figures else None
+            if isinstance(alt, str):
+                found.append(alt)
+            elif file and file.is_file():  # the text holds measured numbers, and the file what they were
+                found.append(description(file))
+    return found
+
+
+def description(png: Path) -> str:
+    """What `save_figure` wrote into a PNG for screen readers."""
+    with Image.open(png) as image:
+        image.load()
+        return str(image.info.get("Description", "")) or png.stem.replace("_", " ")
+
+
+class _OfflineRenderer(IPythonRenderer):
+    """Renders formulas as MathML, which browsers show by themselves; gives headings an id, as JupyterLab does."""
+
+    def heading(self, text: str, level: int, **attrs: Any) -> str:
+        anchor = re.sub(r"<[^>]+>", "", text).strip().replace(" ", "-")
+        return f'<h{level} id="{html.escape(html.unescape(anchor))}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
         return self._mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return self._mathml(body, "block")
+        return f'<span class="formula">{self._mathml(body, "block")}</span>'
 
     def latex_environment(self, name: str, body: str) -> str:
         return self.block_math(f"\\begin{{{name}}}{body}\\end{{{name}}}")
@@ -68,16 +155,16 @@ class _MathMLRenderer(IPythonRenderer):
             return f"<code>{self.escape_html(body)}</code>"
 
 
-class _OfflineExporter(HTMLExporter):
+class _BodyExporter(HTMLExporter):
+    """nbconvert's body of a page; its own pages fetch MathJax, require.js and more."""
+
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.raw_template = _TEMPLATE
+        super().__init__(
+            template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, **kwargs
+        )
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
         attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _MathMLRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        html = MarkdownWithMath(renderer=renderer).render(source)
-        return re.sub(
-            r'href="([\w-]+)\.ipynb"', r'href="\1.html"', html
-        )  # the neighbour's page, not its notebook
+        renderer = _OfflineRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
+        return _to_pages(MarkdownWithMath(renderer=renderer).render(source))

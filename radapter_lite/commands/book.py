@@ -1,0 +1,28 @@
+"""`radapter-lite book`: the executed notebooks as a static site."""
+
+import argparse
+from pathlib import Path
+
+from radapter_lite.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "book",
+        help="build the notebooks into a site that works offline",
+        description="Build the notebooks, as they were executed, into static HTML with a contents page, a glossary, "
+        "the figures and a slider that moves without a kernel. Nothing is executed, and no page needs a network.",
+        epilog="example: radapter-lite book --out site",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)"
+    )
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from radapter_lite.book import build
+
+    contents = build(arguments.out)
+    print(f"Open {contents.resolve()} in a browser.")
+    return 0

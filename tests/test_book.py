@@ -1,0 +1,283 @@
+"""The book: every link leads somewhere, nothing is fetched, and the slider moves in a browser without a kernel."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat import v4
+
+from radapter_lite import book, book_slider, notebook, plots
+from radapter_lite.bench import load_results
+from radapter_lite.book import build
+from radapter_lite.cli import main
+from radapter_lite.evaluation import summarize
+from radapter_lite.notebook import WIDGET_MIME
+from radapter_lite.notebook_html import markdown_body, notebook_body
+
+ROOT = Path(__file__).parent.parent
+GLOSSARY = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+ENTRY = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?=\n- |\n\n|\Z)", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book of this checkout."""
+    out = tmp_path_factory.mktemp("book") / "site"
+    return build(out).parent
+
+
+class Page(HTMLParser):
+    """What a page refers to, which places in it have names, and the alt texts of its images."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.alts: list[str | None] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        about = dict(attrs)
+        self.ids.update(about[key] or "" for key in ("id", "name") if key in about)
+        if tag == "a" and about.get("href"):
+            self.links.append(about["href"] or "")
+        elif tag in ("img", "script", "link", "iframe", "source"):
+            self.loaded += [about[key] or "" for key in ("src", "href") if key in about]
+        if tag == "img":
+            self.alts.append(about.get("alt"))
+
+
+def test_every_link_of_the_book_leads_somewhere(site: Path) -> None:
+    pages = {path.name: Page(path) for path in site.glob("*.html")}
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            if re.match(r"(https?|mailto):", link):
+                continue
+            target, _, anchor = unquote(link).partition("#")
+            there = (site / target).is_file() if target else True
+            named = pages.get(target or name)
+            if not there or (anchor and named and anchor not in named.ids):
+                broken.append((name, link))
+    assert not broken
+
+
+def test_every_page_is_reached_from_the_contents(site: Path) -> None:
+    reached, open_ = set(), ["index.html"]
+    while open_:
+        name = open_.pop()
+        if name not in reached and name.endswith(".html") and (site / name).is_file():
+            reached.add(name)
+            open_ += [link.partition("#")[0] for link in Page(site / name).links if "//" not in link]
+    pages = {path.name for path in site.glob("*.html")}
+    assert pages <= reached
+    assert {f"{path.stem}.html" for path in notebook.available()} <= pages
+    assert {"slider.html", "figures.html", "glossary.html", "readme.html"} <= pages
+
+
+def test_nothing_is_loaded_from_elsewhere_and_every_image_is_described(site: Path) -> None:
+    for path in site.glob("*.html"):
+        page, text = Page(path), path.read_text(encoding="utf-8")
+        assert not [
+            link for link in page.loaded if not link.startswith("data:") and not (site / link).is_file()
+        ]
+        assert not re.search(r"@import|url\((?!data:)", text)
+        assert all(page.alts), path.name
+        assert ("<script" in text) == (path.name == "slider.html")
+
+
+def test_the_contents_page_has_questions_and_times(site: Path) -> None:
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for path in notebook.available():
+        chapter = book.Chapter.read(path)
+        assert chapter.question.endswith("?") and chapter.time.startswith("It runs in"), path.name
+    assert text.count("<li><a") >= len(notebook.available()) and "What does the whole thing look like" in text
+
+
+def test_chapters_turn_forward_and_back(site: Path) -> None:
+    names = [f"{path.stem}.html" for path in notebook.available()]
+    for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
+        text = (site / name).read_text(encoding="utf-8")
+        for relation, other in (("prev", before), ("next", after)):
+            found = re.search(rf'<a rel="{relation}" href="([^"]+)"', text)
+            assert (found and found[1]) == other
+
+
+def test_a_book_replaces_a_book_and_nothing_else(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    (tmp_path / "file").touch()
+    for name in ("mine", "file"):
+        assert main(["book", "--out", str(tmp_path / name)]) == 1
+        assert "holds something other than a book" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_an_installed_package_makes_a_book_of_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its notebooks and glossary lie in the package, and there are no figures and no README."""
+    package = tmp_path / "radapter_lite"
+    (package / "notebooks").mkdir(parents=True)
+    shutil.copyfile(ROOT / "notebooks" / "glossary.md", package / "notebooks" / "glossary.md")
+    first = v4.new_markdown_cell("# 00 · First\n\n**Why?**\n\nIt runs in a second.")
+    nbformat.write(v4.new_notebook(cells=[first]), package / "notebooks" / "00_first.ipynb")
+    monkeypatch.setattr(notebook, "PACKAGE", package)
+    monkeypatch.setattr(book, "slider_body", lambda: "<h1>slider</h1>")
+    assert main(["book", "--out", str(tmp_path / "site")]) == 0
+    assert str(tmp_path / "site" / "index.html") in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == [
+        "00_first.html",
+        "glossary.html",
+        "index.html",
+        "slider.html",
+    ]
+
+
+def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, _ = plt.subplots()
+    plots.save_figure(figure, "measured", tmp_path, "Measured: 12 of 13.")
+    plt.close(figure)
+    picture = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "AAAA"}}
+    cells = [
+        v4.new_markdown_cell("## A section"),
+        v4.new_code_cell("save_figure(figure, 'plain', folder, 'As ' 'written.')", outputs=[picture]),
+        v4.new_code_cell("plots.save_figure(figure, 'measured', folder, f'{n}')", outputs=[picture]),
+        v4.new_code_cell("plt.show()", outputs=[picture]),
+        v4.new_code_cell(
+            "slider", outputs=[{"output_type": "display_data", "metadata": {}, "data": {WIDGET_MIME: {}}}]
+        ),
+    ]
+    nb = nbformat.from_dict(v4.new_notebook(cells=cells))
+    text = notebook_body(nb, tmp_path, widget_note="<b>a note</b>")
+    assert re.findall(r'alt="([^"]+)"', text) == [
+        "As written.",
+        "Measured: 12 of 13.",
+        "Figure in the section “A section”",
+    ]
+    assert "<b>a note</b>" in text and WIDGET_MIME in nb.cells[4].outputs[0].data
+
+
+def test_headings_have_names_that_links_can_use() -> None:
+    assert '<h2 id="Two-words">Two words</h2>' in markdown_body("## Two words")
+
+
+# --- the glossary ---
+
+
+def test_every_term_stands_once_in_one_or_two_sentences_with_its_notebook() -> None:
+    entries = ENTRY.findall(GLOSSARY)
+    terms = [term.lower() for term, _ in entries]
+    assert len(terms) == len(set(terms)) == GLOSSARY.count("\n- ") and len(terms) >= 40
+    for term, text in entries:
+        said, link = re.fullmatch(r"(.+?)\s+\[\d\d\]\((\w+\.ipynb)\)", text.strip(), re.DOTALL).groups()  # type: ignore[union-attr]
+        assert (ROOT / "notebooks" / link).is_file(), term
+        assert 1 <= len(re.findall(r"\.(?=\s|$)", said)) <= 2, term
+
+
+# --- the slider ---
+
+
+@pytest.fixture(scope="module")
+def frames(site: Path) -> dict:
+    text = (site / "slider.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="frames">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+
+
+def test_the_sliders_numbers_are_the_saved_results(frames: dict) -> None:
+    saved = (
+        load_results()
+        .query("split == 'test' and method == 'R-Adapter' and shots == 16")
+        .dropna(subset="alpha")
+    )
+    means = summarize(saved, ["seed", "alpha"]).groupby("alpha")[["id", "ood"]].mean()
+    for alpha, row in means.iterrows():
+        step = round(float(alpha) * (book_slider.STEPS - 1))  # type: ignore[arg-type]
+        for key in ("id", "ood"):
+            assert frames["numbers"][key][step] == pytest.approx(row[key], abs=0.01)
+
+
+def test_the_sliders_images_have_their_likeliest_classes_in_order(frames: dict) -> None:
+    examples = pd.DataFrame(frames["examples"])
+    assert len(examples) >= 6
+    for top in examples["top"]:
+        assert len(top) == book_slider.STEPS
+        shares = [[share for _, share in step] for step in top]
+        assert all(step == sorted(step, reverse=True) and 0 <= sum(step) <= 101 for step in shares)
+    assert any(top[0][0][0] != top[-1][0][0] for top in examples["top"])  # some image changes its class
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_the_slider_moves_in_a_browser_that_has_no_network(site: Path, browser, frames: dict) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 900}, offline=True)
+    page, asked, failed = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.goto((site / "slider.html").as_uri())
+    slider, value, ood = page.locator("#alpha"), page.locator("#value"), page.locator("#ood")
+    assert value.text_content() == "α = 0.00"
+    assert ood.text_content() == f"{frames['numbers']['ood'][0]:.1f}%"
+    ring = page.locator(".charts circle").first
+    start = (ring.get_attribute("cx"), page.locator(".examples").inner_text())
+
+    box = slider.bounding_box()  # drag its handle with the mouse, from the left end to the middle
+    page.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    step = int(slider.input_value())
+    assert 45 <= step <= 55 and value.text_content() == f"α = {step / 100:.2f}"
+    assert page.locator("#id").text_content() == f"{frames['numbers']['id'][step]:.1f}%"
+    assert float(ring.get_attribute("cx")) == frames["charts"][0]["points"][0][step][0]
+    assert (ring.get_attribute("cx"), page.locator(".examples").inner_text()) != start
+
+    slider.press("ArrowRight")
+    assert value.text_content() == f"α = {(step + 1) / 100:.2f}"
+    slider.press("End")
+    assert value.text_content() == "α = 1.00"
+    page.locator("#play").click()  # at the end it begins anew
+    page.wait_for_function(
+        "document.getElementById('value').textContent === 'α = 1.00' && play.textContent === '▶'"
+    )
+    assert not failed
+    assert asked and all(url.startswith(("file://", "data:")) for url in asked)
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone_and_follow_the_colour_scheme(site: Path, browser, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme, offline=True)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in sorted(site.glob("*.html")):
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path.name
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (ground == "rgb(255, 255, 255)") == (scheme == "light"), path.name
+    assert all(url.startswith(("file://", "data:")) for url in asked)
+    context.close()
