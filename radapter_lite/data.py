@@ -133,9 +133,9 @@ class ImageSet:
         wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
         kept = self._tensors.setdefault(preprocess, {})
         missing = sum(file not in kept for file in wanted)
-        bar = tqdm(wanted, desc=f"reading {self.name}", unit="image", disable=missing < 2000, leave=False)
+        long = missing >= 2000
         found = []
-        for file in bar:
+        for file in tqdm(wanted, desc=f"reading {self.name}", unit="image", leave=False) if long else wanted:
             image = kept.get(file)
             if image is None:
                 image = preprocess(self._read(file))

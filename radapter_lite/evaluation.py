@@ -61,10 +61,9 @@ def encode_images(backbone: Backbone, images: ImageSet) -> Tensor:
     device = next(backbone.model.parameters()).device
     parts = []
     rows = range(len(images))
-    bar = tqdm(
-        range(0, len(images), EVALUATION_BATCH), desc="encoding", leave=False, disable=len(images) < 10_000
-    )
-    for start in bar:
+    starts = range(0, len(images), EVALUATION_BATCH)
+    long = len(images) >= 10_000
+    for start in tqdm(starts, desc="encoding", leave=False) if long else starts:
         batch = images.tensor(backbone.preprocess, rows[start : start + EVALUATION_BATCH]).to(device)
         parts.append(backbone.model.encode_image(batch, normalize=True))  # type: ignore[operator]
     return torch.cat(parts)
