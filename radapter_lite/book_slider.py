@@ -32,7 +32,7 @@ SCRIPT = PAGE.with_name("slider.js")
 STEPS = 101
 ALPHAS = np.linspace(0, 1, STEPS)
 # The methods drawn, with their names on the way along α.
-METHODS = {"R-Adapter": "R-Adapter", "fine-tuning": "WiSE-FT"}
+METHODS = {"R-Adapter": "R-Adapter", "FLYP": "WiSE-FT over FLYP"}
 POOL, SHOWN, TOP = 24, 2, 3  # images looked at and shown of each domain, classes shown of each image
 RIGHT, WRONG = COLOURS[0], COLOURS[1]
 
