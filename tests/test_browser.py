@@ -28,9 +28,8 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, syn
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "out" / "screenshots"
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 1000 * int(
-    os.environ.get("BROWSER_TEST_SECONDS", "240")
-)  # for a model to load or a notebook to run
+# Milliseconds for a model to load or a notebook to run; a busy machine may need more.
+PATIENCE = 1000 * int(os.environ.get("BROWSER_TEST_SECONDS", "240"))
 
 pytestmark = [
     pytest.mark.browser,
