@@ -12,13 +12,54 @@ from radapter_lite.notebook import code_cells, code_hash, declared_parameters, e
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 WALKTHROUGH = [
     "00_start_here",
+    "01_inside_clip",
     "02_build_the_adapter",
     "03_reparameterize",
+    "04_the_loss",
     "05_few_shot_training",
     "06_alpha_slider",
     "07_ablations",
     "08_neighbours",
 ]
+# What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.
+BOUNDS = {
+    "01_inside_clip": {
+        "attention_against_torch": (0, 1e-6),
+        "variance_per_d": (0.9, 1.1),
+        "heads_against_torch": (0, 1e-6),
+        "equivariance_error": (0, 1e-6),
+        "neighbour_cosine_text": (0.3, 1),
+        "neighbour_cosine_image": (-0.3, 0.1),
+        "place_from_patch": (0.5, 1),
+        "others_change_layer_norm": (0, 0),
+        "others_change_batch_norm": (0.1, 10),
+        "tokens_alike_without_residual": (0.99, 1.001),
+        "tokens_alike_with_residual": (0, 0.8),
+        "change_before_the_name": (0, 0),
+        "blocks": (9, 9),
+        "block_error_float32": (0, 1e-6),
+        "block_error_float64": (0, 1e-14),
+        "image_encoder_error": (0, 1e-5),
+        "text_encoder_error": (0, 1e-5),
+        "zero_shot_error": (0, 1e-5),
+        "zero_shot_accuracy": (30, 70),
+        "variance_by_place": (0.6, 1),
+        "cost_of_hiding_read_most": (15, 50),
+        "cost_of_hiding_read_least": (-10, 12),
+    },
+    "04_the_loss": {
+        "info_nce_against_cross_entropy": (0, 1e-5),
+        "conflict_gradient": (1, 50),
+        "gap_info_nce": (0.02, 2),
+        "gap_several_positives": (-0.02, 0.02),
+        "naive_loop_difference": (0, 1e-9),
+        "trivial_case_difference": (0, 1e-5),
+        "margin_shift": (0.045, 0.055),
+        "hardest_share_cold": (0.5, 1),
+        "hardest_share_warm": (0, 0.7),
+        "positives_per_image": (1, 5),
+    },
+}
 RENEW = "run `radapter-lite run --update --only {}` and commit what it renews"
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|work|mnt|private|usr)/\w|\b[A-Z]:\\\\")
 
@@ -27,6 +68,16 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
+
+
+def out_of_bounds(path: Path, found: dict[str, float]) -> list[str]:
+    """The claims of a notebook that its metrics do not bear out."""
+    bounds = BOUNDS.get(path.stem, {})
+    return [
+        f"{name} is {found[name]}"
+        for name, (low, high) in bounds.items()
+        if not low <= found[name] <= high
+    ]
 
 
 def texts(nb: nbformat.NotebookNode) -> list[str]:
@@ -71,6 +122,7 @@ def test_committed_outputs_belong_to_the_committed_code(path: Path) -> None:
         f"injected cell: {renew}"
     )
     assert metrics(path), f"no recorded metrics: {renew}"
+    assert not out_of_bounds(path, metrics(path))
 
 
 @each_notebook
@@ -86,3 +138,4 @@ def test_committed_outputs_are_fit_to_be_read(path: Path) -> None:
 def test_a_smoke_run_completes_and_records_metrics(path: Path, tmp_path: Path) -> None:
     executed = execute(path, tmp_path / "notebooks", "smoke")
     assert metrics(executed)
+    assert not out_of_bounds(path, metrics(executed))
