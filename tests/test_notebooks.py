@@ -74,9 +74,7 @@ def out_of_bounds(path: Path, found: dict[str, float]) -> list[str]:
     """The claims of a notebook that its metrics do not bear out."""
     bounds = BOUNDS.get(path.stem, {})
     return [
-        f"{name} is {found[name]}"
-        for name, (low, high) in bounds.items()
-        if not low <= found[name] <= high
+        f"{name} is {found[name]}" for name, (low, high) in bounds.items() if not low <= found[name] <= high
     ]
 
 
