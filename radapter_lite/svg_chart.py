@@ -122,7 +122,9 @@ class HeatMap(Chart):
         """The value at the nearest point of the grid, above the map's scale from the lowest to the highest."""
         last_row, last_column = (count - 1 for count in self.values.shape)
         value = self.values[round(text_alpha * last_row), round(image_alpha * last_column)]
-        colours = [matplotlib.colors.to_hex(matplotlib.colormaps["cividis"](share)) for share in (0.0, 0.5, 1.0)]
+        colours = [
+            matplotlib.colors.to_hex(matplotlib.colormaps["cividis"](share)) for share in (0.0, 0.5, 1.0)
+        ]
         bar = f"background:linear-gradient(90deg,{','.join(colours)});height:9px;flex:1"
         return (
             f'<div style="width:{self.size[0]}px"><b>{value:.1f}% here</b><div style="display:flex;gap:6px;'

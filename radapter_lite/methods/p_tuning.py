@@ -52,10 +52,11 @@ class PromptLSTM(nn.Module):
         self.register_buffer("start", start)
         self.inputs = nn.Parameter(torch.randn(count, width))
         self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True)
-        self.mlp = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.ReLU(), nn.Linear(width, width))
+        last = nn.Linear(width, width)
         if start is not None:
-            nn.init.zeros_(self.mlp[-1].weight)
-            nn.init.zeros_(self.mlp[-1].bias)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.ReLU(), last)
 
     def forward(self) -> Tensor:
         hidden, _ = self.lstm(self.inputs)  # (M, width): a sequence without a batch

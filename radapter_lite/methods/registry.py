@@ -108,7 +108,9 @@ METHODS: dict[str, Method] = {
     "Tip-Adapter": Method(
         tip_adapter,
         TipAdapterConfig(),
-        tuple({"cache_ratio": ratio, "beta": beta} for ratio, beta in ((10.0, 5.5), (30.0, 10.0), (100.0, 10.0))),
+        tuple(
+            {"cache_ratio": ratio, "beta": beta} for ratio, beta in ((10.0, 5.5), (30.0, 10.0), (100.0, 10.0))
+        ),
         {"cache_ratio": 1.0, "beta": 5.5},
     ),
     "Tip-Adapter-F": Method(
