@@ -133,9 +133,10 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """One thread: several wait for each other, ten times longer on small tensors and a busy machine."""
+    """One thread, from before the first fixture of any scope: another number of threads rounds otherwise, and several
+    wait for each other, ten times longer on small tensors and a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -364,7 +364,7 @@ def test_the_json_is_readable_and_complete(clip, tmp_path):
     assert (about["backbone"], about["pretrained"]) == ("tiny", "random")
     assert about["settings"] == {
         "rank": 4, "drop_prob": 0.2, "momentum": 0.999, "towers": ["image", "text"],
-        "averaged": True, "shots": 16, "lr": 5e-4,
+        "drop": "adapter", "whitening": None, "averaged": True, "shots": 16, "lr": 5e-4,
     }  # fmt: skip
     assert about["versions"]["torch"] == torch.__version__
     assert about["tensors"]["transformer.resblocks.0.mlp.c_proj"] == [48, 48]
