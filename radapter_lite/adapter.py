@@ -6,7 +6,7 @@
 them over training, and hands back the `Delta` that merges them into the weights.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbones import Backbone
-from radapter_lite.delta import Delta, hooked_models
-from radapter_lite.sites import TOWERS, Site, find_sites
+from radapter_lite.delta import Delta, hooked_models, refuse_hooked
+from radapter_lite.sites import TOWERS, Change, Site, change_output, find_sites
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
@@ -152,8 +152,7 @@ class AdapterSet(nn.Module):
         super().__init__()
         self.config = config or AdapterConfig()
         self.sites = find_sites(model, self.config.towers)
-        if model in hooked_models:
-            raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
+        refuse_hooked(model)
         self.adapters = nn.ModuleDict()
         for site in self.sites:
             weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)
@@ -169,7 +168,7 @@ class AdapterSet(nn.Module):
             self, "_model", model
         )  # not a submodule: its weights are not ours to list or to save
         self._handles = [
-            model.get_submodule(site.hooked).register_forward_hook(_adapt_output(self[site]))
+            model.get_submodule(site.hooked).register_forward_hook(change_output(_adapting(self[site])))
             for site in self.sites
         ]
         self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -232,10 +231,8 @@ def _key(site: Site) -> str:
     return site.name.replace(".", "_")  # a ModuleDict takes no dots
 
 
-def _adapt_output(adapter: LinearAdapter) -> Callable[..., Any]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
-            return (adapter(output[0]), *output[1:])
+def _adapting(adapter: LinearAdapter) -> Change:
+    def change(inputs: Tensor, output: Tensor) -> Tensor:
         return adapter(output)
 
-    return hook
+    return change

@@ -119,9 +119,14 @@ class _Site:
 
     def _document(self, name: str) -> None:
         text = (self.root / name).read_text(encoding="utf-8")
-        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
         body = self._relink(markdown_body(text), str(PurePosixPath(name).parent))
-        self._write(self.documents[name], heading[1] if heading else name, body)
+        self._write(self.documents[name], self._heading(name), body)
+
+    def _heading(self, name: str) -> str:
+        """A document's first heading, or else its name."""
+        text = (self.root / name).read_text(encoding="utf-8")
+        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
+        return heading[1] if heading else name
 
     def _figures(self) -> None:
         parts = ["<h1>Figures</h1>"]
@@ -158,9 +163,7 @@ class _Site:
         if self.figures:
             yield "Figures", "figures.html"
         for name, to in self.documents.items():
-            text = (self.root / name).read_text(encoding="utf-8")
-            heading = re.search(r"^# (.+)$", text, re.MULTILINE)
-            yield html.escape("README" if name == "README.md" else heading[1] if heading else name), to
+            yield html.escape("README" if name == "README.md" else self._heading(name)), to
 
     def _write(self, name: str, heading: str, body: str, after: str = "") -> None:
         links = [("index.html", TITLE), ("slider.html", "Slider")]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from radapter_lite.alpha_choice import TEMPERATURE
@@ -144,9 +145,8 @@ def _examples() -> tuple[ImageSet, list[dict[str, Any]]]:
     curve = AlphaCurve.measure(backbone, delta, pool)
     first, last = curve.at(0.0).argmax(1), curve.at(1.0).argmax(1)
     chosen = _chosen(pool, first, last)
-    similarities = np.stack([curve.at(float(alpha))[chosen].numpy() for alpha in ALPHAS])
-    exponentials = np.exp((similarities - similarities.max(-1, keepdims=True)) / TEMPERATURE)
-    percents = 100 * exponentials / exponentials.sum(-1, keepdims=True)
+    similarities = torch.stack([curve.at(float(alpha))[chosen] for alpha in ALPHAS])  # (steps, images, C)
+    percents = 100 * (similarities / TEMPERATURE).softmax(-1).numpy()
     order = (-percents).argsort(-1, kind="stable")[..., :TOP]
     images = pool.take(chosen)
     examples = []

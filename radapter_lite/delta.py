@@ -31,6 +31,12 @@ KINDS = ("adapter", "difference", "low_rank")
 hooked_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
+def refuse_hooked(model: nn.Module) -> None:
+    """Raise ValueError for a model that carries adapters, before others are attached to it."""
+    if model in hooked_models:
+        raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
+
+
 @dataclass(frozen=True, eq=False)
 class Delta:
     """What tuning changed, for every weight it touched.

@@ -73,9 +73,7 @@ class AlphaSlider(widgets.VBox):
             self._trade_off = Chart(lines, "The trade-off", "ID accuracy (%)", "mean OOD accuracy (%)")
 
         self.slider = _control("α", alpha)
-        self.play = widgets.Play(min=0, max=100, step=2, interval=120, value=round(100 * alpha))
-        steps = (lambda step: step / 100, lambda alpha: round(100 * alpha))
-        widgets.link((self.play, "value"), (self.slider, "value"), transform=steps)
+        self.play = play_button(self.slider)
         self.method = widgets.Dropdown(options=list(curves), description="method", layout={"width": "240px"})
         self.picture = widgets.HTML()
         for control in (self.slider, self.method):
@@ -222,6 +220,14 @@ class EncoderMap(widgets.VBox):
         self.picture.value = view.card(
             *(each.show([(*alphas, "#fff")]) + each.say(*alphas) for each in self._maps.values())
         )
+
+
+def play_button(slider: widgets.FloatSlider) -> widgets.Play:
+    """A button that moves a slider of α from where it stands to 1."""
+    play = widgets.Play(min=0, max=100, step=2, interval=120, value=round(100 * slider.value))
+    steps = (lambda step: step / 100, lambda alpha: round(100 * alpha))
+    widgets.link((play, "value"), (slider, "value"), transform=steps)
+    return play
 
 
 def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:

@@ -13,6 +13,7 @@ from radapter_lite.adapter import AdapterConfig
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import predict
+from radapter_lite.methods import pairs
 from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
 from radapter_lite.methods.flyp import FLYPConfig, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
@@ -138,14 +139,15 @@ def test_settings_reach_the_delta(images, method):
 @pytest.mark.parametrize("name", ["r_adapter", "flyp", "lora"])
 def test_settings_reach_the_contrastive_loss(images, name, monkeypatch):
     tune, config = METHODS[name]
-    criterion = module_of(tune).mpm_nce
+    home = module_of(tune) if name == "r_adapter" else pairs  # where the loss is called
+    criterion = home.mpm_nce
     used = []
 
     def watched(image, text, positives, **settings):
         used.append(settings)
         return criterion(image, text, positives, **settings)
 
-    monkeypatch.setattr(module_of(tune), "mpm_nce", watched)
+    monkeypatch.setattr(home, "mpm_nce", watched)
     tune(make_backbone(), images, replace(config, training=replace(config.training, epochs=1)))
     margin, smoothing = (0.1, 0.05) if name == "r_adapter" else (0.0, 0.0)
     assert used == [{"temperature": 0.05, "margin": margin, "smoothing": smoothing}] * 2

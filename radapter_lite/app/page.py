@@ -18,7 +18,7 @@ from radapter_lite.backbones import Backbone, load_clip
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.svg_chart import DASHES, Chart, Line, legend
-from radapter_lite.widgets import STOPS
+from radapter_lite.widgets import STOPS, play_button
 
 CLASSES = (
     *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),
@@ -66,9 +66,7 @@ class Page(widgets.VBox):
             value=0.5, min=0, max=1, step=0.01, description="α", layout={"width": "560px"}
         )
         self.slider.observe(lambda _: self._show(), names="value")
-        self.play = widgets.Play(min=0, max=100, step=2, interval=120, value=50)
-        to_alpha, to_step = (lambda step: step / 100, lambda alpha: round(100 * alpha))
-        widgets.link((self.play, "value"), (self.slider, "value"), transform=(to_alpha, to_step))
+        self.play = play_button(self.slider)
         self.picture, self._style = widgets.HTML(), widgets.HTML()
         self._take_example(0)
 

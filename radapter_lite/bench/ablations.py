@@ -16,14 +16,13 @@ from tqdm import tqdm
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import mean_and_interval, summarize
-from radapter_lite.methods.pairs import pair_loss
-from radapter_lite.methods.r_adapter import RAdapterConfig, attach
+from radapter_lite.methods.r_adapter import RAdapterConfig, attach, train_adapters
 from radapter_lite.methods.recommended import recommended, with_settings
-from radapter_lite.training import Tuned, train
+from radapter_lite.training import Tuned
 
 SHOTS = 4
 MOMENTA = (0.9, 0.95, 0.98, 0.99, 0.999)
@@ -61,9 +60,7 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) 
     """
     exam = Exam.prepare(backbone, images)
     keys = [{"variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
-    for key in tqdm(keys, desc="ablations", disable=None):
-        if has_row(read_rows(path), key):
-            continue
+    for key in tqdm(missing(keys, path), desc="ablations", disable=None):
         config = variant_config(backbone, str(key["variant"]), int(key["seed"]))
         momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
         found = tune_with_momenta(backbone, images.few_shot(SHOTS, int(key["seed"])), config, momenta)
@@ -102,19 +99,7 @@ def tune_with_momenta(
             for m, average in averages.items():
                 average[site.linear].lerp_(matrix, 1 - m)
 
-    try:
-        history = train(
-            backbone,
-            images,
-            pair_loss(backbone, images.classes, config.criterion),
-            adapters.parameters(),
-            config.training,
-            after_step=accumulate,
-            state={"adapters": adapters},
-            description="R-Adapter",
-        )
-    finally:
-        adapters.remove()
+    history = train_adapters(adapters, backbone, images, config, accumulate)
     original = backbone.model.state_dict()
     return {
         m: Tuned(

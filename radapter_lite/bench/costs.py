@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.methods.recommended import recommended, with_settings
 from radapter_lite.methods.registry import METHODS
 
@@ -23,11 +23,9 @@ def run_costs(path: Path, methods: list[str]) -> pd.DataFrame:
     training raised the peak of the process's memory over that of zero-shot classification. Without steps both are NaN.
     """
     context = multiprocessing.get_context("spawn")
-    for name in tqdm(methods, desc="costs", disable=None):
-        if has_row(read_rows(path), {"method": name}):
-            continue
+    for key in tqdm(missing([{"method": name} for name in methods], path), desc="costs", disable=None):
         with context.Pool(1) as pool:
-            add_rows(pd.DataFrame([pool.apply(cost, (name,))]), path)
+            add_rows(pd.DataFrame([pool.apply(cost, (key["method"],))]), path)
     table = read_rows(path)
     return table[table["method"].isin(methods)]
 

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.bench.tables import add_rows, missing
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.recommended import recommended
 from radapter_lite.methods.registry import METHODS
@@ -39,9 +39,7 @@ def run_few_shot(
         for name in names
     ]
     exam = Exam.prepare(backbone, images)
-    for key in tqdm(keys, desc="benching", disable=None):
-        if has_row(read_rows(path), key):
-            continue
+    for key in tqdm(missing(keys, path), desc="benching", disable=None):
         number, seed = int(key["shots"]), int(key["seed"])
         config = recommended(str(key["method"]), backbone, number, seed)
         tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)

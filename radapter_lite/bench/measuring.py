@@ -53,8 +53,7 @@ class Exam:
                     continue
                 with tuned.delta.applied(self.backbone.model, alpha):
                     parts.append(self._rows(predict(self.backbone, self.images), alpha))
-        seconds = round(float(tuned.history["seconds"].iloc[-1]), 1) if len(tuned.history) else 0.0
-        costs = {"trained_parameters": tuned.trained_parameters, "seconds": seconds}
+        costs = {"trained_parameters": tuned.trained_parameters, "seconds": seconds(tuned)}
         return pd.concat(parts, ignore_index=True).assign(**about, **costs)
 
     def _rows(self, similarities: Tensor, alpha: float) -> pd.DataFrame:
@@ -70,3 +69,8 @@ class Exam:
                 table = table.merge(unlabelled_statistics(now, images, before), on="domain")
             parts.append(table.assign(alpha=alpha, split=split))
         return pd.concat(parts, ignore_index=True)
+
+
+def seconds(tuned: Tuned | TunedPoint) -> float:
+    """How long training took; 0 for a method without steps."""
+    return round(float(tuned.history["seconds"].iloc[-1]), 1) if len(tuned.history) else 0.0

@@ -12,7 +12,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from radapter_lite.backbones import Backbone
-from radapter_lite.bench.tables import add_rows, has_row, read_rows
+from radapter_lite.bench.measuring import seconds
+from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import accuracy_by_domain, predict
 from radapter_lite.methods.recommended import with_settings
@@ -29,25 +30,24 @@ def run_search(
 
     Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1.
     """
-    for number in sorted(shots, reverse=True):
-        for name in tqdm(methods, desc=f"searching, {number} shots", disable=None):
-            for settings in METHODS[name].grid:
-                _try_out(backbone, images, path, name, number, settings)
+    keys = [
+        {"method": name, "shots": number, "settings": json.dumps(settings)}
+        for number in sorted(shots, reverse=True)
+        for name in methods
+        for settings in METHODS[name].grid
+    ]
+    for key in tqdm(missing(keys, path), desc="searching", disable=None):
+        add_rows(pd.DataFrame([_try_out(backbone, images, **key)]), path)
     table = read_rows(path)
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
     return best_rows[best_rows["method"].isin(methods) & best_rows["shots"].isin(shots)]
 
 
-def _try_out(
-    backbone: Backbone, images: ImageSet, path: Path, name: str, shots: int, settings: dict[str, Any]
-) -> None:
-    key = {"method": name, "shots": shots, "settings": json.dumps(settings)}
-    if has_row(read_rows(path), key):
-        return
-    method = METHODS[name]
-    budget = {"epochs": EPOCHS[shots] // 2, "seed": SEED} if method.trains else {}
-    config = with_settings(method.config, settings | budget)
-    tuned = method.tune(backbone, images.few_shot(shots, SEED), config)
+def _try_out(backbone: Backbone, images: ImageSet, method: str, shots: int, settings: str) -> dict[str, Any]:
+    known = METHODS[method]
+    budget = {"epochs": EPOCHS[shots] // 2, "seed": SEED} if known.trains else {}
+    config = with_settings(known.config, json.loads(settings) | budget)
+    tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
     validation = images.select(domain=images.id_domain, split="validation")
     if isinstance(tuned, TunedPoint):
         similarities = tuned.similarities(validation)
@@ -55,5 +55,5 @@ def _try_out(
         with tuned.delta.applied(backbone.model, 1.0):
             similarities = predict(backbone, validation)
     accuracy = accuracy_by_domain(similarities, validation)["accuracy"].item()
-    seconds = round(float(tuned.history["seconds"].iloc[-1]), 1) if len(tuned.history) else 0.0
-    add_rows(pd.DataFrame([key | {"validation": accuracy, "seconds": seconds}]), path)
+    measured = {"validation": accuracy, "seconds": seconds(tuned)}
+    return {"method": method, "shots": shots, "settings": settings} | measured

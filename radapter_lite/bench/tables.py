@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,9 +27,13 @@ def read_rows(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
 
-def has_row(table: pd.DataFrame, key: dict[str, object]) -> bool:
-    """Whether some row has all these values."""
-    return bool(len(table)) and bool((table[list(key)] == list(key.values())).all(axis=1).any())
+def missing(keys: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Those of the keys, all of the same columns, that no row of `path` has yet."""
+    rows = read_rows(path)
+    if not keys or not len(rows):
+        return keys
+    known = set(rows[list(keys[0])].itertuples(index=False, name=None))
+    return [key for key in keys if tuple(key.values()) not in known]
 
 
 def add_rows(rows: pd.DataFrame, path: Path) -> None:

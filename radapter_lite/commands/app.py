@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from radapter_lite.commands import Commands
+from radapter_lite.commands import Commands, options
 
 
 def add(commands: Commands) -> None:
@@ -20,12 +20,7 @@ def add(commands: Commands) -> None:
         metavar="DELTA",
         help="what tune saved, with or without a suffix (a demonstration)",
     )
-    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one that the delta names)")
-    parser.add_argument(
-        "--pretrained",
-        metavar="WEIGHTS",
-        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those that the delta names)",
-    )
+    options.add_backbone(parser)
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.set_defaults(execute=execute)
@@ -35,7 +30,6 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.app import DEMO_DELTA
     from radapter_lite.app.server import serve
     from radapter_lite.backbones import CHECKPOINT_SUFFIXES
-    from radapter_lite.commands import options
 
     arguments.delta = (arguments.delta or DEMO_DELTA).resolve()
     delta, backbone = options.load_delta(arguments)

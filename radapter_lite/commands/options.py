@@ -43,6 +43,11 @@ def read_all(images: "ImageSet", backbone: "Backbone") -> None:
 
 def add_delta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix")
+    add_backbone(parser)
+
+
+def add_backbone(parser: argparse.ArgumentParser) -> None:
+    """The backbone of a delta, for where it is not the one that the delta names."""
     parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one that the delta names)")
     parser.add_argument(
         "--pretrained",

@@ -7,22 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import hooked_models
+from radapter_lite.delta import hooked_models, refuse_hooked
 from radapter_lite.evaluation import predict
-from radapter_lite.losses import mpm_nce
-from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.methods.pairs import contrastive_loss
+from radapter_lite.methods.unchanged import frozen
+from radapter_lite.sites import Change, change_output
 from radapter_lite.training import TrainingConfig, TunedPoint, train
-
-# a module's input [..., d], its output [..., d] -> what takes the output's place [..., d]
-Change = Callable[[Tensor, Tensor], Tensor]
 
 
 class Bottleneck(nn.Module):
@@ -70,32 +67,19 @@ def attached(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     Raises:
         ValueError: for a model that carries adapters already.
     """
-    if model in hooked_models:
-        raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    refuse_hooked(model)
     handles = [
-        model.get_submodule(name).register_forward_hook(_hook(change)) for name, change in changes.items()
+        model.get_submodule(name).register_forward_hook(change_output(change))
+        for name, change in changes.items()
     ]
     hooked_models.add(model)
     try:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        yield
+        with frozen(model):
+            yield
     finally:
         hooked_models.discard(model)
         for handle in handles:
             handle.remove()
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
-def _hook(change: Change) -> Callable[..., Any]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
-            return (change(inputs[0], output[0]), *output[1:])
-        return change(inputs[0], output)
-
-    return hook
 
 
 def tune_bottlenecks(
@@ -108,12 +92,11 @@ def tune_bottlenecks(
     checkpoint: str | os.PathLike[str] | None,
 ) -> TunedPoint:
     """Train the adapters, attached by `changes`, with FLYP's loss; the point attaches them when it is asked."""
-    criterion = partial(mpm_nce, temperature=config.temperature, margin=0.0, smoothing=0.0)
     with attached(backbone.model, changes):
         history = train(
             backbone,
             images,
-            pair_loss(backbone, images.classes, criterion),
+            contrastive_loss(backbone, images.classes, config.temperature),
             adapters.parameters(),
             config.training,
             state={"adapters": adapters},

@@ -1,10 +1,9 @@
 """What the methods that classify with a head or with prompts share."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pandas as pd
-from torch import Tensor, autocast, nn
+from torch import Tensor, autocast
 from torch.nn import functional as F
 
 from radapter_lite.data import ImageSet
@@ -23,19 +22,6 @@ def cosine_cross_entropy(
     """
     with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
         return F.cross_entropy(features.float() @ head.float().T / temperature, labels)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No weight of the model takes a gradient inside; those that did before do so again after."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 def require_classes(method: str, classes: Sequence[str], images: ImageSet) -> None:

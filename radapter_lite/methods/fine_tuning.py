@@ -3,18 +3,17 @@
 Source: Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903).
 """
 
-import copy
 import os
 from dataclasses import asdict, dataclass, field
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import text_head
+from radapter_lite.methods.classification import cosine_cross_entropy
+from radapter_lite.methods.unchanged import restored
 from radapter_lite.training import TrainingConfig, Tuned, train
 
 
@@ -43,17 +42,15 @@ def fine_tune(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
-    before = copy.deepcopy(backbone.model.state_dict())
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
     head = text_head(backbone, images.classes)  # (C, D)
 
     def loss(batch: Tensor, labels: Tensor) -> Tensor:
         features = backbone.model.encode_image(batch, normalize=True)  # type: ignore[operator]  # (B, D)
-        with torch.autocast(batch.device.type, enabled=False):
-            return F.cross_entropy(features.float() @ head.float().T / config.temperature, labels)
+        return cosine_cross_entropy(features, head, labels, config.temperature)
 
-    try:
+    with restored(backbone.model) as before:
         history = train(
             backbone,
             images,
@@ -68,7 +65,4 @@ def fine_tune(
         delta = Delta.from_difference(
             before, backbone.model, backbone=backbone, method="fine_tuning", settings=asdict(config)
         )
-    finally:
-        backbone.model.load_state_dict(before)
-        backbone.model.zero_grad()
     return Tuned(delta, history, sum(parameter.numel() for parameter in trained))

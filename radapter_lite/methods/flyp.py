@@ -3,16 +3,14 @@
 Source: Goyal et al. 2023 (arXiv 2212.00638).
 """
 
-import copy
 import os
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.losses import mpm_nce
-from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.methods.pairs import contrastive_loss
+from radapter_lite.methods.unchanged import restored
 from radapter_lite.training import TrainingConfig, Tuned, train
 
 
@@ -43,18 +41,16 @@ def flyp(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
-    before = copy.deepcopy(backbone.model.state_dict())
-    criterion = partial(mpm_nce, temperature=config.temperature, margin=0.0, smoothing=0.0)
     trained = [
         p
         for name, p in backbone.model.named_parameters()
         if p.requires_grad and not name.startswith("logit_")
     ]
-    try:
+    with restored(backbone.model) as before:
         history = train(
             backbone,
             images,
-            pair_loss(backbone, images.classes, criterion),
+            contrastive_loss(backbone, images.classes, config.temperature),
             trained,
             config.training,
             state={"model": backbone.model},
@@ -65,7 +61,4 @@ def flyp(
         delta = Delta.from_difference(
             before, backbone.model, backbone=backbone, method="flyp", settings=asdict(config)
         )
-    finally:
-        backbone.model.load_state_dict(before)
-        backbone.model.zero_grad()
     return Tuned(delta, history, sum(parameter.numel() for parameter in trained))

@@ -17,8 +17,7 @@ from torch.func import functional_call
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.losses import mpm_nce
-from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.methods.pairs import contrastive_loss
 from radapter_lite.sites import TOWERS, find_sites
 from radapter_lite.training import TrainingConfig, Tuned, train
 
@@ -68,12 +67,11 @@ def lora(
         torch.manual_seed(config.training.seed)
         model = lora_model(backbone.model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    criterion = partial(mpm_nce, temperature=config.temperature, margin=0.0, smoothing=0.0)
     copied = replace(backbone, model=model)
     history = train(
         copied,
         images,
-        pair_loss(copied, images.classes, criterion),
+        contrastive_loss(copied, images.classes, config.temperature),
         trained,
         config.training,
         state={"lora": nn.ParameterList(trained)},

@@ -5,7 +5,6 @@ The head fits the features before they move, so that they move, and forget, less
 Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution".
 """
 
-import copy
 import os
 from dataclasses import asdict, dataclass, field
 
@@ -19,6 +18,7 @@ from radapter_lite.delta import Delta
 from radapter_lite.evaluation import encode_images
 from radapter_lite.methods.classification import require_classes
 from radapter_lite.methods.linear_probe import LinearProbeConfig, fit_head
+from radapter_lite.methods.unchanged import restored
 from radapter_lite.training import TrainingConfig, TunedPoint, train
 
 
@@ -57,7 +57,6 @@ def lp_ft(
     )
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
-    before = copy.deepcopy(model.state_dict())
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
     trained = [*visual, *head.parameters()]
 
@@ -66,7 +65,7 @@ def lp_ft(
         with torch.autocast(images.device.type, enabled=False):
             return F.cross_entropy(head(features.float()), labels)
 
-    try:
+    with restored(model) as before:
         history = train(
             backbone,
             images,
@@ -81,9 +80,6 @@ def lp_ft(
         change = Delta.from_difference(
             before, model, backbone=backbone, method="lp_ft", settings=asdict(config)
         )
-    finally:
-        model.load_state_dict(before)
-        model.zero_grad()
     head.requires_grad_(False)
     classes = list(images.classes)
 

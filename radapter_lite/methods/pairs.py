@@ -1,16 +1,23 @@
 """Images paired with prompts of their classes, as the contrastive methods train on them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.evaluation import templates
+from radapter_lite.losses import mpm_nce
 from radapter_lite.training import BatchLoss
 
 # image features [B, D], text features [B, D], positives [B, B] -> scalar
 PairLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def contrastive_loss(backbone: Backbone, classes: list[str], temperature: float) -> BatchLoss:
+    """FLYP's loss, without margin or smoothing, which the neighbours of R-Adapter that tune both encoders share."""
+    return pair_loss(backbone, classes, partial(mpm_nce, temperature=temperature, margin=0.0, smoothing=0.0))
 
 
 def pair_loss(backbone: Backbone, classes: list[str], criterion: PairLoss) -> BatchLoss:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import encode_images, templates
-from radapter_lite.methods.classification import cosine_cross_entropy, frozen
+from radapter_lite.methods.classification import cosine_cross_entropy
+from radapter_lite.methods.unchanged import frozen
 from radapter_lite.training import TrainingConfig, TunedPoint, train
 
 

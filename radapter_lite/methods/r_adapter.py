@@ -4,8 +4,10 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -77,20 +79,36 @@ def tune_r_adapter(
     The backbone's weights stay as they are. Raises what `AdapterSet` and `train` raise.
     """
     adapters = attach(backbone, images, config)
+    history = train_adapters(adapters, backbone, images, config, adapters.accumulate, checkpoint)
+    delta = adapters.delta(backbone=backbone, settings=asdict(config))
+    return Tuned(delta, history, adapters.num_parameters)
+
+
+def train_adapters(
+    adapters: AdapterSet,
+    backbone: Backbone,
+    images: ImageSet,
+    config: RAdapterConfig,
+    after_step: Callable[[], None],
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """Train adapters that `attach` gave, then remove them from the model; the history is `train`'s.
+
+    Args:
+        after_step: called after each step, to accumulate averages.
+    """
     try:
-        history = train(
+        return train(
             backbone,
             images,
             pair_loss(backbone, images.classes, config.criterion),
             adapters.parameters(),
             config.training,
-            after_step=adapters.accumulate,
+            after_step=after_step,
             state={"adapters": adapters},
             settings=asdict(config),
             checkpoint=checkpoint,
             description="R-Adapter",
         )
-        delta = adapters.delta(backbone=backbone, settings=asdict(config))
     finally:
         adapters.remove()
-    return Tuned(delta, history, adapters.num_parameters)
