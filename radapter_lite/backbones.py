@@ -14,6 +14,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.coca_model import CoCa
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -48,6 +49,11 @@ class Backbone:
         """Height and width of the images the model takes, in pixels."""
         size: Any = self.model.visual.image_size  # type: ignore[union-attr]
         return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def temperature(self) -> float:
+        """τ that the model was pretrained with: cosine similarities divided by it are its logits. 0.01 for CLIP's."""
+        return 1 / self.model.logit_scale.exp().item()  # type: ignore[operator]
 
     @property
     def image_mean(self) -> tuple[float, ...]:
@@ -169,6 +175,9 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
     model, _, preprocess = from_hub(
         lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative
     )
+    if tag is None and isinstance(model, CoCa):  # open_clip leaves this one as whatever the memory held before
+        projection = model.text_decoder.text_projection
+        nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
     return model, LazyTokenizer(name), preprocess
 
 

@@ -237,6 +237,23 @@ def test_a_state_dict_of_torch_is_taken_as_it_is(picto, tmp_path, wrapped):
     assert torch.equal(load_clip("picto", str(tmp_path / "tuned.pt")).model.visual.proj, tuned["visual.proj"])
 
 
+def test_random_weights_are_never_what_the_memory_held():
+    """Deterministic PyTorch fills memory that nobody initialized with NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        model = load_clip("coca_ViT-B-32", pretrained="random").model
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, tensor in model.state_dict().items():
+        assert not tensor.isnan().any(), name
+
+
+def test_the_temperature_is_the_models_own():
+    picto = load_clip()
+    assert picto.temperature == pytest.approx(1 / picto.model.logit_scale.exp().item())
+    assert load_clip("ViT-B-32", pretrained="random").temperature == pytest.approx(0.07)
+
+
 # --- real architectures ---
 
 

@@ -36,7 +36,9 @@ def make_coca():
         torch.manual_seed(0)
         vision = VISION | dict(attentional_pool=True, attn_pooler_heads=2, output_tokens=True)
         text = TEXT | dict(embed_cls=True, output_tokens=True)
-        return CoCa(32, dict(context_length=8, width=32, heads=2, layers=1), text, vision).eval()
+        model = CoCa(32, dict(context_length=8, width=32, heads=2, layers=1), text, vision)
+        torch.nn.init.normal_(model.text_decoder.text_projection)  # else memory's content, and NaN at times
+    return model.eval()
 
 
 TOWERS = {
