@@ -10,15 +10,20 @@ benchmark. Pretraining keeps 2 to 32 pictograms of a class, and every other icon
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tomllib
 from names import caption_of, drawing_of, emoji_captions
 from scipy.ndimage import binary_erosion
 from sources import EMOJI_SETS, PIXEL_SETS, SKETCH_SETS, icon_sets
 from tqdm import tqdm
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 HERE = Path(__file__).parent
 TAIL = (2, 4, 8, 16, 32)  # pictograms a class keeps in pretraining

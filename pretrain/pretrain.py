@@ -3,10 +3,12 @@
     python pretrain.py --build BUILD [--steps 3800]
 
 The run is decided by its seed: each step draws its batch and its jitter from a generator seeded with (seed, step).
-A checkpoint is written every 200 steps, and the same command goes on from it.
+A checkpoint is written every 200 steps, and the same command goes on from it. The package's assets are replaced once,
+after the last step.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -17,13 +19,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from radapter_lite.delta_file import write_tensors
 from radapter_lite.evaluation import PICTOGRAM_TEMPLATES
 from radapter_lite.pictoclip import WEIGHTS, load_config, load_tokenizer, untrained
 
+CURVE = Path(__file__).parent / "curve.json"
 TEMPLATES = ("{}", *PICTOGRAM_TEMPLATES)  # the bare name twice as often
 COMMON_UNTIL = 0.35  # up to here only captions that stand 10 times or more are shown
 WARM_UP = 150
@@ -120,10 +123,27 @@ def contrastive_loss(
 def save_weights(state: dict[str, Tensor]) -> None:
     """The averaged weights as float16 safetensors in the package's assets."""
     half = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
-    half = {name: t for name, t in half.items() if name != "attn_mask"}
-    partial = WEIGHTS.with_suffix(".partial")
-    save_file(half, partial)
-    os.replace(partial, WEIGHTS)
+    write_tensors(WEIGHTS, {name: t for name, t in half.items() if name != "attn_mask"}, {})
+
+
+def identity(args: argparse.Namespace) -> dict[str, int | float | str]:
+    """What a run that is resumed must have in common with the interrupted one."""
+    corpus = hashlib.sha256((args.build / "corpus.csv").read_bytes()).hexdigest()[:12]
+    return {"steps": args.steps, "batch": args.batch, "lr": args.lr, "seed": args.seed, "corpus": corpus}
+
+
+def read_checkpoint(path: Path, run: dict[str, int | float | str]) -> dict | None:
+    """What an interrupted run left, None if there is nothing. Raises SystemExit for a run of another identity."""
+    if not path.exists():
+        return None
+    saved = torch.load(path, weights_only=True)
+    found = saved.get("run", {})
+    for name, value in run.items():
+        if found.get(name) != value:
+            raise SystemExit(
+                f"{path} is of a run with {name}={found.get(name)}, this one has {value}: remove the file to start anew"
+            )
+    return saved
 
 
 def main() -> None:
@@ -139,6 +159,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
+    checkpoint, run = args.build / "pretrain.pt", identity(args)
+    saved = read_checkpoint(checkpoint, run)
     corpus = Corpus(args.build)
     config = load_config()
     tokenize = load_tokenizer(config)
@@ -150,9 +172,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first, seconds, losses = 0, 0.0, []
-    checkpoint = args.build / "pretrain.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+    if saved is not None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, first, seconds, losses = saved["average"], saved["step"], saved["seconds"], saved["losses"]
@@ -193,6 +213,7 @@ def main() -> None:
             bar.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % 200 == 0 or step + 1 in (args.steps, total):
             state = {
+                "run": run,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "average": average,
@@ -201,7 +222,7 @@ def main() -> None:
             state |= {"seconds": seconds + time.time() - began, "losses": losses}
             torch.save(state, checkpoint.with_suffix(".partial"))
             os.replace(checkpoint.with_suffix(".partial"), checkpoint)
-            save_weights(average)
+    save_weights(average)
     saved = torch.load(checkpoint, weights_only=True)
     curve = {
         "images": total * args.batch,
@@ -209,7 +230,7 @@ def main() -> None:
         "hours": round(saved["seconds"] / 3600, 2),
         "loss": saved["losses"],
     }
-    (Path(__file__).parent / "curve.json").write_text(json.dumps(curve) + "\n")
+    CURVE.write_text(json.dumps(curve) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbones import Backbone
-from radapter_lite.delta import Delta, hooked_models, refuse_hooked
+from radapter_lite.delta import Delta, hooked_models, require_untouched
 from radapter_lite.sites import TOWERS, Change, Site, change_output, find_sites
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
@@ -143,7 +143,7 @@ class AdapterSet(nn.Module):
 
     Raises:
         ValueError: for a tower that is no Transformer, a rank wider than a layer, or a model that carries
-            adapters already.
+            adapters already or has a delta applied to it.
     """
 
     _model: nn.Module
@@ -152,7 +152,7 @@ class AdapterSet(nn.Module):
         super().__init__()
         self.config = config or AdapterConfig()
         self.sites = find_sites(model, self.config.towers)
-        refuse_hooked(model)
+        require_untouched(model)
         self.adapters = nn.ModuleDict()
         for site in self.sites:
             weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)

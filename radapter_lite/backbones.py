@@ -84,7 +84,8 @@ def load_clip(
         name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a repository of the hub
             ("hf-hub:owner/name").
         pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors,
-            .pt, .pth, .bin), or "random". None is enough for "picto" and for hub repositories.
+            .pt, .pth, .bin), or "random". None is enough for "picto" and for hub repositories, which have no
+            "random"; a checkpoint is loaded over a repository's own weights.
         device: where the model goes.
         seed: of the random weights; the global random state is left as it was.
 
@@ -121,26 +122,26 @@ def _check_name(name: str) -> None:
 
 
 def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | None]:
-    """Return (tag, checkpoint); both None means random weights."""
-    if source == "random" and not name.startswith(HUB_PREFIX):
+    """Return (tag, checkpoint); both None means random weights, both given the checkpoint over the tag's."""
+    on_hub = name.startswith(HUB_PREFIX)
+    own = "hf-hub" if on_hub else "picto" if name == "picto" else None  # the tag that goes without saying
+    if source == "random" and not on_hub:
         return None, None
-    if name.startswith(HUB_PREFIX):
-        if source not in (None, "hf-hub"):
-            raise ValueError(
-                f"{name} brings its own weights: leave pretrained out instead of asking for {source}"
-            )
-        return "hf-hub", None
-    tags = ["picto"] if name == "picto" else open_clip.list_pretrained_tags_by_model(name)
-    if source is None and name != "picto":
+    tags = [own] if own else open_clip.list_pretrained_tags_by_model(name)
+    if source is None and own is None:
         known = f"one of {', '.join(tags)}, " if tags else ""
         raise ValueError(f"{name} needs weights: set pretrained to {known}a checkpoint's path, or 'random'")
     if source is None or source in tags:
-        return source or "picto", None
+        return source or own, None
     path = Path(source)
-    if path.is_file():
-        return None, path
+    if path.is_file():  # only the hub knows the architecture of its repositories, and gives it with weights
+        return "hf-hub" if on_hub else None, path
     if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path("."):
         raise FileNotFoundError(f"the checkpoint {source} does not exist: give the path of an existing file")
+    if on_hub:
+        raise ValueError(
+            f"{name} brings its own weights: leave pretrained out, or give a checkpoint's path, instead of {source}"
+        )
     known = f"the nearest tags are {_nearest(source, tags)}" if tags else "it has no published tags"
     raise ValueError(f"{source} is neither a file nor a tag of {name}: {known}, and 'random' always works")
 
@@ -175,7 +176,7 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
     model, _, preprocess = from_hub(
         lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative
     )
-    if tag is None and isinstance(model, CoCa):  # open_clip leaves this one as whatever the memory held before
+    if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
         projection = model.text_decoder.text_projection
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
     return model, LazyTokenizer(name), preprocess

@@ -11,13 +11,14 @@ import os
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +27,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test")
 # How a folder's ID images are divided, class by class.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
+# A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
+DRAFT = (1024, 1024)
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
 
 
@@ -35,7 +38,7 @@ class ImageSet:
 
     Attributes:
         table: a row an image, with the columns file, class, domain and split (and, for PictoShift, captions,
-            author, licence and more).
+            author, licence and more); `file` is its place in the folder or in PictoShift's archive.
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
@@ -46,6 +49,7 @@ class ImageSet:
     id_domain: str
     name: str
     _read: Callable[[str], Image.Image] = field(repr=False)
+    _too_small: bool = field(default=False, repr=False)  # no class has an ID image for each split
     # For each preprocess, for as long as it lives, the tensors it made; selections share them.
     _tensors: "weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]" = field(
         default_factory=weakref.WeakKeyDictionary, repr=False
@@ -88,6 +92,8 @@ class ImageSet:
         if not keep.any():
             there = self.table.groupby(["domain", "split"]).size()
             counts = ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
+            if self._too_small and split in ("validation", "test") and domain in (None, self.id_domain):
+                counts += "; each class needs at least 3 ID images, one for each split"
             raise ValueError(
                 f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
             )
@@ -197,11 +203,14 @@ def _load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
         raise FileNotFoundError(
             f"There is no folder {root}; give one that holds a sub-folder of images for each class."
         )
-    rows = [(str(file), *place) for place, files in _class_folders(root) for file in files]
+    rows = [
+        (file.relative_to(root).as_posix(), *place) for place, files in _class_folders(root) for file in files
+    ]
     table = pd.DataFrame(rows, columns=["file", "domain", "class"])
     first = id_domain or table["domain"].iloc[0]
     table["split"] = "test"
     rng = np.random.default_rng(seed)
+    too_small = True
     for _, members in table[table["domain"] == first].groupby("class"):
         order = rng.permutation(members.index)
         # Every class with 3 images or more has at least one in each split.
@@ -209,7 +218,11 @@ def _load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
         n_validation = max(int(len(order) * VALIDATION_SHARE), len(order) > 2)
         table.loc[order[n_test + n_validation :], "split"] = "train"
         table.loc[order[n_test : n_test + n_validation], "split"] = "validation"
-    return ImageSet(table, sorted(table["class"].unique()), first, root.resolve().name, _read_file)
+        too_small &= not n_test
+    classes = sorted(table["class"].unique())
+    return ImageSet(
+        table, classes, first, root.resolve().name, lambda file: _read_file(root / file), too_small
+    )
 
 
 def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
@@ -229,7 +242,11 @@ def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
     found = []
     for domain in tops if all(with_domains) else [root]:
         for folder in _folders(domain):
-            files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+            files = sorted(
+                file
+                for file in folder.iterdir()
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+            )
             if not files:
                 raise ValueError(
                     f"The class folder {folder} holds no image; add images or remove the folder."
@@ -246,13 +263,29 @@ def _class_name(folder: str) -> str:
     return folder.replace("_", " ").replace("-", " ")
 
 
-def _read_file(file: str) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
+
+    Of 16 bits of grey the upper 8 are kept, as Pillow does for colours. A large JPEG is decoded at a half, a quarter
+    or an eighth of its size, which is faster, while no side falls below 1024 pixels. Raises what Pillow raises for
+    a damaged file, which are errors of many kinds.
+    """
+    image.draft("RGB", DRAFT)
+    image.load()
+    with suppress(Exception):  # EXIF that makes no sense fails in many ways, and leaves the image as it lies
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    # White shows through: what lies under transparent pixels is often black, as the drawing is.
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _read_file(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-                return image.convert("RGB")
-            # White shows through: what lies under transparent pixels is often black, as the drawing is.
-            rgba = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return upright_rgb(image)
+    except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
         raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error

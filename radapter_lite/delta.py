@@ -31,10 +31,19 @@ KINDS = ("adapter", "difference", "low_rank")
 hooked_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
-def refuse_hooked(model: nn.Module) -> None:
-    """Raise ValueError for a model that carries adapters, before others are attached to it."""
+def require_untouched(model: nn.Module) -> None:
+    """Raise ValueError for a model that is not as it was loaded, before it is tuned or adapters are attached to it.
+
+    It carries adapters, or a delta was applied to it at an α other than 0: what is learned on changed weights would
+    fit no model that anyone can load.
+    """
     if model in hooked_models:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
+    alpha = record.alpha if (record := _applied.get(model)) else 0.0
+    if any(alpha.values() if isinstance(alpha, Mapping) else [alpha]):
+        raise ValueError(
+            f"a delta is applied to this model at alpha {alpha}: call restore(model) on the delta first"
+        )
 
 
 @dataclass(frozen=True, eq=False)

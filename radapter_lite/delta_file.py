@@ -97,7 +97,10 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's umask has it
         write(temporary)
+        temporary.chmod(mode)  # safetensors lets nobody else read its files
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

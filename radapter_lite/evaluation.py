@@ -109,21 +109,21 @@ def sweep(
     """Accuracy along α: a row for each α and domain: alpha, domain, is_id, accuracy, images, forgotten.
 
     `forgotten` is the share, in percent, of the images that zero-shot gets right and this α gets wrong. The
-    backbone's weights are the original ones again afterwards.
+    backbone's weights are afterwards what they were before.
     """
     points = list(alphas)
-    zero_shot = predict(backbone, images)
     rows = []
-    for alpha in tqdm(points, desc="sweeping alpha", leave=False):
-        if alpha == 0:
+    with delta.applied(backbone.model, 0.0):
+        zero_shot = predict(backbone, images)
+        for alpha in tqdm(points, desc="sweeping alpha", leave=False):
             similarities = zero_shot
-        else:
-            with delta.applied(backbone.model, alpha):
+            if alpha != 0:
+                delta.apply(backbone.model, alpha)
                 similarities = predict(backbone, images)
-        result = accuracy_by_domain(similarities, images)
-        result["forgotten"] = result["domain"].map(forgotten_by_domain(similarities, zero_shot, images))
-        result.insert(0, "alpha", [alpha] * len(result))
-        rows.append(result)
+            result = accuracy_by_domain(similarities, images)
+            result["forgotten"] = result["domain"].map(forgotten_by_domain(similarities, zero_shot, images))
+            result.insert(0, "alpha", [alpha] * len(result))
+            rows.append(result)
     return pd.concat(rows, ignore_index=True)
 
 

@@ -146,7 +146,7 @@ def train(
         settings: the method's own, JSON; a checkpoint must be of the same ones.
         checkpoint: a file written after every epoch. If it exists, training goes on from it, with the result
             of a run that was never interrupted.
-        description: of the progress bar.
+        description: the method's name, for the progress bar and the checkpoint.
 
     Raises:
         ValueError: for a checkpoint that is damaged or of other settings, or a loss that is no longer finite.
@@ -156,7 +156,7 @@ def train(
     device = trained[0].device
     steps_per_epoch = math.ceil(len(images) / config.batch_size)
     total = steps_per_epoch * config.epochs
-    identity = _identity(backbone, images, asdict(config) | dict(settings or {}))
+    identity = _identity(backbone, images, description, asdict(config) | dict(settings or {}))
     first_epoch, history = _resume(checkpoint, identity, state, optimizer)
     labels = images.labels
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
@@ -204,10 +204,13 @@ def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _identity(backbone: Backbone, images: ImageSet, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    backbone: Backbone, images: ImageSet, method: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a run that is resumed must have in common with the interrupted one."""
     files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
-    about = {"backbone": backbone.name, "pretrained": backbone.pretrained, "data": images.name}
+    about = {"method": method, "backbone": backbone.name, "pretrained": backbone.pretrained}
+    about["data"] = images.name
     return json.loads(json.dumps(about | {"images": len(images), "files": files} | _flat(settings)))
 
 
@@ -227,7 +230,7 @@ def _resume(
     if checkpoint is None or not Path(checkpoint).exists():
         return 0, []
     try:
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         found = saved["identity"]
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         raise ValueError(

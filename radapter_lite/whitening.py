@@ -29,6 +29,9 @@ IMAGES = 256  # enough to see the loud directions
 def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int = 0) -> None:
     """Set the bases of adapters that were just attached, from the zero-shot model's features.
 
+    M is the mean over batches of 256 images or texts. Each batch counts alike, so that the inputs of a last one that
+    is smaller count for more.
+
     Args:
         adapters: attached to the backbone's model, still at zero; their configuration's `whitening` is λ.
         images: at most 256 of them, drawn with the seed, and prompts with all of their classes are encoded.
@@ -62,7 +65,7 @@ def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int
 
 def inverse_root(moment: Tensor, damping: float) -> Tensor:
     """r (M + λ r² I)^(-1/2) of a second moment M [d, d], r² = tr M / d, in M's type; the identity for M = 0."""
-    wide = moment.double()
+    wide = moment.cpu().double()  # not every device has float64
     size = len(wide)
     mean = wide.trace() / size
     if mean == 0:

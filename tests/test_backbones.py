@@ -107,8 +107,9 @@ def test_weights_must_be_said_and_known():
         ValueError, match="openai of ViT-B-32 was trained with QuickGELU: load ViT-B-32-quickgelu"
     ):
         load_clip("ViT-B-32", "openai")
-    with pytest.raises(ValueError, match="hf-hub:a/b brings its own weights"):
-        load_clip("hf-hub:a/b", "laion")
+    for source in ("laion", "random"):
+        with pytest.raises(ValueError, match=f"hf-hub:a/b brings its own weights: .* instead of {source}"):
+            load_clip("hf-hub:a/b", source)
 
 
 # --- the hub ---
@@ -136,6 +137,30 @@ def test_an_unreachable_hub_is_one_sentence_at_once(offline, name, pretrained, w
     )
     assert len(offline) == 1 and not caplog.records
     assert not huggingface_hub.constants.HF_HUB_OFFLINE and logging.root.manager.disable == 0
+
+
+def test_a_checkpoint_is_loaded_over_a_hub_repositorys_weights(tmp_path, monkeypatch):
+    """A model merged from one is loaded again by the line that `merge` prints."""
+    asked = []
+
+    def build(name, tag):
+        asked.append((name, tag))
+        return make_clip(seed=1), None, None
+
+    monkeypatch.setattr("radapter_lite.backbones._build", build)
+    merged = make_clip(seed=5)
+    save_file(merged.state_dict(), tmp_path / "merged.safetensors")
+    backbone = load_clip("hf-hub:a/b", tmp_path / "merged.safetensors")
+    assert asked == [("hf-hub:a/b", "hf-hub")]
+    assert (backbone.name, backbone.pretrained) == ("hf-hub:a/b", "merged.safetensors")
+    assert torch.equal(backbone.model.visual.proj, merged.visual.proj)
+    for source in (None, "hf-hub"):
+        assert load_clip("hf-hub:a/b", source).pretrained == "hf-hub"
+    with pytest.raises(FileNotFoundError, match="the checkpoint .*missing.pt does not exist"):
+        load_clip("hf-hub:a/b", tmp_path / "missing.pt")
+    save_file(make_clip(text=dict(width=32)).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="other.safetensors does not fit hf-hub:a/b"):
+        load_clip("hf-hub:a/b", tmp_path / "other.safetensors")
 
 
 def test_a_hub_that_answers_with_a_failure_is_one_sentence(offline, monkeypatch):

@@ -152,6 +152,33 @@ def test_small_classes_have_an_image_in_every_split(tmp_path):
     assert set(images.table.groupby(["class", "split"]).size()) == {1}
 
 
+@pytest.mark.parametrize("domains", [(), ("photo", "web")])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_classes_too_small_for_three_splits_are_said_so(tmp_path, domains, split):
+    images = load_images(make_folder(tmp_path, domains, images=2))
+    with pytest.raises(ValueError, match="; each class needs at least 3 ID images, one for each split$"):
+        images.few_shot(1).select(domain=images.id_domain, split=split)
+
+
+def test_other_empty_selections_have_other_causes(tmp_path):
+    few = load_images(make_folder(tmp_path / "large", images=3)).few_shot(1)
+    small = load_images(make_folder(tmp_path / "small", ("photo", "web"), images=2))
+    for images, wanted in ((few, dict(split="test")), (small, dict(domain="web", split="validation"))):
+        with pytest.raises(ValueError, match="has no images with .* it has [a-z0-9 :,]*$"):
+            images.select(**wanted)
+
+
+def test_files_are_named_by_their_place_in_the_folder(tmp_path, monkeypatch):
+    make_folder(tmp_path / "shapes", ("web",), images=1)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("shapes", "./shapes/", tmp_path / "shapes"):
+        images = load_images(folder)
+        assert images.table["file"].tolist() == [
+            f"web/{name}/0.png" for name in ("dark-blue", "green", "red")
+        ]
+        assert images.image(0).size == (40, 36)
+
+
 @pytest.mark.parametrize("source", ["pictoshift", "folder"])
 def test_unknown_domains_are_refused(tmp_path, source):
     folder = source if source == "pictoshift" else make_folder(tmp_path, ("web", "shop"))
@@ -184,6 +211,18 @@ def test_odd_folders_are_refused(tmp_path):
 # --- reading ---
 
 
+@pytest.mark.parametrize("error", [ValueError, OSError, SyntaxError, IndexError])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
+    images = load_images(make_folder(tmp_path, images=1))
+
+    def fail(image):
+        raise error("a bad header")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(ValueError, match=r"green.0\.png is no readable image \(a bad header\); repair or"):
+        images.image(1)
+
+
 @pytest.mark.parametrize("damage", ["cut short", "text", "empty"])
 def test_broken_images_are_named(tmp_path, damage):
     file = make_folder(tmp_path, images=4) / "green" / "2.png"
@@ -201,6 +240,70 @@ def test_all_images_become_rgb(tmp_path, mode):
     Image.new("RGB", (4, 4), "white").convert(mode).save(file)
     image = load_images(tmp_path).image(0)
     assert image.mode == "RGB" and image.getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_of_grey_are_scaled(tmp_path, suffix):
+    (tmp_path / "thing").mkdir()
+    greys = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
+    Image.fromarray(greys).save(tmp_path / "thing" / f"a.{suffix}")
+    image = load_images(tmp_path).image(0)
+    assert image.mode == "RGB" and np.asarray(image)[..., 1].tolist() == [[0, 0, 1], [128, 255, 255]]
+
+
+# Where the corner that was stored first belongs, by the EXIF orientation: (bottom, right).
+CORNERS = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
+
+
+@pytest.mark.parametrize("orientation", CORNERS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "MPO"])
+def test_photos_stand_upright(tmp_path, kind, orientation):
+    (tmp_path / "thing").mkdir()
+    stored = Image.new("RGB", (64, 32), "white")
+    stored.paste("black", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    several = {"save_all": True, "append_images": [stored]} if kind == "MPO" else {}
+    suffix = "png" if kind == "PNG" else "jpg"
+    stored.save(tmp_path / "thing" / f"a.{suffix}", kind, exif=exif, **several)
+    image = load_images(tmp_path).image(0)
+    assert image.size == ((32, 64) if orientation >= 5 else (64, 32))
+    dark = np.asarray(image)[..., 0] < 128
+    bottom, right = CORNERS[orientation]
+    assert dark[-8 * bottom, -8 * right] and dark.sum() == pytest.approx(256, abs=20)
+
+
+def test_exif_that_makes_no_sense_is_passed_over(tmp_path):
+    (tmp_path / "thing").mkdir()
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "thing" / "a.png", exif=b"nonsense")
+    assert load_images(tmp_path).image(0).size == (6, 4)
+
+
+def test_large_photos_are_decoded_smaller_and_small_ones_whole(tmp_path):
+    (tmp_path / "thing").mkdir()
+    for width, height in ((4160, 2100), (2047, 4000), (300, 200)):
+        Image.radial_gradient("L").resize((width, height)).save(tmp_path / "thing" / f"{width}.jpg")
+    images = load_images(tmp_path)
+    found = {images.table["file"][row]: images.image(row) for row in range(3)}
+    assert {file: image.size for file, image in found.items()} == {
+        "thing/4160.jpg": (2080, 1050), "thing/2047.jpg": (2047, 4000), "thing/300.jpg": (300, 200)
+    }  # fmt: skip
+    expected = (
+        Image.open(tmp_path / "thing" / "4160.jpg").convert("RGB").resize((2080, 1050), Image.Resampling.BOX)
+    )
+    difference = np.asarray(found["thing/4160.jpg"], int) - np.asarray(expected, int)
+    assert np.abs(difference).mean() < 1
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    folder = make_folder(tmp_path, images=3)
+    (folder / "red" / "._1.png").write_bytes(b"\0\5\x16\7 what macOS leaves on foreign disks")
+    images = load_images(folder)
+    assert len(images) == len(images.tensor(make_backbone().preprocess)) == 9
+    (folder / "blue").mkdir()
+    (folder / "blue" / "._1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="The class folder .*blue holds no image"):
+        load_images(folder)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

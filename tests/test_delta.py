@@ -4,6 +4,7 @@ import copy
 import gc
 import json
 import math
+import os
 import weakref
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbones import load_clip
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_untouched
 
 
 def relative(found, expected):
@@ -183,6 +184,23 @@ def test_adapters_still_attached_would_be_counted_twice(clip):
         delta.apply(clip, 1.0)
     adapters.remove()
     delta.apply(clip, 1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.5, {"text": 0.5, "image": 0}])
+def test_nothing_is_learned_on_a_model_with_a_delta_in_it(clip, alpha):
+    delta, *_ = adapted(clip)
+    delta.apply(clip, alpha)
+    for learn in (require_untouched, AdapterSet):
+        with pytest.raises(
+            ValueError, match=r"a delta is applied .* at alpha .*0.5.*: call restore\(model\)"
+        ):
+            learn(clip)
+    for same_as_loaded in (0.0, {"image": 0.0}, {}):
+        delta.apply(clip, same_as_loaded)
+        require_untouched(clip)
+    delta.apply(clip, alpha)
+    delta.restore(clip)
+    AdapterSet(clip).remove()
 
 
 # --- α by encoder and by layer ---
@@ -446,6 +464,20 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
     assert len(list(path.parent.iterdir())) == 2
     with pytest.raises(FileNotFoundError, match="folder .*nowhere does not exist"):
         delta.save(path.parent / "nowhere" / "tuned")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_may_be_read_by_whom_any_new_file_may(clip, tmp_path, umask):
+    delta, *_ = adapted(clip, rank=4)
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").open("w").close()
+        delta.save(tmp_path / "tuned")
+        delta.export(clip, tmp_path / "exported.safetensors")
+    finally:
+        os.umask(before)
+    modes = {file.name: oct(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert len(modes) == 4 and set(modes.values()) == {modes["plain"]}, modes
 
 
 def test_settings_that_are_no_json_are_refused(clip):

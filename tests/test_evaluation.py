@@ -13,6 +13,8 @@ from sklearn.metrics import accuracy_score
 from torch.nn import functional as F
 
 from radapter_lite import evaluation
+from radapter_lite.alpha_choice import unlabelled_statistics
+from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import (
@@ -26,6 +28,8 @@ from radapter_lite.evaluation import (
     sweep,
     text_head,
 )
+from radapter_lite.training import Tuned
+from radapter_lite.whitening import inverse_root
 
 COLUMNS = ["domain", "is_id", "accuracy", "images"]
 
@@ -95,6 +99,67 @@ def test_a_sweep_starts_at_zero_shot_and_leaves_the_weights(images):
         pd.testing.assert_frame_equal(at[0.5], evaluate(backbone, images))
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
     assert sweep(backbone, delta, images)["alpha"].unique() == pytest.approx(np.arange(11) / 10)
+
+
+@pytest.mark.parametrize("measured", ["sweep", "exam"])
+def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, monkeypatch, measured):
+    backbone = make_backbone()
+    delta, alphas = changed(backbone), (0.7, 0.0, 1.0, 0.3)
+    expected = []
+    for alpha in alphas:
+        with delta.applied(backbone.model, alpha):
+            expected.append(predict(backbone, images))
+    found, checks = [], []
+
+    def watched(backbone, images):
+        found.append(predict(backbone, images))
+        return found[-1]
+
+    monkeypatch.setattr("radapter_lite.evaluation.predict", watched)
+    monkeypatch.setattr("radapter_lite.bench.measuring.predict", watched)
+    check = Delta._check_weights
+    monkeypatch.setattr(Delta, "_check_weights", lambda self, state: (checks.append(1), check(self, state)))
+    before = copy.deepcopy(backbone.model.state_dict())
+    if measured == "sweep":
+        sweep(backbone, delta, images, alphas)
+    else:
+        Exam.prepare(backbone, images).measure(Tuned(delta, pd.DataFrame(), 0), alphas)
+    wanted = [expected[1], expected[0], expected[2], expected[3]]  # zero-shot comes first, and once
+    assert len(found) == 4 and all(map(torch.equal, found, wanted)) and len(checks) == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+
+
+def test_a_sweep_starts_at_zero_shot_whatever_was_applied(images):
+    backbone = make_backbone()
+    delta = changed(backbone)
+    expected = sweep(backbone, delta, images, (0.0, 1.0))
+    with delta.applied(backbone.model, 0.5):
+        before = copy.deepcopy(backbone.model.state_dict())
+        pd.testing.assert_frame_equal(sweep(backbone, delta, images, (0.0, 1.0)), expected)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+
+
+class WithoutFloat64(torch.Tensor):
+    """A tensor as on Apple's GPUs."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), options=None):
+        if function is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        if function is torch.Tensor.cpu:
+            return arguments[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(function, types, arguments, options or {})
+
+
+def test_what_needs_float64_is_computed_on_the_cpu(images):
+    moment = torch.eye(4) + 0.5
+    assert torch.equal(inverse_root(moment.as_subclass(WithoutFloat64), 0.1), inverse_root(moment, 0.1))
+    similarities = predict(make_backbone(), images)
+    there = similarities.as_subclass(WithoutFloat64)
+    pd.testing.assert_frame_equal(
+        unlabelled_statistics(there, images, there, 0.07),
+        unlabelled_statistics(similarities, images, similarities, 0.07),
+    )
 
 
 def test_ood_domains_count_alike_however_many_images_they_have():

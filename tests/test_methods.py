@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import features, make_backbone, make_folder, make_inputs
+from conftest import features, fill, make_backbone, make_folder, make_inputs
 
 from radapter_lite import training
-from radapter_lite.adapter import AdapterConfig
+from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import predict
-from radapter_lite.methods import pairs
+from radapter_lite.methods import pairs, registry
 from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
 from radapter_lite.methods.flyp import FLYPConfig, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
@@ -194,5 +194,24 @@ def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
 def test_a_checkpoint_of_another_method_is_refused(images, tmp_path):
     short = replace(TRAINING, epochs=1)
     flyp(make_backbone(), images, FLYPConfig(short), checkpoint=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match="is of a run with method=flyp, this one has fine_tuning"):
+    with pytest.raises(ValueError, match="is of a run with method=FLYP, this one has fine-tuning"):
         fine_tune(make_backbone(), images, FineTuningConfig(short), checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_a_model_that_is_not_as_it_was_loaded_is_refused(images, name):
+    method, backbone = registry.METHODS[name], make_backbone()
+    before = copy.deepcopy(backbone.model.state_dict())
+    adapters = AdapterSet(backbone.model)
+    with pytest.raises(ValueError, match=r"already carries adapters: call remove\(\)"):
+        method.tune(backbone, images, method.config)
+    fill(adapters)
+    delta = adapters.delta()
+    adapters.remove()
+    delta.apply(backbone.model, 0.5)
+    with pytest.raises(
+        ValueError, match=r"a delta is applied to this model at alpha 0.5: call restore\(model\)"
+    ):
+        method.tune(backbone, images, method.config)
+    delta.restore(backbone.model)
+    assert same(backbone.model.state_dict(), before)

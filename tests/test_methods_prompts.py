@@ -74,6 +74,13 @@ def picto():
     return load_clip()
 
 
+def test_a_checkpoint_of_another_method_is_refused(images, backbone, tmp_path):
+    short = replace(TRAINING, epochs=1)
+    coop(backbone, images, CoOpConfig(short), checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="is of a run with method=CoOp, this one has P-tuning"):
+        p_tuning(backbone, images, PTuningConfig(short), checkpoint=tmp_path / "run.pt")
+
+
 def accuracy(similarities, images):
     return (similarities.argmax(1) == images.labels).float().mean()
 

@@ -131,13 +131,15 @@ def test_a_run_that_was_finished_is_not_run_again(images, tmp_path):
         (dict(config=TrainingConfig(**(vars(CONFIG) | {"lr": 0.01}))), "with lr=0.05, this one has 0.01"),
         (dict(config=TrainingConfig(**(vars(CONFIG) | {"seed": 5}))), "with seed=0, this one has 5"),
         (dict(settings={"adapter": {"rank": 4}}), "with rank=None, this one has 4"),
+        (dict(description="P-tuning"), "with method=CoOp, this one has P-tuning"),
         ("other images", "with files=[0-9a-f]+, this one has [0-9a-f]+"),
         ("fewer images", "with images=15, this one has 12"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, change, sentence):
     checkpoint = tmp_path / "run.pt"
-    run(images, checkpoint=checkpoint, settings={"adapter": {"rank": None, "towers": ("image",)}})
+    own = {"settings": {"adapter": {"rank": None, "towers": ("image",)}}, "description": "CoOp"}
+    run(images, checkpoint=checkpoint, **own)
     if isinstance(
         change, str
     ):  # 8 images a class hold 5 to train with, so others of them are the tested ones
@@ -147,11 +149,22 @@ def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, change, senten
         )
         images, change = images.take(rows), {}
     with pytest.raises(ValueError, match=f"run.pt is of a run {sentence}: remove the file to start anew"):
-        run(
-            images,
-            **{"settings": {"adapter": {"rank": None, "towers": ("image",)}}, **change},
-            checkpoint=checkpoint,
-        )
+        run(images, **(own | change), checkpoint=checkpoint)
+
+
+def test_a_checkpoint_fits_the_same_folder_however_it_is_named(tmp_path, monkeypatch):
+    make_folder(tmp_path / "shapes")
+    monkeypatch.chdir(tmp_path)
+    finished = run(load_images("shapes").few_shot(5), checkpoint="run.pt")
+    again = run(load_images(tmp_path / "shapes").few_shot(5), checkpoint="run.pt")
+    assert again[1]["seconds"].tolist() == finished[1]["seconds"].tolist()  # nothing was run again
+
+
+def test_a_checkpoint_of_another_device_is_read(images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        finished = run(images, checkpoint=tmp_path / "run.pt")
+    assert_same(run(images, checkpoint=tmp_path / "run.pt"), finished)
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "text", "something else"])

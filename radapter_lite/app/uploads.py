@@ -7,7 +7,9 @@ import io
 import re
 import warnings
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from radapter_lite.data import upright_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # told by a file's content; its name says nothing
 MAX_BYTES = 5_000_000
@@ -18,7 +20,7 @@ MAX_NAME = 60  # characters of a class name
 
 
 def decode_upload(content: bytes, name: str) -> Image.Image:
-    """An uploaded file as an RGB image, upright, of its first frame, on white where it is transparent.
+    """An uploaded file as an RGB image, its first frame, as `upright_rgb` makes it of a file to tune on.
 
     Nothing touches the disk. Size and pixels are checked before any pixel is decoded.
 
@@ -46,11 +48,9 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
         )
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:  # verify leaves it unusable
-            image.load()
-            rgba = ImageOps.exif_transpose(image).convert("RGBA")
+            return upright_rgb(image)
     except Exception as error:  # as above
         raise ValueError(f"{name} is truncated or damaged: open it elsewhere, and save it again.") from error
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def refuse_large(size: int, name: str) -> None:

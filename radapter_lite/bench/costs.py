@@ -4,7 +4,6 @@ The processes run one after the other on the same machine: ratios between method
 """
 
 import multiprocessing
-import resource
 import sys
 from pathlib import Path
 
@@ -31,7 +30,9 @@ def run_costs(path: Path, methods: list[str]) -> pd.DataFrame:
 
 
 def cost(name: str) -> dict[str, object]:
-    """One row of `costs`, measured in this process."""
+    """One row of `costs`, measured in this process; not on Windows, which does not tell the peak of its memory."""
+    import resource
+
     from radapter_lite import load_clip, load_images, predict
 
     clip, images = load_clip(), load_images()

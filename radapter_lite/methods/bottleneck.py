@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import hooked_models, refuse_hooked
+from radapter_lite.delta import hooked_models, require_untouched
 from radapter_lite.evaluation import predict
 from radapter_lite.methods.pairs import contrastive_loss
 from radapter_lite.methods.unchanged import frozen
@@ -65,9 +65,9 @@ def attached(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     """Change the outputs of modules, by dotted name, for the length of a with block; the model is frozen in it.
 
     Raises:
-        ValueError: for a model that carries adapters already.
+        ValueError: for a model that carries adapters already or has a delta applied to it.
     """
-    refuse_hooked(model)
+    require_untouched(model)
     handles = [
         model.get_submodule(name).register_forward_hook(change_output(change))
         for name, change in changes.items()
@@ -100,7 +100,7 @@ def tune_bottlenecks(
             adapters.parameters(),
             config.training,
             state={"adapters": adapters},
-            settings={"method": method} | asdict(config),  # type: ignore[call-overload]
+            settings=asdict(config),  # type: ignore[call-overload]
             checkpoint=checkpoint,
             description=method,
         )

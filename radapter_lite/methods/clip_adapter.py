@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images, text_head
 from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy
 from radapter_lite.training import TrainingConfig, TunedPoint, train
@@ -71,6 +72,7 @@ def clip_adapter(
 
     It begins near the zero-shot model, not at it: its weights begin at random. Raises what `train` raises.
     """
+    require_untouched(backbone.model)
     head = text_head(backbone, images.classes)  # (C, D)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.evaluation import text_head
 from radapter_lite.methods.classification import cosine_cross_entropy
 from radapter_lite.methods.unchanged import restored
@@ -42,6 +42,7 @@ def fine_tune(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
+    require_untouched(backbone.model)
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
     head = text_head(backbone, images.classes)  # (C, D)
@@ -58,7 +59,7 @@ def fine_tune(
             trained,
             config.training,
             state={"visual": visual},
-            settings={"method": "fine_tuning"} | asdict(config),
+            settings=asdict(config),
             checkpoint=checkpoint,
             description="fine-tuning",
         )

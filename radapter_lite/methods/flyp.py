@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.methods.pairs import contrastive_loss
 from radapter_lite.methods.unchanged import restored
 from radapter_lite.training import TrainingConfig, Tuned, train
@@ -41,6 +41,7 @@ def flyp(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
+    require_untouched(backbone.model)
     trained = [
         p
         for name, p in backbone.model.named_parameters()
@@ -54,7 +55,7 @@ def flyp(
             trained,
             config.training,
             state={"model": backbone.model},
-            settings={"method": "flyp"} | asdict(config),
+            settings=asdict(config),
             checkpoint=checkpoint,
             description="FLYP",
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images
 from radapter_lite.methods.classification import no_steps, require_classes
 from radapter_lite.training import TunedPoint
@@ -51,6 +52,7 @@ def linear_probe(
     Raises:
         ValueError: for images of a single class; later, for images whose classes are not the training ones.
     """
+    require_untouched(backbone.model)
     features = encode_images(backbone, images)
     weight, bias = fit_head(features, images.labels, len(images.classes), config.C, config.max_iter)
     classes = list(images.classes)

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.methods.pairs import contrastive_loss
 from radapter_lite.sites import TOWERS, find_sites
 from radapter_lite.training import TrainingConfig, Tuned, train
@@ -63,6 +63,7 @@ def lora(
     peft works on a copy of the model, so that the backbone is never touched. Queries, keys and values share A
     where the model keeps their weights in one matrix. Raises what `train` and `lora_model` raise.
     """
+    require_untouched(backbone.model)
     with torch.random.fork_rng(devices=[]):  # A begins at random
         torch.manual_seed(config.training.seed)
         model = lora_model(backbone.model, config)
@@ -75,7 +76,7 @@ def lora(
         trained,
         config.training,
         state={"lora": nn.ParameterList(trained)},
-        settings={"method": "lora"} | asdict(config),
+        settings=asdict(config),
         checkpoint=checkpoint,
         description="LoRA",
     )

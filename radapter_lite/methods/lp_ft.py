@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.evaluation import encode_images
 from radapter_lite.methods.classification import require_classes
 from radapter_lite.methods.linear_probe import LinearProbeConfig, fit_head
@@ -52,6 +52,7 @@ def lp_ft(
     the length of a call of `similarities`, and taken out again. Raises what `linear_probe` and `train` raise.
     """
     model = backbone.model
+    require_untouched(model)
     weight, bias = fit_head(
         encode_images(backbone, images), images.labels, len(images.classes), config.C, config.max_iter
     )

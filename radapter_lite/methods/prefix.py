@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import predict, templates, text_head
 from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy
 from radapter_lite.methods.prompts import token_embedding
@@ -121,6 +122,7 @@ def prefix(
     zero-shot model, not at it. Raises what `Prefixes` and `train` raise.
     """
     model = backbone.model
+    require_untouched(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         prefixes = Prefixes(model, config.length, config.towers)

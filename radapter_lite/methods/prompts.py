@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images, templates
 from radapter_lite.methods.classification import cosine_cross_entropy
 from radapter_lite.methods.unchanged import frozen
@@ -112,6 +113,7 @@ def tune_prompts(
     The point's similarities are cosines [N, C], for whatever classes the images have: the vectors are the same
     for all of them.
     """
+    require_untouched(backbone.model)
     count = len(prompt())
     tokens = prompt_tokens(backbone, images.classes, count)
 

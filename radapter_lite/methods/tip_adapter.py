@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images, text_head
 from radapter_lite.methods.classification import check_temperature, no_steps, require_classes
 from radapter_lite.training import TrainingConfig, TunedPoint, train
@@ -74,6 +75,7 @@ def tip_adapter(
     Raises:
         ValueError: what `train` raises; later, for images whose classes are not the training ones.
     """
+    require_untouched(backbone.model)
     keys = encode_images(backbone, images)
     head = text_head(backbone, images.classes)  # (C, D)
     votes = F.one_hot(images.labels, len(images.classes)).to(keys)
