@@ -98,13 +98,13 @@ class _Site:
         } | self.documents
 
     def pages(self) -> list[Callable[[], None]]:
-        """What is to be done, a call a page."""
+        """What is to be done, a call a page: first the slider, by which `build` knows a book, finished or not."""
         writes: list[Callable[[], None]] = [
             *(partial(self._chapter, number) for number in range(len(self.chapters))),
             *(partial(self._document, name) for name in self.documents),
         ]
         writes += [self._figures] if self.figures else []
-        return [*writes, self._slider, self._contents]
+        return [self._slider, *writes, self._contents]
 
     def _chapter(self, number: int) -> None:
         chapter = self.chapters[number]

@@ -9,6 +9,7 @@ from functools import partialmethod
 
 from radapter_lite import __version__
 from radapter_lite.commands import app, bench, book, doctor, export, lab, merge, run, sweep, tune
+from radapter_lite.errors import NotebookError
 
 COMMANDS = (run, lab, app, book, tune, sweep, merge, export, bench, doctor)  # in the order of --help
 
@@ -16,8 +17,6 @@ COMMANDS = (run, lab, app, book, tune, sweep, merge, export, bench, doctor)  # i
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 after a mistake or a failure, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    from radapter_lite.notebook import NotebookError  # after --help, which need not wait for it
-
     try:
         with _bars_on_terminals_only():
             return arguments.execute(arguments)
@@ -49,8 +48,11 @@ def _bars_on_terminals_only() -> Iterator[None]:
     if sys.stderr.isatty() and not os.environ.get("CI"):
         yield
         return
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ImportError:  # there are no bars, and doctor tells why
+        yield
+        return
     before = tqdm.__init__
     tqdm.__init__ = partialmethod(before, disable=True)
     try:

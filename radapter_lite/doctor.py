@@ -1,4 +1,7 @@
-"""What `radapter-lite doctor` says: the machine, the packages, whether what the kit ships loads, and how fast it is."""
+"""What `radapter-lite doctor` says: the machine, the packages, whether what the kit ships loads, and how fast it is.
+
+Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
+"""
 
 import importlib
 import math
@@ -11,12 +14,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-
-import psutil
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING
 
 from radapter_lite import __version__
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
 _IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
@@ -56,16 +59,34 @@ def _first_line(error: Exception) -> str:
 
 
 def _needed() -> Iterator[Check]:
-    for text in metadata.requires("radapter-lite") or ():
-        requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+    try:
+        requirements = _requirements()
+    except Exception as error:
+        yield "packages", partial(_unknown, error)
+    else:
+        for requirement in requirements:
             yield requirement.name, partial(_package, requirement)
     yield "notebooks", _notebooks
     yield "benchmark", _benchmark
     yield "backbone", _backbone
 
 
-def _package(requirement: Requirement) -> str:
+def _requirements() -> "list[Requirement]":
+    from packaging.requirements import Requirement
+
+    found = [Requirement(text) for text in metadata.requires("radapter-lite") or ()]
+    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def _unknown(error: Exception) -> str:
+    raise RuntimeError(
+        f"which are needed could not be read ({_first_line(error)}); install radapter-lite again"
+    )
+
+
+def _package(requirement: "Requirement") -> str:
+    from packaging.utils import canonicalize_name
+
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -127,6 +148,8 @@ def _processor() -> str:
 
 
 def _memory() -> str:
+    import psutil
+
     memory = psutil.virtual_memory()
     return f"{memory.available / 2**30:.1f} GiB of {memory.total / 2**30:.1f} GiB are free"
 

@@ -22,13 +22,11 @@ from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from radapter_lite.errors import NotebookError
+
 PACKAGE = Path(__file__).resolve().parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
-
-
-class NotebookError(RuntimeError):
-    """A notebook that stopped before its end: one sentence naming it, the cell and the exception."""
 
 
 def checkout() -> Path | None:
@@ -105,7 +103,7 @@ def execute(
 
     The kernel runs this very interpreter, in `out_dir`. `profile` and `parameters` replace values of the cell
     tagged `parameters`; those that equal what stands there inject nothing, so a default run is the source and
-    its outputs. `on_cell` is called after each code cell.
+    its outputs. A notebook that declares no profile runs without one. `on_cell` is called after each code cell.
 
     Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for a parameter
     that the notebook does not declare, and for an `out_dir` that holds the notebook itself.
@@ -178,11 +176,11 @@ def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
 def _changed(source: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the wanted parameters whose value is not the one written in the notebook."""
     declared = declared_parameters(nbformat.read(source, as_version=4))
-    unknown = [name for name in wanted if name not in declared]
+    unknown = [name for name in wanted if name not in declared and name != "profile"]
     if unknown:
         names = ", ".join(declared) or "none"
         raise ValueError(f"{source.stem} has no parameter {unknown[0]!r}; those it has: {names}.")
-    return {name: value for name, value in wanted.items() if declared[name] != value}
+    return {name: value for name, value in wanted.items() if name in declared and declared[name] != value}
 
 
 def _first_line(text: str) -> str:

@@ -1,9 +1,12 @@
 """The page's parts without a browser: what a visitor gives, what the model answers, what the widgets show."""
 
+import http.client
 import io
 import json
 import socket
+import subprocess
 import sys
+import time
 import zlib
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +20,6 @@ from PIL import Image
 
 from radapter_lite import load_clip, load_images
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.alpha_choice import TEMPERATURE
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app import DEMO_DELTA, uploads
 from radapter_lite.app.answer import Answer, choose_examples
@@ -93,6 +95,19 @@ def test_transparency_is_white_and_photos_stand_upright() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     assert decode_upload(encoded(noise(40, 30), "JPEG", exif=turned), "a").size == (30, 40)
+    grey = Image.fromarray(np.full((8, 8), 32768, np.uint16))
+    assert decode_upload(encoded(grey), "a").getpixel((3, 3)) == (128, 128, 128)
+
+
+def test_an_upload_is_seen_as_the_same_file_is_when_tuning(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    photo = noise(2100, 2300)
+    (tmp_path / "thing").mkdir()
+    (tmp_path / "thing" / "a.jpg").write_bytes(content := encoded(photo, "JPEG", exif=turned))
+    tuned_on = load_images(tmp_path).image(0)
+    assert tuned_on.size == (1150, 1050)
+    assert np.array_equal(np.asarray(decode_upload(content, "a")), np.asarray(tuned_on))
 
 
 def test_the_first_frame_of_several_is_taken() -> None:
@@ -166,13 +181,15 @@ def test_an_answer_is_the_models_own_along_alpha(backbone: Backbone, delta: Delt
     classes = ["red", "green", "blue thing", "sky"]
     pixels = backbone.preprocess(noise())[None]
     curve = AlphaCurve(
-        FeatureCurve.of_images(backbone, delta, pixels), FeatureCurve.of_classes(backbone, delta, classes)
+        FeatureCurve.of_images(backbone, delta, pixels),
+        FeatureCurve.of_classes(backbone, delta, classes),
+        backbone.temperature,
     )
     answer = Answer(curve, classes)
     for alpha in (0.0, 0.37, 1.0):
         with torch.no_grad(), delta.applied(backbone.model, alpha):
             features = backbone.model.encode_image(pixels, normalize=True)
-            exact = 100 * (features @ text_head(backbone, classes).T / TEMPERATURE).softmax(1)[0]
+            exact = 100 * (features @ text_head(backbone, classes).T / backbone.temperature).softmax(1)[0]
         assert torch.allclose(answer.probabilities[STOPS.index(alpha)], exact, atol=0.5)
     highest = answer.probabilities.amax(0)
     leaders = answer.leaders()
@@ -184,12 +201,12 @@ def test_flips_are_where_the_answer_changes() -> None:
     nodes = np.array([0.0, 1.0])
     text = FeatureCurve(nodes, torch.eye(2)[None].repeat(2, 1, 1))
     image = FeatureCurve(nodes, torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
-    answer = Answer(AlphaCurve(image, text), ["cat", "dog"])
+    answer = Answer(AlphaCurve(image, text, 0.05), ["cat", "dog"])
     (start, first), (turn, then) = answer.flips
     assert (start, first, then) == (0.0, "cat", "dog") and turn in (0.5, 0.51)
     assert answer.say() == f"The answer flips: “cat” at α = 0, from α = {turn:.2f} on “dog”."
     still = FeatureCurve(nodes, torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]]))
-    assert Answer(AlphaCurve(still, text), ["cat", "dog"]).say() == "The answer is “cat” at every α."
+    assert Answer(AlphaCurve(still, text, 0.05), ["cat", "dog"]).say() == "The answer is “cat” at every α."
 
 
 def test_examples_that_flip_come_first(backbone: Backbone, delta: Delta, images: ImageSet) -> None:
@@ -289,6 +306,45 @@ def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]
         port = other.getsockname()[1]
         assert main(["app", "--no-browser", "--port", str(port)]) == 1
     assert f"port {port} is not free" in capsys.readouterr().err
+
+
+SERVE = """
+import sys
+
+from nbformat import v4
+from radapter_lite.app import server
+
+server._notebook = lambda _: v4.new_notebook(cells=[v4.new_code_cell("1 + 1")])  # no model
+server.serve({}, int(sys.argv[1]), browser=False)
+"""
+
+
+def test_a_site_that_leads_its_name_here_is_refused() -> None:
+    """DNS rebinding: the request reaches this machine, and names the site."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", SERVE, str(port)])
+
+    def status(host: str) -> int:
+        connection = http.client.HTTPConnection("localhost", port, timeout=120)
+        connection.request("GET", "/", headers={"Host": host})
+        return connection.getresponse().status
+
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                assert status("evil.example") == 403
+                break
+            except ConnectionRefusedError:
+                assert server.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+        assert status(f"evil.example:{port}") == 403
+        assert status(f"localhost:{port}") == status(f"127.0.0.1:{port}") == 200
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 def test_a_delta_of_another_model_is_refused_at_once(

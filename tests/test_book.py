@@ -123,10 +123,9 @@ def test_a_book_replaces_a_book_and_nothing_else(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
-def test_an_installed_package_makes_a_book_of_what_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its notebooks and glossary lie in the package, and there are no figures and no README."""
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package: its notebooks and glossary lie in it, and there are no figures and no README."""
     package = tmp_path / "radapter_lite"
     (package / "notebooks").mkdir(parents=True)
     shutil.copyfile(ROOT / "notebooks" / "glossary.md", package / "notebooks" / "glossary.md")
@@ -134,6 +133,11 @@ def test_an_installed_package_makes_a_book_of_what_it_has(
     nbformat.write(v4.new_notebook(cells=[first]), package / "notebooks" / "00_first.ipynb")
     monkeypatch.setattr(notebook, "PACKAGE", package)
     monkeypatch.setattr(book, "slider_body", lambda: "<h1>slider</h1>")
+
+
+def test_an_installed_package_makes_a_book_of_what_it_has(
+    package: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["book", "--out", str(tmp_path / "site")]) == 0
     assert str(tmp_path / "site" / "index.html") in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == [
@@ -142,6 +146,21 @@ def test_an_installed_package_makes_a_book_of_what_it_has(
         "index.html",
         "slider.html",
     ]
+
+
+@pytest.mark.parametrize("page", ["_chapter", "_document", "_slider", "_contents"])
+def test_a_book_that_was_interrupted_is_made_again(
+    page: str, package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["book", "--out", str(tmp_path / "site")]
+    with monkeypatch.context() as patch:
+        patch.setattr(book._Site, page, stop)
+        assert main(command) == 130
+    assert not (tmp_path / "site" / "index.html").exists()
+    assert main(command) == 0 and (tmp_path / "site" / "index.html").is_file()
 
 
 def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The console script: what it writes, what it says, and how it exits."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -61,6 +64,32 @@ def test_run_takes_some_notebooks_and_parameters(checkout: Path, tmp_path: Path)
     assert not (tmp_path / "results" / "notebooks" / "02_build_the_adapter.ipynb").exists()
 
 
+def test_run_gives_each_notebook_what_it_declares_and_paths_in_full(checkout: Path) -> None:
+    """A notebook of one's own, without a profile, beside one of the kit's, without data."""
+    cells = [v4.new_code_cell('data = "pictoshift"', metadata={"tags": ["parameters"]})]
+    cells.append(v4.new_code_cell("from radapter_lite.notebook import record\nrecord('data', data)"))
+    nbformat.write(v4.new_notebook(cells=cells), checkout / "mine.ipynb")
+    (checkout / "photos").mkdir()
+    only = ["--only", "mine.ipynb", "00"]
+    assert main(["run", *only, "--profile", "smoke", "-p", "data", "photos", "-p", "seed", "3"]) == 0
+    copies = checkout / "out" / "notebooks"
+    assert notebook.metrics(copies / "mine.ipynb") == {"data": str(checkout / "photos")}
+    assert notebook.metrics(copies / "00_start_here.ipynb")["seed"] == 3
+
+
+def test_the_help_of_run_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    told = re.sub(r"\s+", " ", capsys.readouterr().out)
+    named = re.search(r"in the notebooks that have it: (.*?) --", told)
+    declared = {
+        name
+        for path in notebook.available()
+        for name in notebook.declared_parameters(nbformat.read(path, as_version=4))
+    }
+    assert named and set(re.split(r", | or ", named[1])) == declared - {"profile"}
+
+
 def test_update_renews_the_checkout(checkout: Path) -> None:
     assert main(["run", "--update"]) == 0
     copy = nbformat.read(checkout / "notebooks" / "00_start_here.ipynb", as_version=4)
@@ -73,10 +102,16 @@ def test_update_renews_the_checkout(checkout: Path) -> None:
     ("arguments", "sentence"),
     [
         (["run", "--only", "99"], "no notebook '99'; there are 00_start_here, 02_build_the_adapter"),
-        (["run", "-p", "sede", "1"], "00_start_here has no parameter 'sede'"),
+        (
+            ["run", "-p", "sede", "1"],
+            "No notebook to be run has a parameter 'sede'; the nearest names are seed",
+        ),
+        (["run", "-p", "data", "x"], "has a parameter 'data'; the nearest names are profile, seed"),
         (["run", "--out", "."], "holds the notebook 00_start_here.ipynb itself"),
         (["run", "--out", "pyproject.toml"], "Not a directory"),
         (["run", "--update", "--profile", "smoke"], "leave out --profile"),
+        (["run", "--update", "--out", "results"], "leave out --profile, -p and --out"),
+        (["lab", "--dir", "mine"], "--dir is for an installed package; this is a checkout"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
@@ -85,6 +120,7 @@ def test_mistakes_end_in_one_sentence(
     assert main(arguments) == 1
     told = capsys.readouterr().err.strip()
     assert told.startswith("radapter-lite: ") and sentence in told and "\n" not in told
+    assert not (checkout / "out").exists()  # nothing was executed
 
 
 def test_a_failing_notebook_ends_in_one_sentence(checkout: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +203,71 @@ def test_doctor_tells_a_reachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(hub, "reachable", lambda url, timeout: asked.append(timeout) or True)
     assert doctor._hub().startswith("reachable") and max(asked) <= 3
+
+
+WITHOUT = """
+import sys
+from importlib import metadata
+
+missing = set(sys.argv[1:])
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def version(name, found=metadata.version):
+    if name in missing:
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+
+metadata.version = version
+sys.meta_path.insert(0, Blocker())
+
+from radapter_lite import cli, doctor
+
+doctor._backbone = doctor._time_of_00 = lambda: "not looked at"
+sys.exit(cli.main(["doctor"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentences"),
+    [
+        (
+            ("papermill", "psutil"),
+            (
+                'BROKEN  papermill: missing; pip install "papermill>=',
+                'BROKEN  psutil: missing; pip install "psutil>=',
+                "BROKEN  notebooks: No module named 'papermill'",
+                "memory: could not be found out (No module named 'psutil')",
+            ),
+        ),
+        (
+            ("packaging", "tqdm"),
+            (
+                "BROKEN  packages: which are needed could not be read (No module named 'packaging'); install",
+                "BROKEN  benchmark: No module named 'tqdm'",
+                "notebook 00: not looked at",
+            ),
+        ),
+    ],
+)
+def test_doctor_does_without_what_it_finds_missing(
+    missing: tuple[str, ...], sentences: tuple[str, ...]
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *missing],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1 and run.stderr == ""
+    assert all(sentence in run.stdout for sentence in sentences), run.stdout
+    assert run.stdout.endswith(" broken.\n")
 
 
 def test_doctor_finds_a_damaged_benchmark(

@@ -1,6 +1,7 @@
 """tune, sweep, merge and export: from a folder of images to files that others can open."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 from conftest import TEXT, VISION, make_folder
 from PIL import Image
 
-from radapter_lite import Delta, load_clip, training
-from radapter_lite.cli import main
-from radapter_lite.commands import report
+from radapter_lite import Delta, load_clip, load_images, training
+from radapter_lite.bench import RESULTS
+from radapter_lite.cli import _parser, main
+from radapter_lite.commands import options, report, tune
 from radapter_lite.commands.options import parse_alpha
+from radapter_lite.delta_file import write_tensors
 
 TUNE = ["--id", "photo", "--shots", "2", "--epochs", "2"]
 
@@ -63,7 +66,11 @@ def test_tune_leaves_a_delta_a_table_and_a_figure(home: Path) -> None:
         "sweep.svg",
     ]
     delta = Delta.load(home / "out" / "delta")
-    assert delta.meta["data"] == {"images": "photos", "id_domain": "photo", "shots": 2}
+    about = delta.meta["data"]
+    assert (about["images"], about["id_domain"], about["shots"]) == ("photos", "photo", 2)
+    few = load_images(home / "photos", id_domain="photo").few_shot(2)
+    assert about["training_images"] == few.table["file"].tolist() and len(few) == 6
+    assert all((home / "photos" / file).is_file() for file in about["training_images"])
     assert delta.meta["settings"]["training"]["epochs"] == 2
     assert any(tensor.any() for tensor in delta.tensors.values())
     swept = pd.read_csv(home / "out" / "sweep.csv")
@@ -101,11 +108,48 @@ def test_a_folder_without_domains_is_tuned_and_swept_too(
     monkeypatch.chdir(tmp_path)
     assert main(["tune", "shapes", "--shots", "9", "--epochs", "1"]) == 0
     told = capsys.readouterr().out
-    out = Path("out/shapes_images_picto_9_shots_seed_0")
+    (out,) = Path("out").iterdir()
+    assert out.name.startswith("shapes_images_picto_9_shots_seed_0_")
     assert "images (ID)" in told and "OOD" not in told and "fewer than 9" in told
     assert f"radapter-lite sweep {out / 'delta'} shapes" in told
     assert main(["sweep", str(out / "delta"), "shapes", "--alphas", "1", "0"]) == 0
     assert pd.read_csv(out / "sweep_shapes.csv")["alpha"].tolist() == [0, 1]
+
+
+def test_the_commands_that_tune_prints_work_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With weights of one's own, of which the delta knows the file's name alone, and spaces in every path."""
+    make_folder(tmp_path / "my shapes", images=3)
+    (tmp_path / "my weights").mkdir()
+    weights = "my weights/a b.safetensors"
+    write_tensors(tmp_path / weights, load_clip("picto", "random").model.state_dict(), {})
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "my shapes", "--shots", "1", "--epochs", "1", "--pretrained", weights]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  radapter-lite ")]
+    assert [shlex.split(line)[1] for line in printed] == ["sweep", "merge"]
+    for line in printed:
+        assert main(shlex.split(line)[1:]) == 0
+
+
+def test_other_runs_go_to_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a", "b"):
+        make_folder(tmp_path / folder / "photos", domains=("drawing", "photo"), images=3)
+        (tmp_path / folder / "w.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+
+    def place(command: str) -> Path:
+        arguments = _parser().parse_args(["tune", *command.split()])
+        images = options.load_images(arguments)
+        return tune._folder(arguments, images, tune._run(arguments, images))
+
+    runs = [
+        *("a/photos", "b/photos", "a/photos --id photo", "a/photos --shots 2", "a/photos --seed 1"),
+        *("a/photos --epochs 2", "a/photos --backbone ViT-B-32", "a/photos --pretrained random"),
+        *("a/photos --pretrained a/w.safetensors", "a/photos --pretrained b/w.safetensors"),
+    ]
+    assert len({place(command) for command in runs}) == len(runs)
+    assert place("a/photos") == place(f"{tmp_path}/a/photos --id drawing --device cpu")
 
 
 def test_sweep_measures_what_tune_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +161,45 @@ def test_sweep_measures_what_tune_measured(home: Path, capsys: pytest.CaptureFix
     pd.testing.assert_frame_equal(swept, expected)  # the ID domain is the delta's, so no image was trained on
     assert swept.loc[swept["is_id"], "domain"].unique() == "photo"
     assert csv.with_suffix(".svg").exists() and "photo (ID)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changed", ["another ID", "more images"])
+def test_sweep_leaves_out_what_was_trained_on(
+    changed: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    command = ["sweep", str(home / "out" / "delta"), str(tmp_path / "photos"), "--alphas", "0"]
+    if changed == "another ID":
+        command += ["--id", "drawing"]
+    else:  # which divides the folder anew
+        for name in ("red", "green", "dark-blue"):
+            for number in range(5):
+                shutil.copyfile(
+                    home / f"photos/photo/{name}/0.png", tmp_path / f"photos/photo/{name}/a{number}.png"
+                )
+    test = load_images(tmp_path / "photos", id_domain="drawing" if "--id" in command else "photo").select(
+        split="test"
+    )
+    trained = set(Delta.load(home / "out" / "delta").meta["data"]["training_images"])
+    among = trained & set(test.table["file"])
+    assert among  # or this would test nothing
+    csv = tmp_path / "rows.csv"
+    assert main([*command, "--out", str(csv)]) == 0
+    assert pd.read_csv(csv)["images"].sum() == len(test) - len(among)
+    assert f"left out, for the delta was trained on them: {len(among)}." in capsys.readouterr().out
+
+
+def test_sweep_takes_another_folder_with_domains_of_its_own(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = make_folder(tmp_path / "shapes", images=4)
+    command = ["sweep", str(home / "out" / "delta"), str(shapes), "--alphas", "0"]
+    assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "ID is images: shapes has no photo, which the delta was tuned on." in told and "left out" not in told
+    )
+    assert pd.read_csv(tmp_path / "rows.csv")["domain"].tolist() == ["images"]
 
 
 def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
@@ -182,6 +265,57 @@ def test_an_export_that_open_clip_reads_otherwise_is_not_kept(
     assert "nothing was exported" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_the_device_is_the_fastest_or_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(*words: str) -> str:
+        return options.device(_parser().parse_args(["tune", "photos", *words]))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert device() == "cpu"
+    with pytest.raises(ValueError, match="--device was given 'cuda': this machine has cpu$"):
+        device("--device", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (
+        device() == "cuda" and device("--device", "cuda:1") == "cuda:1" and device("--device", "cpu") == "cpu"
+    )
+
+
+def test_the_table_is_that_of_the_folder_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pd.read_csv(RESULTS / "few_shot.csv")
+    rows[rows["shots"] == 16].to_csv(tmp_path / "few_shot.csv", index=False)
+    assert main(["bench", "table"]) == 0
+    own = capsys.readouterr().out
+    assert main(["bench", "table", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("\n") < own.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    {
+        "app --port 0": "--port was given 0: expected a number from 1 to 65535",
+        "app --port -1": "--port was given -1",
+        "app --port 70000 --delta nothing": "--port was given 70000",
+        "bench ablations --methods FLYP": "bench ablations takes no --methods: leave it out",
+        "bench ablations --shots 4": "bench ablations takes no --shots",
+        "bench costs --shots 4": "bench costs takes no --shots",
+        "bench costs --seeds 2": "bench costs takes no --seeds",
+        "bench search --seeds 2": "bench search takes no --seeds",
+        "bench table --methods FLYP": "bench table takes no --methods",
+        "bench few_shot --seeds 0": "--seeds was given 0: expected a number of 1 or more",
+        "bench table --out nowhere": "the results few_shot are not in nowhere",
+        "tune photos --seed -1": "--seed was given -1: expected a whole number from 0 to",
+        "tune photos --seed 4294967296": "--seed was given 4294967296",
+    }.items(),
+)
+def test_options_that_cannot_be_heeded_are_refused_at_once(
+    command: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("radapter-lite: ") and sentence in told and told.count("\n") == 1
+
+
 def test_alpha_is_a_number_or_numbers_by_encoder() -> None:
     assert parse_alpha(["0.5"]) == 0.5
     assert parse_alpha(["image=1", "text=.5"]) == {"image": 1.0, "text": 0.5}
@@ -193,6 +327,7 @@ MISTAKES = {
     "empty class": ("tune empty", "The class folder empty/red holds no image"),
     "broken image": ("tune broken --shots 1", "broken.png is no readable image"),
     "out is a file": ("tune photos --out a_file", "a_file is a file where a folder"),
+    "out of another run": ("tune photos --shots 1 --out out", "out holds the delta of another run"),
     "no shots": ("tune photos --shots 0", "shots must be a whole number of 1 or more"),
     "no epochs": ("tune photos --epochs 0", "epochs must be above 0"),
     "unknown backbone": ("tune photos --backbone ViT-B-99", "ViT-B-99 is no open_clip model"),
@@ -213,8 +348,14 @@ MISTAKES = {
         "are not the ones the delta was made on",
     ),
     "sweep into no table": ("sweep out/delta photos --out rows.txt", "expected a file ending in .csv"),
-    "merge into a folder": ("merge out/delta --out photos", "photos is a folder"),
+    "merge into a folder": ("merge out/delta --out photos", "photos must end in .safetensors"),
+    "merge onto its delta": (
+        "merge out/delta --out out/delta.safetensors",
+        "out/delta.safetensors is there already",
+    ),
     "merge into another format": ("merge out/delta --out m.pt", "must end in .safetensors"),
+    "merge into another format elsewhere": ("merge out/delta --out new/m.pt", "must end in .safetensors"),
+    "no such device": ("merge out/delta --device gpu --out m.safetensors", "--device was given 'gpu'"),
     "export of PictoCLIP": ("export out/delta --out e", "use merge, whose file load_clip("),
     "export onto something": ("export out/delta --out photos", "photos is there already"),
 }
@@ -248,5 +389,7 @@ def test_mistakes_end_in_one_sentence_and_exit_code_1(
     assert main(command.split()) == 1
     told = capsys.readouterr()
     assert told.err.startswith("radapter-lite: ") and sentence in told.err and told.err.count("\n") == 1
-    left = [path for path in tmp_path.rglob("*") if path not in before and path.is_file()]
-    assert not left
+    after = sorted(tmp_path.rglob("*"))
+    assert [path for path in after if path.is_file()] == [path for path in before if path.is_file()]
+    assert not (tmp_path / "new").exists()
+    assert Delta.load(tmp_path / "out" / "delta").tensors  # which is damaged if it was written over

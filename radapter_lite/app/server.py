@@ -74,8 +74,10 @@ def _config(port: int, browser: bool) -> Config:
                 "log_level": "CRITICAL",
                 "config_file_paths": [],
                 "tornado_settings": {
-                    "ws_ping_timeout": 30_000
-                },  # its default is one that tornado complains of
+                    "ws_ping_timeout": 30_000,  # its default is one that tornado complains of
+                    # A site that makes its own name lead to this machine (DNS rebinding) is refused.
+                    "allow_remote_access": False,
+                },
             },
             "VoilaConfiguration": {
                 "allow_template_override": "NO",

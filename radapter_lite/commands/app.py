@@ -31,6 +31,8 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.app.server import serve
     from radapter_lite.backbones import CHECKPOINT_SUFFIXES
 
+    if not 1 <= arguments.port <= 65535:
+        raise ValueError(f"--port was given {arguments.port}: expected a number from 1 to 65535")
     arguments.delta = (arguments.delta or DEMO_DELTA).resolve()
     delta, backbone = options.load_delta(arguments)
     with delta.applied(backbone.model, 1.0):  # what does not fit is refused here, and not on the page

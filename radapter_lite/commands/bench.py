@@ -5,7 +5,14 @@ from pathlib import Path
 
 from radapter_lite.commands import Commands
 
-PARTS = ("search", "few_shot", "ablations", "costs", "table")
+# Each part, and what it can be told beside --out.
+PARTS = {
+    "search": ("methods", "shots"),
+    "few_shot": ("methods", "shots", "seeds"),
+    "ablations": ("seeds",),
+    "costs": ("methods",),
+    "table": (),
+}
 
 
 def add(commands: Commands) -> None:
@@ -15,19 +22,16 @@ def add(commands: Commands) -> None:
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
         "seeds, measured along alpha. ablations: R-Adapter without its parts. costs: time and memory of a training "
         "step. Each adds its rows to PART.csv in the output folder and keeps those that are there, so it can be "
-        "interrupted. table: run nothing; print the README's table from the saved results.",
+        "interrupted. table: run nothing; print the README's table from the few_shot.csv in the output folder, or else "
+        "from the results that came with this package.",
         epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
     )
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (all)")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="how many seeds (5)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (5)")
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("out/results"),
-        metavar="DIR",
-        help="where the CSV files go (./out/results)",
+        "--out", type=Path, metavar="DIR", help="where the CSV files go (./out/results), or are for table"
     )
     parser.set_defaults(execute=execute)
 
@@ -37,24 +41,22 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.evaluation import mean_and_interval, summarize
     from radapter_lite.methods.registry import METHODS
 
+    _check(arguments)
     if arguments.part == "table":
-        print(bench.results_table(bench.load_results()))
+        print(bench.results_table(bench.load_results(folder=arguments.out or bench.RESULTS)))
         return 0
     methods = bench.known(arguments.methods or list(METHODS))
     shots = arguments.shots or list(bench.SHOTS)
-    path = arguments.out / f"{arguments.part}.csv"
+    seeds = arguments.seeds or bench.SEEDS
+    path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
     if arguments.part == "costs":
         print(bench.run_costs(path, methods).to_string(index=False))
     elif arguments.part == "search":
         print(bench.run_search(load_clip(), load_images(), path, methods, shots).to_string(index=False))
     elif arguments.part == "ablations":
-        print(
-            bench.run_ablations(load_clip(), load_images(), path, arguments.seeds)
-            .round(1)
-            .to_string(index=False)
-        )
+        print(bench.run_ablations(load_clip(), load_images(), path, seeds).round(1).to_string(index=False))
     else:
-        bench.run_few_shot(load_clip(), load_images(), path, methods, shots, arguments.seeds)
+        bench.run_few_shot(load_clip(), load_images(), path, methods, shots, seeds)
         rows = bench.read_rows(path).query(
             "split == 'test' and not (alpha < 1)"
         )  # α = 1, and methods without
@@ -62,3 +64,12 @@ def execute(arguments: argparse.Namespace) -> int:
         print(table.round(1).to_string(index=False))
     print(f"\nAll rows are in {path.resolve()}.")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for an option that the part would not heed, and for a number of seeds below 1."""
+    for option in ("methods", "shots", "seeds"):
+        if getattr(arguments, option) is not None and option not in PARTS[arguments.part]:
+            raise ValueError(f"bench {arguments.part} takes no --{option}: leave it out")
+    if arguments.seeds is not None and arguments.seeds < 1:
+        raise ValueError(f"--seeds was given {arguments.seeds}: expected a number of 1 or more")

@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
     alpha, out = options.parse_alpha(arguments.alpha), arguments.out
     if out.exists():
         raise ValueError(f"{out} is there already: name another folder, or remove it")
-    delta, backbone = options.load_delta(arguments)
+    delta, backbone = options.load_delta(arguments, options.device(arguments))
     config = open_clip.get_model_config(backbone.name)
     if config is None:
         raise ValueError(
@@ -87,16 +87,18 @@ def _difference(backbone: "Backbone", folder: Path) -> float:
     import torch
     from PIL import Image
 
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
-    pictures, texts = [Image.fromarray(each) for each in pixels], ["a photo of a cat", "a red key"]
+    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+    pictures, texts = [Image.fromarray(each) for each in noise], ["a photo of a cat", "a red key"]
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    device = next(backbone.model.parameters()).device
 
     @torch.no_grad()
     def features(model, preprocess, tokenizer):  # type: ignore[no-untyped-def]
-        image = model.encode_image(torch.stack([preprocess(each) for each in pictures]), normalize=True)
-        return torch.cat([image, model.encode_text(tokenizer(texts), normalize=True)])
+        pixels = torch.stack([preprocess(each) for each in pictures]).to(device)
+        image = model.encode_image(pixels, normalize=True)
+        return torch.cat([image, model.encode_text(tokenizer(texts).to(device), normalize=True)])
 
-    there = features(model.eval(), preprocess, tokenizer)
+    there = features(model.to(device).eval(), preprocess, tokenizer)
     here = features(backbone.model, backbone.preprocess, backbone.tokenizer)
     return (there - here).abs().max().item()

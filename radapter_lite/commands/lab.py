@@ -19,7 +19,6 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--dir",
         type=Path,
-        default=Path("radapter-lite"),
         metavar="DIR",
         help="where the copies go; files already there are kept (./radapter-lite)",
     )
@@ -34,7 +33,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
     folder = notebook.find(FIRST).parent
     if notebook.checkout() is None:
-        folder = _copy_notebooks(arguments.dir.resolve() / "notebooks")
+        copies = arguments.dir or Path("radapter-lite")
+        folder = _copy_notebooks(copies.resolve() / "notebooks")
+    elif arguments.dir:
+        raise ValueError(f"--dir is for an installed package; this is a checkout, with notebooks in {folder}")
     LabApp.launch_instance([str(folder / f"{FIRST}.ipynb"), *arguments.jupyter])
     return 0
 

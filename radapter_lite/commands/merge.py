@@ -17,18 +17,22 @@ def add(commands: Commands) -> None:
     )
     options.add_delta(parser)
     options.add_alpha(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ending in .safetensors")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="not there yet, ending in .safetensors"
+    )
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    alpha = options.parse_alpha(arguments.alpha)
-    if arguments.out.is_dir():
-        raise ValueError(f"{arguments.out} is a folder where a file ending in .safetensors was expected")
-    delta, backbone = options.load_delta(arguments)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    delta.export(backbone.model, arguments.out, alpha)
-    size = arguments.out.stat().st_size / 1e6
-    print(f"{arguments.out} holds {backbone.name} at alpha {' '.join(arguments.alpha)} ({size:.0f} MB):")
-    print(f'  load_clip("{backbone.name}", pretrained="{arguments.out}")')
+    alpha, out = options.parse_alpha(arguments.alpha), arguments.out
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out} must end in .safetensors, by which open_clip knows how to read it")
+    if out.exists():
+        raise ValueError(f"{out} is there already: name another file, or remove it")
+    delta, backbone = options.load_delta(arguments, options.device(arguments))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    delta.export(backbone.model, out, alpha)
+    size = out.stat().st_size / 1e6
+    print(f"{out} holds {backbone.name} at alpha {' '.join(arguments.alpha)} ({size:.0f} MB):")
+    print(f'  load_clip("{backbone.name}", pretrained="{out}")')
     return 0

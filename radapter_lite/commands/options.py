@@ -1,4 +1,4 @@
-"""What several commands are told in the same words: the images, the backbone, a delta, α."""
+"""What several commands are told in the same words: the images, the backbone, the device, a delta, α."""
 
 import argparse
 from collections.abc import Sequence
@@ -30,6 +30,16 @@ def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> 
     return data.load_images(arguments.folder, id_domain=arguments.id or id_domain)
 
 
+def full_folder(folder: str) -> str:
+    """A folder of images by its full path; "pictoshift", and what is no folder, as it is."""
+    return str(Path(folder).resolve()) if folder != "pictoshift" and Path(folder).is_dir() else folder
+
+
+def full_weights(weights: str) -> str:
+    """A checkpoint by its full path; a tag as it is."""
+    return str(Path(weights).resolve()) if Path(weights).is_file() else weights
+
+
 def read_all(images: "ImageSet", backbone: "Backbone") -> None:
     """Read every image once, so that a broken one is found before anything long begins.
 
@@ -44,6 +54,7 @@ def read_all(images: "ImageSet", backbone: "Backbone") -> None:
 def add_delta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix")
     add_backbone(parser)
+    add_device(parser)
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +67,28 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_delta(arguments: argparse.Namespace) -> tuple["Delta", "Backbone"]:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)"
+    )
+
+
+def device(arguments: argparse.Namespace) -> str:
+    """The device that was named, or else the fastest one. Raises ValueError for one that this machine lacks."""
+    import torch
+
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if torch.cuda.is_available():
+        there = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count())), *there]
+    name = arguments.device or there[0]
+    if name not in there:
+        raise ValueError(f"--device was given {name!r}: this machine has {', '.join(there)}")
+    return name
+
+
+def load_delta(arguments: argparse.Namespace, device: str = "cpu") -> tuple["Delta", "Backbone"]:
     """A delta and the backbone it was made on, or the one named in its place."""
     from radapter_lite.backbones import load_clip
     from radapter_lite.delta import Delta
@@ -66,7 +98,7 @@ def load_delta(arguments: argparse.Namespace) -> tuple["Delta", "Backbone"]:
     if name is None:
         raise ValueError(f"{arguments.delta} does not name its backbone: give it with --backbone")
     own = delta.meta.get("pretrained") if name == delta.meta.get("backbone") else None
-    return delta, load_clip(name, arguments.pretrained or own)
+    return delta, load_clip(name, arguments.pretrained or own, device=device)
 
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:

@@ -2,15 +2,19 @@
 
 import argparse
 import ast
+import difflib
 import logging
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from radapter_lite.commands import Commands
+from radapter_lite.commands import Commands, options
 
 PROFILES = ("smoke", "standard", "full")
+# Parameters that may be paths; the kernels run in another folder than the one they are given in.
+PATHS = {"data": options.full_folder, "pretrained": options.full_weights}
 
 
 def add(commands: Commands) -> None:
@@ -20,9 +24,7 @@ def add(commands: Commands) -> None:
         description="Execute the walkthrough; notebooks, HTML and figures land in the output folder.",
         epilog="example: radapter-lite run --profile smoke --only 00 05 -p seed 1",
     )
-    parser.add_argument(
-        "--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)"
-    )
+    parser.add_argument("--profile", choices=PROFILES, help="the size of what runs (standard)")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="these notebooks alone, by number or name"
     )
@@ -33,11 +35,10 @@ def add(commands: Commands) -> None:
         default=[],
         dest="parameters",
         metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebooks: seed, backbone, shots or figures_dir",
+        help="set a parameter in the notebooks that have it: seed, backbone, pretrained, data, shots, method or "
+        "figures_dir",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (./out)")
     parser.add_argument(
         "--update",
         action="store_true",
@@ -57,19 +58,22 @@ def execute(arguments: argparse.Namespace) -> int:
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
     if not sources:
         raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
-    out, parameters = arguments.out, {name: _literal(value) for name, value in arguments.parameters}
-    if arguments.update:
-        out = _staging(arguments)
+    notebooks = {source: nbformat.read(source, as_version=4) for source in sources}
+    declared = {source: notebook.declared_parameters(nb) for source, nb in notebooks.items()}
+    parameters = {name: _value(name, text) for name, text in arguments.parameters}
+    if arguments.profile:
+        parameters["profile"] = arguments.profile
+    _check_names(parameters, {name for names in declared.values() for name in names})
+    out = _staging(arguments) if arguments.update else arguments.out or Path("out")
 
     measured: dict[str, dict[str, Any]] = {}
-    cells = sum(len(notebook.code_cells(nbformat.read(source, as_version=4))) for source in sources)
+    cells = sum(len(notebook.code_cells(nb)) for nb in notebooks.values())
     with tqdm(total=cells, unit="cell", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         for source in sources:
             started = time.perf_counter()
             bar.set_description(source.stem)
-            done = notebook.execute(
-                source, out / "notebooks", arguments.profile, parameters, on_cell=lambda: bar.update(1)
-            )
+            own = {name: value for name, value in parameters.items() if name in declared[source]}
+            done = notebook.execute(source, out / "notebooks", parameters=own, on_cell=lambda: bar.update(1))
             to_html(done, out / "html" / f"{source.stem}.html")
             measured[source.stem] = notebook.metrics(done)
             tqdm.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
@@ -83,12 +87,25 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _literal(text: str) -> Any:
-    """A number, list or quoted text as Python writes it; anything else is text."""
+def _value(name: str, text: str) -> Any:
+    """A number, list or quoted text as Python writes it; anything else is text, and a path is one in full."""
+    if name in PATHS:
+        text = PATHS[name](text)
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _check_names(names: Iterable[str], declared: set[str]) -> None:
+    """Raise ValueError for a parameter that no notebook declares, before any of them has run for minutes."""
+    for name in names:
+        if name not in declared:
+            matches = difflib.get_close_matches(name, declared, n=4, cutoff=0.4)
+            nearest = ", ".join(matches or sorted(declared) or ["none"])
+            raise ValueError(
+                f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}."
+            )
 
 
 def _staging(arguments: argparse.Namespace) -> Path:
@@ -100,9 +117,9 @@ def _staging(arguments: argparse.Namespace) -> Path:
         raise ValueError(
             "--update renews the notebooks of a source checkout, and this is an installed package."
         )
-    if arguments.profile != "standard" or arguments.parameters:
+    if arguments.profile not in (None, "standard") or arguments.parameters or arguments.out:
         raise ValueError(
-            "--update keeps what the notebooks' own parameters give; leave out --profile and -p."
+            "--update keeps in the checkout what the notebooks' own parameters give; leave out --profile, -p and --out."
         )
     staging = root / "out" / "update"
     shutil.rmtree(staging, ignore_errors=True)
