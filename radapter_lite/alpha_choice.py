@@ -31,25 +31,24 @@ from torch import Tensor
 
 from radapter_lite.data import ImageSet
 
-TEMPERATURE = 0.01  # of the probabilities: CLIP's own, which R-Adapter trains with
-
 
 def unlabelled_statistics(
-    similarities: Tensor, images: ImageSet, zero_shot: Tensor, temperature: float = TEMPERATURE
+    similarities: Tensor, images: ImageSet, zero_shot: Tensor, temperature: float
 ) -> pd.DataFrame:
     """What predictions tell of themselves, no label being used: a row a domain.
 
     Args:
         similarities: cosine similarities of the images with the classes [N, C], at some α.
         zero_shot: the same at α = 0 [N, C].
-        temperature: the similarities are divided by it to become logits.
+        temperature: the similarities are divided by it to become logits; the backbone's own is
+            `Backbone.temperature`.
 
     Returns:
         domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the
         predictions' entropy in nats; information, the entropy of the mean prediction less that, in nats;
         agreement, the share of images in percent whose top class is the one of zero-shot.
     """
-    probabilities = (similarities.double().cpu() / temperature).softmax(1)
+    probabilities = (similarities.cpu().double() / temperature).softmax(1)
     entropy = -(probabilities.clamp_min(1e-30).log() * probabilities).sum(1)
     agrees = (similarities.argmax(1) == zero_shot.argmax(1)).cpu().double()
     rows = []

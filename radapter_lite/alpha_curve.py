@@ -13,7 +13,7 @@ Source: Berrut and Trefethen 2004 (barycentric Lagrange interpolation).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -130,15 +130,18 @@ class AlphaCurve:
 
     Attributes:
         image, text: the features they are made of.
+        temperature: of the backbone, which the similarities are divided by to become logits.
     """
 
     image: FeatureCurve
     text: FeatureCurve
+    temperature: float
 
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their classes at each node: `nodes` times what `evaluation.predict` takes."""
-        return cls(*_measure(backbone, delta, nodes, images=images, classes=images.classes))
+        image, text = _measure(backbone, delta, nodes, images=images, classes=images.classes)
+        return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
         """The curve through every `step`-th node: of 17 Chebyshev nodes 2 leaves 9, 4 leaves 5.
@@ -154,7 +157,7 @@ class AlphaCurve:
         image, text = (
             FeatureCurve(each.nodes[::step], each.values[::step]) for each in (self.image, self.text)
         )
-        return AlphaCurve(image, text)
+        return replace(self, image=image, text=text)
 
     @property
     def nbytes(self) -> int:
@@ -168,6 +171,10 @@ class AlphaCurve:
             ValueError: for an α outside [0, 1].
         """
         return self.image.at(alpha) @ self.text.at(alpha if text_alpha is None else text_alpha).T
+
+    def probabilities(self, alpha: float) -> Tensor:
+        """The softmax of the logits at α [N, C]."""
+        return (self.at(alpha) / self.temperature).softmax(1)
 
     def sweep(self, images: ImageSet, alphas: Iterable[float]) -> pd.DataFrame:
         """Accuracy along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from radapter_lite.alpha_choice import TEMPERATURE
 from radapter_lite.alpha_curve import AlphaCurve
 from radapter_lite.app import DEMO_DELTA
 from radapter_lite.backbones import load_clip
@@ -145,8 +144,8 @@ def _examples() -> tuple[ImageSet, list[dict[str, Any]]]:
     curve = AlphaCurve.measure(backbone, delta, pool)
     first, last = curve.at(0.0).argmax(1), curve.at(1.0).argmax(1)
     chosen = _chosen(pool, first, last)
-    similarities = torch.stack([curve.at(float(alpha))[chosen] for alpha in ALPHAS])  # (steps, images, C)
-    percents = 100 * (similarities / TEMPERATURE).softmax(-1).numpy()
+    probabilities = [curve.probabilities(float(alpha))[chosen] for alpha in ALPHAS]
+    percents = 100 * torch.stack(probabilities).numpy()  # (steps, images, C)
     order = (-percents).argsort(-1, kind="stable")[..., :TOP]
     images = pool.take(chosen)
     examples = []

@@ -1,6 +1,7 @@
 """Figures that compare methods or variants over seeds, each with its 95% intervals."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -110,10 +111,20 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
             grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True
         )
         axis.figure.colorbar(mesh, ax=axis, fraction=0.046)
-        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2)
+        axis.plot([0, 1], [0, 1], color="black", lw=3.2)
+        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2, label="one α for both")
         best = table.loc[table[column].idxmax()]
-        axis.plot(best["image_alpha"], best["text_alpha"], "*", ms=16, color="white", mec="black")
+        star: dict[str, Any] = {
+            "ms": 16,
+            "color": "white",
+            "mec": "black",
+            "ls": "",
+            "clip_on": False,
+            "zorder": 3,
+        }
+        axis.plot(best["image_alpha"], best["text_alpha"], "*", **star, label="the highest")
         axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
+    axes[0].legend(loc="upper left", facecolor="#999999", framealpha=0.9, fontsize=9)
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 from torch import Tensor
 
-from radapter_lite.alpha_choice import TEMPERATURE
 from radapter_lite.plots import COLOURS
 from radapter_lite.svg_chart import data_uri
 
@@ -59,19 +58,16 @@ class Thumbnails:
 
 
 def top_bars(
-    similarities: Tensor,
+    probabilities: Tensor,
     classes: Sequence[str],
     truth: str | None = None,
     top: int = 3,
-    temperature: float = TEMPERATURE,
 ) -> str:
     """The `top` classes of one image as bars of their probability; the first is marked ✓ or ✗ if `truth` is known.
 
     Args:
-        similarities: cosine similarities of the image with the classes [C].
-        temperature: they are divided by it before the softmax.
+        probabilities: of the classes for the image [C].
     """
-    probabilities = (similarities / temperature).softmax(0)
     values, order = probabilities.topk(min(top, len(classes)))
     rows = []
     for place, (value, label) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):

@@ -9,6 +9,7 @@ and writes a little HTML anew; nothing is encoded or drawn by then.
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import ipywidgets as widgets
 import numpy as np
@@ -105,9 +106,9 @@ class AlphaSlider(widgets.VBox):
         return parts
 
     def _cards(self, alpha: float, way: "_Way") -> list[str]:
-        similarities = way.small(tuple(self.examples)).at(alpha)
+        probabilities = way.small(tuple(self.examples)).probabilities(alpha)
         cards = []
-        for row, own in zip(self.examples, similarities, strict=True):
+        for row, own in zip(self.examples, probabilities, strict=True):
             truth = self._labels[row]
             picture = self._thumbnails.show(self._number[row], truth)
             bars = view.top_bars(own, self._images.classes, truth)
@@ -156,7 +157,7 @@ class _Way:
         """The curve of some of the images."""
         if rows not in self._small:
             image = FeatureCurve(self.curve.image.nodes, self.curve.image.values[:, list(rows)])
-            self._small[rows] = AlphaCurve(image, self.curve.text)
+            self._small[rows] = replace(self.curve, image=image)
         return self._small[rows]
 
     def turning(self, count: int) -> list[int]:

@@ -35,14 +35,14 @@ def test_one_standard_error_is_the_binomial_one(images, expected):
 
 def test_statistics_of_certain_and_of_empty_predictions(images):
     uniform = torch.zeros(len(images), 3)
-    table = unlabelled_statistics(uniform, images, uniform)
+    table = unlabelled_statistics(uniform, images, uniform, 0.01)
     assert list(table["domain"]) == images.domains
     assert table["confidence"].tolist() == pytest.approx([100 / 3] * len(table))
     assert table["entropy"].tolist() == pytest.approx([math.log(3)] * len(table))
     assert table["information"].tolist() == pytest.approx([0] * len(table), abs=1e-9)
 
     certain = torch.eye(3)[images.labels]  # every class as often as its images, without any doubt
-    table = unlabelled_statistics(certain, images, certain).set_index("domain")
+    table = unlabelled_statistics(certain, images, certain, 0.01).set_index("domain")
     for domain in images.domains:
         shares = images.select(domain=domain).table["class"].value_counts(normalize=True)
         assert table.loc[domain, "confidence"] == pytest.approx(100)
@@ -51,7 +51,7 @@ def test_statistics_of_certain_and_of_empty_predictions(images):
 
 def test_confidence_rewards_calling_all_the_same_and_information_does_not(images):
     same = torch.eye(3)[torch.zeros(len(images), dtype=torch.long)]
-    table = unlabelled_statistics(same, images, same)
+    table = unlabelled_statistics(same, images, same, 0.01)
     assert (table["confidence"] > 99).all() and (table["information"] < 1e-6).all()
 
 
@@ -60,7 +60,7 @@ def test_agreement_counts_the_images_that_keep_their_class(images):
     moved = zero_shot.clone()
     sketches = (images.table["domain"] == "sketch").to_numpy().nonzero()[0]
     moved[sketches[0]] = moved[sketches[0]].roll(1)
-    table = unlabelled_statistics(moved, images, zero_shot).set_index("domain")["agreement"]
+    table = unlabelled_statistics(moved, images, zero_shot, 0.01).set_index("domain")["agreement"]
     assert table["photo"] == 100
     assert table["sketch"] == pytest.approx(100 * (1 - 1 / len(sketches)))
 

@@ -86,7 +86,7 @@ def test_the_error_is_the_largest_difference(backbone, delta, images, curve):
     """A curve that is wrong in one similarity is found out, by as much as it is wrong."""
     wrong = curve.text.values.clone()
     wrong[:, 0] = -wrong[:, 0]
-    off = AlphaCurve(curve.image, FeatureCurve(curve.text.nodes, wrong))
+    off = AlphaCurve(curve.image, FeatureCurve(curve.text.nodes, wrong), curve.temperature)
     exact = predict(backbone, images)
     found = held_out_error({"off": off}, backbone, delta, images, [0.0]).iloc[0]
     assert found["error"] == pytest.approx(2 * exact[:, 0].abs().max().item(), rel=1e-4)
@@ -105,7 +105,9 @@ def test_a_curve_of_pixels_and_of_free_class_names(backbone, delta, images, curv
     pixels = images.tensor(backbone.preprocess, [0, 3])
     names = ["red", "an old boat"]
     small = AlphaCurve(
-        FeatureCurve.of_images(backbone, delta, pixels), FeatureCurve.of_classes(backbone, delta, names)
+        FeatureCurve.of_images(backbone, delta, pixels),
+        FeatureCurve.of_classes(backbone, delta, names),
+        backbone.temperature,
     )
     with delta.applied(backbone.model, 0.4):
         with torch.no_grad():
@@ -113,6 +115,15 @@ def test_a_curve_of_pixels_and_of_free_class_names(backbone, delta, images, curv
         exact = features @ text_head(backbone, names).T
     torch.testing.assert_close(small.at(0.4), exact, rtol=0, atol=2e-5)
     assert small.nbytes == 4 * NODES * (2 + 2) * features.shape[1]
+
+
+def test_probabilities_are_at_the_backbones_own_temperature(backbone, delta, images, curve):
+    model = backbone.model
+    with torch.no_grad(), delta.applied(model, 0.4):
+        pixels = images.tensor(backbone.preprocess, range(len(images)))
+        logits = model.logit_scale.exp() * F.normalize(model.encode_image(pixels), dim=-1)
+        exact = (logits @ text_head(backbone, images.classes).T).softmax(1)
+    torch.testing.assert_close(curve.probabilities(0.4), exact, rtol=0, atol=1e-3)
 
 
 def test_measuring_leaves_the_model_as_it_was(backbone, delta, images):

@@ -1,6 +1,6 @@
 """The long runs: resumable, complete, judged on ID validation alone, and turned into the README's table."""
 
-import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from radapter_lite.adapter import AdapterConfig
 from radapter_lite.bench import ablations, few_shot, search
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
-from radapter_lite.methods.recommended import recommended, searched, with_settings
+from radapter_lite.methods.recommended import for_backbone, recommended, searched, with_settings
 from radapter_lite.methods.registry import EPOCHS, METHODS
 from radapter_lite.training import TrainingConfig
 
@@ -90,39 +90,77 @@ def test_the_exam_measures_what_the_delta_gives(images: ImageSet) -> None:
 
 
 def test_the_search_takes_the_best_on_id_validation(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
-    path = tmp_path / "search.csv"
+    path, names = tmp_path / "search.csv", ["CLIP-Adapter", "linear probe"]
     method = METHODS["CLIP-Adapter"]
     monkeypatch.setitem(METHODS, "CLIP-Adapter", replace(method, config=with_settings(method.config, QUICK)))
-    monkeypatch.setattr(search, "EPOCHS", {4: 4})
-    best = bench.run_search(make_backbone(), images, path, ["CLIP-Adapter", "linear probe"], [4])
+    monkeypatch.setattr(search, "epochs", lambda shots: 4)
+    best = bench.run_search(make_backbone(), images, path, names, [4])
     table = pd.read_csv(path)
-    assert table.groupby("method").size().to_dict() == {"CLIP-Adapter": 3, "linear probe": 3}
-    tried = [json.loads(text) for text in table.loc[table["method"] == "CLIP-Adapter", "settings"]]
-    assert tried == list(METHODS["CLIP-Adapter"].grid)
     for name, own in table.groupby("method"):
+        assert own["run"].tolist() == list(range(search.RUNS)) and own["value"].is_unique
+        assert set(own["setting"]) == {METHODS[name].searched}
+        assert own["value"].tolist()[:3] == list(METHODS[name].grid)
         assert best.set_index("method").loc[name, "validation"] == own["validation"].max()
-    bench.run_search(make_backbone(), images, path, ["CLIP-Adapter", "linear probe"], [4])
+    bench.run_search(make_backbone(), images, path, names, [4])
     assert len(pd.read_csv(path)) == len(table)  # nothing is run twice
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({}, 1e-4),
+        ({1e-4: 50}, 2e-4),
+        ({1e-4: 50, 2e-4: 60, 4e-4: 70}, 8e-4),  # the highest: one step beyond
+        ({1e-4: 70, 2e-4: 60, 4e-4: 50}, 5e-5),  # the lowest
+        ({1e-4: 50, 2e-4: 70, 4e-4: 60}, 2.8e-4),  # between: halfway to the better neighbour, as factors go
+        ({1e-4: 60, 2e-4: 70, 4e-4: 50}, 1.4e-4),
+        ({1e-4: 50, 2e-4: 60, 4e-4: 70, 8e-4: 65}, 5.7e-4),
+    ],
+)
+def test_the_search_looks_where_the_best_points(accuracies: dict[float, float], expected: float) -> None:
+    assert search.next_value((1e-4, 2e-4, 4e-4), accuracies) == pytest.approx(expected)
 
 
 def test_the_recommended_settings_are_the_best_of_the_saved_search() -> None:
     table = bench.load_results("search")
     assert set(table["method"]) == set(METHODS)
+    assert (table.groupby(["method", "shots"]).size() == search.RUNS).all()
     clip = replace(make_backbone(), name="picto")
     for (method, shots), own in table.groupby(["method", "shots"]):
-        best = json.loads(own.loc[own["validation"].idxmax(), "settings"])
-        assert searched(method, shots) == best
+        best = own.loc[own["validation"].idxmax()]
+        assert searched(method, shots) == {best["setting"]: best["value"]}
         config = recommended(method, clip, shots, 7)
-        if "lr" in best:
-            assert (config.training.lr, config.training.epochs) == (best["lr"], EPOCHS[shots])
+        if best["setting"] == "lr":
+            assert (config.training.lr, config.training.epochs) == (best["value"], EPOCHS[shots])
             assert config.training.seed == 7
     assert searched("R-Adapter", 8) == searched("R-Adapter", 16)
+
+
+def test_the_recommended_temperature_is_the_backbones_own() -> None:
+    clip = make_backbone()
+    with torch.no_grad():
+        clip.model.logit_scale.fill_(math.log(25))
+    for name in METHODS:
+        for backbone in (clip, replace(clip, name="picto")):
+            config = recommended(name, backbone)
+            assert getattr(config, "temperature", 0.04) == pytest.approx(0.04), name
 
 
 def test_every_method_has_settings_for_other_backbones() -> None:
     for name in METHODS:
         recommended(name, make_backbone(), 16, 3)
-    assert recommended("R-Adapter", make_backbone(), 16, 3).adapter == AdapterConfig(4, 0.2, momentum=0.999)
+    assert recommended("R-Adapter", make_backbone(), 16, 3).adapter == AdapterConfig(4, 0.2, momentum=0.9)
+
+
+def test_elsewhere_the_average_of_a_small_folder_has_left_its_zero_start(images: ImageSet) -> None:
+    clip, few = make_backbone(), images.few_shot(4)  # 12 images: a step an epoch, the fewest there can be
+    config = recommended("R-Adapter", clip, 4)
+    found = ablations.tune_with_momenta(clip, few, config, (config.adapter.momentum,))
+    live, average = (
+        sum(matrix.norm() for matrix in found[m].delta.tensors.values())
+        for m in (0.0, config.adapter.momentum)
+    )
+    assert average > 0.5 * live
 
 
 def test_unknown_names() -> None:
@@ -132,7 +170,7 @@ def test_unknown_names() -> None:
         bench.known(["SGD"])
     with pytest.raises(ValueError, match="RAdapterConfig has no setting 'beta'"):
         with_settings(RAdapterConfig(), {"beta": 1})
-    with pytest.raises(FileNotFoundError, match="radapter-lite bench nothing"):
+    with pytest.raises(ValueError, match="'nothing' names no results; there are search"):
         bench.load_results("nothing")
 
 
@@ -160,7 +198,7 @@ def test_the_ablations_hold_every_variant(images: ImageSet, tmp_path: Path, monk
 
 
 def test_every_ablation_changes_the_configuration() -> None:
-    base = METHODS["R-Adapter"].config
+    base = for_backbone("R-Adapter", make_backbone(), {})
     for name, settings in ablations.VARIANTS.items():
         assert (with_settings(base, settings) == base) == (name == "R-Adapter"), name
 

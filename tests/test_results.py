@@ -3,6 +3,7 @@
 import pytest
 
 from radapter_lite.bench import load_results
+from radapter_lite.bench.search import RUNS
 from radapter_lite.comparisons import ood_at_id
 from radapter_lite.evaluation import summarize
 from radapter_lite.methods.registry import METHODS
@@ -40,7 +41,7 @@ def test_every_method_was_run_and_its_settings_searched_alike():
     results, search = load_results("few_shot"), load_results("search")
     for shots in (4, 16):
         assert set(results[results["shots"] == shots]["method"]) == set(METHODS)
-        assert search[search["shots"] == shots].groupby("method").size().reindex(list(METHODS)).eq(3).all()
+        assert search[search["shots"] == shots].groupby("method").size().reindex(list(METHODS)).eq(RUNS).all()
     curve = results[~results["alpha"].isna()]["method"].unique()
     assert set(curve) == {name for name, method in METHODS.items() if method.has_alpha}
     assert set(load_results("costs")["method"]) == set(METHODS)

@@ -39,7 +39,7 @@ def curve(images) -> AlphaCurve:
 def reverse(curve) -> AlphaCurve:
     """The same way walked back."""
     image, text = (FeatureCurve(each.nodes, each.values.flip(0)) for each in (curve.image, curve.text))
-    return AlphaCurve(image, text)
+    return AlphaCurve(image, text, curve.temperature)
 
 
 @pytest.fixture
@@ -58,15 +58,13 @@ def shown(slider, domain: str) -> str:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
     slider.slider.value = alpha
-    similarities = curve.at(alpha)
-    for row in accuracy_by_domain(similarities, images).itertuples():
+    for row in accuracy_by_domain(curve.at(alpha), images).itertuples():
         assert shown(slider, row.domain) == f"{row.accuracy:.1f}%"
     assert f"α = {alpha:.2f}" in text(slider)
+    probabilities = (curve.at(alpha) / curve.temperature).softmax(1)
     for row in slider.examples:
-        assert (
-            top_bars(similarities[row], images.classes, images.table["class"].iloc[row])
-            in slider.picture.value
-        )
+        bars = top_bars(probabilities[row], images.classes, images.table["class"].iloc[row])
+        assert bars in slider.picture.value
 
 
 def test_flips_are_counted_from_zero_shot(slider, curve, images):
@@ -122,7 +120,7 @@ def test_pictures_are_sent_once_and_moves_are_small(slider):
 
 def test_one_domain_has_no_trade_off(curve, images):
     rows = (images.table["domain"] == "photo").to_numpy().nonzero()[0]
-    own = AlphaCurve(FeatureCurve(curve.image.nodes, curve.image.values[:, rows]), curve.text)
+    own = AlphaCurve(FeatureCurve(curve.image.nodes, curve.image.values[:, rows]), curve.text, 0.05)
     photos = images.take(rows)
     assert "trade-off" not in alpha_slider({"there": own}, photos).picture.value
     with pytest.raises(ValueError, match="no OOD domain"):
@@ -154,10 +152,10 @@ def test_a_chart_places_its_points_and_escapes_its_words():
 
 
 def test_bars_name_the_most_probable_first():
-    html = top_bars(torch.tensor([0.1, 0.3, 0.29, 0.0]), ["a", "b", "<c>", "d"], truth="<c>")
+    html = top_bars(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"], truth="<c>")
     names = re.findall(r'title="([^"]+)"', html)
     assert names == ["b", "&lt;c&gt;", "a"]
-    assert "✗ b" in html and "73%" in html  # 1 / (1 + e^-1 + e^-20)
+    assert "✗ b" in html and "73%" in html
     assert "✗" not in top_bars(torch.tensor([0.1, 0.3]), ["a", "b"])
 
 

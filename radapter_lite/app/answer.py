@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radapter_lite.alpha_choice import TEMPERATURE
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.backbones import Backbone
 from radapter_lite.data import ImageSet
@@ -32,8 +31,7 @@ class Answer:
     @cached_property
     def probabilities(self) -> Tensor:
         """In percent, at every stop of the slider [101, C]."""
-        similarities = torch.cat([self.curve.at(alpha) for alpha in STOPS])
-        return 100 * (similarities / TEMPERATURE).softmax(1)
+        return 100 * torch.cat([self.curve.probabilities(alpha) for alpha in STOPS])
 
     @property
     def flips(self) -> list[tuple[float, str]]:

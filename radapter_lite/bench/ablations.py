@@ -35,7 +35,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropping, InfoNCE": INFO_NCE,
     "no dropping": {"drop_prob": 0.0},
     "no whitening": {"whitening": None},
-    "no margin, no smoothing": {"margin": 0.0, "smoothing": 0.0},
     "margin, single positive": {"multi_positive": False},
     "dropout": {"drop": "number"},
     "drop-path": {"drop": "path"},
@@ -48,8 +47,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "p = 0.4": {"drop_prob": 0.4},
     "δ = 0": {"margin": 0.0},
     "δ = 0.1": {"margin": 0.1},
+    "δ = 0.25": {"margin": 0.25},  # five of PictoCLIP's temperatures, as the paper's 0.05 is five of its own
     "ε = 0": {"smoothing": 0.0},
     "ε = 0.1": {"smoothing": 0.1},
+    "τ = 0.01": {"temperature": 0.01},
 }
 
 

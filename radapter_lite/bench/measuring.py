@@ -47,12 +47,13 @@ class Exam:
         if isinstance(tuned, TunedPoint):
             parts.append(self._rows(tuned.similarities(self.images), np.nan))
         else:
-            for alpha in alphas:
-                if alpha == 0:
-                    parts.append(self._rows(self.zero_shot, alpha))
-                    continue
-                with tuned.delta.applied(self.backbone.model, alpha):
-                    parts.append(self._rows(predict(self.backbone, self.images), alpha))
+            with tuned.delta.applied(self.backbone.model, 0.0):
+                for alpha in alphas:
+                    similarities = self.zero_shot
+                    if alpha != 0:
+                        tuned.delta.apply(self.backbone.model, alpha)
+                        similarities = predict(self.backbone, self.images)
+                    parts.append(self._rows(similarities, alpha))
         costs = {"trained_parameters": tuned.trained_parameters, "seconds": seconds(tuned)}
         return pd.concat(parts, ignore_index=True).assign(**about, **costs)
 
@@ -66,7 +67,8 @@ class Exam:
             table = accuracy_by_domain(now, images)
             table["forgotten"] = table["domain"].map(forgotten_by_domain(now, before, images))
             if not np.isnan(alpha):  # points may answer in logits of any scale, and have no α to choose
-                table = table.merge(unlabelled_statistics(now, images, before), on="domain")
+                told = unlabelled_statistics(now, images, before, self.backbone.temperature)
+                table = table.merge(told, on="domain")
             parts.append(table.assign(alpha=alpha, split=split))
         return pd.concat(parts, ignore_index=True)
 

@@ -13,7 +13,14 @@ NAMES = ("search", "few_shot", "ablations", "costs")
 
 
 def load_results(name: str = "few_shot", folder: Path = RESULTS) -> pd.DataFrame:
-    """A saved table of long runs: one of `NAMES`. Raises FileNotFoundError naming the command that makes it."""
+    """A saved table of long runs.
+
+    Raises:
+        ValueError: for a name that is none of `NAMES`.
+        FileNotFoundError: if the table is missing; the sentence names the command that makes it.
+    """
+    if name not in NAMES:
+        raise ValueError(f"{name!r} names no results; there are {', '.join(NAMES)}")
     path = folder / f"{name}.csv"
     if not path.is_file():
         raise FileNotFoundError(
@@ -37,11 +44,11 @@ def missing(keys: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
 
 
 def add_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Add rows to a CSV file, which is written whole or not at all."""
+    """Add rows to a CSV file, which is written whole or not at all; one process at a time may do so."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.concat([part for part in (read_rows(path), rows.round(3)) if len(part)], ignore_index=True)
+    table = pd.concat([part for part in (read_rows(path), rows) if len(part)], ignore_index=True)
     partial = path.with_suffix(".partial")
-    table.to_csv(partial, index=False)
+    table.to_csv(partial, index=False, float_format="%.6g")
     os.replace(partial, path)
 
 

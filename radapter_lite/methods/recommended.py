@@ -2,11 +2,10 @@
 
 For PictoCLIP they are the best of those that the search tried for each method and number of shots
 (`assets/results/search.csv`, made by `radapter-lite bench search`), on images of a seed that no reported run uses. For
-other backbones they are the paper's few-shot settings for R-Adapter, and the usual small learning rates for the rest,
-untuned.
+other backbones they are the paper's settings for small datasets for R-Adapter, and the usual small learning rates for
+the rest, untuned. The temperature is always the backbone's own.
 """
 
-import json
 import math
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -29,10 +28,11 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0)
     if method not in METHODS:
         raise ValueError(f"{method} is no method of this kit; there are {', '.join(METHODS)}")
     known = METHODS[method]
-    if backbone.name == "picto":
-        budget = {"epochs": epochs(shots), "seed": seed} if known.trains else {}
-        return with_settings(known.config, searched(method, shots) | budget)
-    return with_settings(known.config, known.elsewhere | ({"seed": seed} if known.trains else {}))
+    own_seed = {"seed": seed} if known.trains else {}
+    if backbone.name != "picto":
+        return for_backbone(method, backbone, known.elsewhere | own_seed)
+    budget = {"epochs": epochs(shots)} if known.trains else {}
+    return for_backbone(method, backbone, searched(method, shots) | budget | own_seed)
 
 
 def recommended_r_adapter(backbone: Backbone, shots: int = 16, seed: int = 0) -> RAdapterConfig:
@@ -43,6 +43,16 @@ def recommended_r_adapter(backbone: Backbone, shots: int = 16, seed: int = 0) ->
 def recommended_flyp(backbone: Backbone, shots: int = 16, seed: int = 0) -> FLYPConfig:
     """The settings of full fine-tuning, both encoders, for a backbone and a number of shots."""
     return recommended("FLYP", backbone, shots, seed)
+
+
+def for_backbone(method: str, backbone: Backbone, settings: dict[str, Any]) -> Any:
+    """A method's configuration with some settings, and the backbone's own temperature if it has one to set.
+
+    The papers' τ = 0.01 is the temperature that their CLIP was pretrained with. At a fifth of its own, a model is far
+    too sure of itself: its loss is all outliers, and lowering it need not raise accuracy.
+    """
+    _, config = _set(METHODS[method].config, "temperature", backbone.temperature)
+    return with_settings(config, settings)
 
 
 def epochs(shots: int) -> int:
@@ -80,7 +90,8 @@ def searched(method: str, shots: int) -> dict[str, Any]:
     own = _search_results().query("method == @method")
     nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
     rows = own[own["shots"] == nearest]
-    return json.loads(rows.loc[rows["validation"].idxmax(), "settings"])
+    best = rows.loc[rows["validation"].idxmax()]
+    return {best["setting"]: float(best["value"])}
 
 
 @cache
