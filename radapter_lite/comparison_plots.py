@@ -124,7 +124,7 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         }
         axis.plot(best["image_alpha"], best["text_alpha"], "*", **star, label="the highest")
         axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
-    axes[0].legend(loc="upper left", facecolor="#999999", framealpha=0.9, fontsize=9)
+    axes[0].legend(loc="upper left", frameon=True, facecolor="black", labelcolor="white", fontsize=9)
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:

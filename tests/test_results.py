@@ -45,3 +45,16 @@ def test_every_method_was_run_and_its_settings_searched_alike():
     curve = results[~results["alpha"].isna()]["method"].unique()
     assert set(curve) == {name for name, method in METHODS.items() if method.has_alpha}
     assert set(load_results("costs")["method"]) == set(METHODS)
+
+
+@pytest.mark.parametrize(("shots", "name"), [(16, "LP-FT"), (4, "Tip-Adapter-F")])
+def test_the_readme_names_who_reaches_more_than_r_adapter(shots, name):
+    rows = load_results("few_shot").query("split == 'test' and shots == @shots").fillna({"alpha": 1.0})
+    means = summarize(rows[rows["alpha"] == 1], ["method", "seed"]).groupby("method")[["id", "ood"]].mean()
+    assert (means.loc[name] > means.loc["R-Adapter"]).all()
+
+
+def test_every_comparison_has_five_seeds():
+    runs = load_results("few_shot").query("shots in (4, 16)")
+    assert (runs.groupby(["method", "shots"])["seed"].nunique() == 5).all()
+    assert (load_results("ablations").groupby("variant")["seed"].nunique() == 5).all()
