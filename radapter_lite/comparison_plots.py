@@ -1,7 +1,6 @@
 """Figures that compare methods or variants over seeds, each with its 95% intervals."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -114,15 +113,10 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         axis.plot([0, 1], [0, 1], color="black", lw=3.2)
         axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2, label="one α for both")
         best = table.loc[table[column].idxmax()]
-        star: dict[str, Any] = {
-            "ms": 16,
-            "color": "white",
-            "mec": "black",
-            "ls": "",
-            "clip_on": False,
-            "zorder": 3,
-        }
-        axis.plot(best["image_alpha"], best["text_alpha"], "*", **star, label="the highest")
+        place = best["image_alpha"], best["text_alpha"]
+        axis.plot(
+            *place, "*", ms=16, color="white", mec="black", clip_on=False, zorder=3, label="the highest"
+        )
         axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
     axes[0].legend(loc="upper left", frameon=True, facecolor="black", labelcolor="white", fontsize=9)
 

@@ -168,7 +168,7 @@ class Page(widgets.VBox):
         now, start = (self._answer.probabilities[STOPS.index(stop)].tolist() for stop in (alpha, 0.0))
         points = [(alpha, now[label], line.colour) for label, line in self._lines.items()]
         rows = [(line, now[label], now[label] - start[label]) for label, line in self._lines.items()]
-        bars = view.top_bars(self._answer.curve.probabilities(alpha)[0], self._classes)
+        bars = view.top_bars(self._answer.probabilities[STOPS.index(alpha)] / 100, self._classes)
         self.picture.value = view.card(
             f"{self._thumbnail}<div class='app-caption'>{html.escape(self._label)}</div>",
             f"<div class='app-bars'>{bars}</div><p class='app-flips'>{_unbroken(self._answer.say())}</p>",

@@ -42,7 +42,8 @@ def run_search(
         for run in range(RUNS)
     ]
     for key in tqdm(missing(keys, path), desc="searching", disable=None):
-        add_rows(pd.DataFrame([_try_out(backbone, images, path, **key)]), path)
+        found = _try_out(backbone, images, str(key["method"]), int(key["shots"]), read_rows(path))
+        add_rows(pd.DataFrame([key | found]), path)
     table = read_rows(path)
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
     return best_rows[best_rows["method"].isin(methods) & best_rows["shots"].isin(shots)]
@@ -68,14 +69,13 @@ def _rounded(value: float) -> float:
 
 
 def _try_out(
-    backbone: Backbone, images: ImageSet, path: Path, method: str, shots: int, run: int
+    backbone: Backbone, images: ImageSet, method: str, shots: int, table: pd.DataFrame
 ) -> dict[str, Any]:
-    known, table = METHODS[method], read_rows(path)
+    known, tried = METHODS[method], {}
     if len(table):
-        table = table[(table["method"] == method) & (table["shots"] == shots)]
-    value = next_value(
-        known.grid, dict(zip(table["value"], table["validation"], strict=True)) if len(table) else {}
-    )
+        own = table[(table["method"] == method) & (table["shots"] == shots)]
+        tried = dict(zip(own["value"], own["validation"], strict=True))
+    value = next_value(known.grid, tried)
     budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
     config = for_backbone(method, backbone, {known.searched: value} | budget)
     tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
@@ -87,9 +87,6 @@ def _try_out(
             similarities = predict(backbone, validation)
     accuracy = accuracy_by_domain(similarities, validation)["accuracy"].item()
     return {
-        "method": method,
-        "shots": shots,
-        "run": run,
         "setting": known.searched,
         "value": value,
         "validation": accuracy,
