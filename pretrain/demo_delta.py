@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from radapter_lite import Delta, evaluate, load_clip, load_images, tune_r_adapter
-from radapter_lite.app import DEMO_DELTA
+from radapter_lite.assets import DEMO_DELTA
 from radapter_lite.methods.recommended import recommended_r_adapter
 
 SHOTS, SEED = 16, 0

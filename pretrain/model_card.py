@@ -11,8 +11,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from radapter_lite import load_clip, load_images, plots, predict
+from radapter_lite import load_clip, load_images, predict
 from radapter_lite.evaluation import accuracy_by_domain, templates
+from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "radapter_lite" / "assets"

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from radapter_lite.backbone.pictoclip import WEIGHTS, load_config, load_tokenizer, untrained
 from radapter_lite.delta_file import write_tensors
 from radapter_lite.evaluation import PICTOGRAM_TEMPLATES
-from radapter_lite.pictoclip import WEIGHTS, load_config, load_tokenizer, untrained
 
 CURVE = Path(__file__).parent / "curve.json"
 TEMPLATES = ("{}", *PICTOGRAM_TEMPLATES)  # the bare name twice as often

@@ -6,11 +6,12 @@ The names below are loaded when they are first used, so that the console script 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from radapter_lite.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from radapter_lite.adapter import AdapterConfig, AdapterSet, LinearAdapter
-    from radapter_lite.backbones import Backbone, load_clip
+    from radapter_lite.backbone import Backbone, load_clip
+    from radapter_lite.backbone.sites import find_sites
     from radapter_lite.data import ImageSet, load_images
     from radapter_lite.delta import Delta
     from radapter_lite.evaluation import evaluate, predict, sweep, text_head
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
     from radapter_lite.methods.flyp import FLYPConfig, flyp
     from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
     from radapter_lite.methods.recommended import recommended
-    from radapter_lite.sites import find_sites
     from radapter_lite.training import TrainingConfig, Tuned, TunedPoint
 
 _HOME = {
     "adapter": ("AdapterConfig", "AdapterSet", "LinearAdapter"),
-    "backbones": ("Backbone", "load_clip"),
+    "backbone": ("Backbone", "load_clip"),
     "data": ("ImageSet", "load_images"),
     "delta": ("Delta",),
     "evaluation": ("evaluate", "predict", "sweep", "text_head"),
@@ -33,7 +33,7 @@ _HOME = {
     "methods.flyp": ("FLYPConfig", "flyp"),
     "methods.r_adapter": ("RAdapterConfig", "tune_r_adapter"),
     "methods.recommended": ("recommended",),
-    "sites": ("find_sites",),
+    "backbone.sites": ("find_sites",),
     "training": ("TrainingConfig", "Tuned", "TunedPoint"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import TOWERS, Change, Site, change_output, find_sites
 from radapter_lite.delta import Delta, hooked_models, require_untouched
-from radapter_lite.sites import TOWERS, Change, Site, change_output, find_sites
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 

@@ -23,10 +23,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from radapter_lite.alpha import Alpha, keys_of
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import accuracy_by_domain, encode_images, predict, summarize, text_head
+from radapter_lite.evaluation import accuracy_by_domain, encode_images, predict, text_head
+from radapter_lite.statistics import summarize
 
 NODES = 17  # with 9, one PictoShift image in 200 still got another class than from the model itself
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partialmethod
 
-from radapter_lite import __version__
 from radapter_lite.commands import app, bench, book, doctor, export, lab, merge, run, sweep, tune
 from radapter_lite.errors import NotebookError
+from radapter_lite.version import __version__
 
 COMMANDS = (run, lab, app, book, tune, sweep, merge, export, bench, doctor)  # in the order of --help
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.alpha import Alpha, scales
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
+from radapter_lite.version import __version__
 
 State = Mapping[str, Tensor]
 
@@ -132,8 +133,6 @@ class Delta:
         method: str = "",
         settings: Mapping[str, Any] | None = None,
     ) -> "Delta":
-        import radapter_lite
-
         plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         meta = {
             "backbone": backbone.name if backbone else None,
@@ -141,7 +140,7 @@ class Delta:
             "method": method,
             "settings": _as_json(settings or {}),
             "versions": {
-                "radapter_lite": radapter_lite.__version__,
+                "radapter_lite": __version__,
                 "open_clip": open_clip.__version__,
                 "torch": str(torch.__version__),
             },

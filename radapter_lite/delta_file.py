@@ -7,13 +7,15 @@ file, and the JSON holds the tensors' size and checksum, so that a damaged or ex
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from radapter_lite.files import whole, write_text
 
 FORMAT = 1
 
@@ -32,7 +34,7 @@ def write_delta(
         "sha256": _sha256(tensor_path),
     }
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    _write(json_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(json_path, text)
 
 
 def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,7 +82,8 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file that is either whole or not there."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _write(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"} | dict(metadata)))
+    with whole(path) as temporary:
+        save_file(plain, temporary, metadata={"format": "pt"} | dict(metadata))
 
 
 def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -88,22 +91,6 @@ def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     if base.suffix in (".safetensors", ".json"):
         base = base.with_suffix("")
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"the folder {path.parent} does not exist: make it before saving {path.name} into it"
-        )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the user's umask has it
-        write(temporary)
-        temporary.chmod(mode)  # safetensors lets nobody else read its files
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

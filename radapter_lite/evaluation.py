@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from radapter_lite.alpha import Alpha
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 
@@ -125,28 +125,3 @@ def sweep(
             result.insert(0, "alpha", [alpha] * len(result))
             rows.append(result)
     return pd.concat(rows, ignore_index=True)
-
-
-def summarize(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """ID accuracy and the unweighted mean over OOD domains (`id`, `ood`), for each group of the columns `by`.
-
-    Without OOD domains `ood` is NaN.
-    """
-    id_part = results[results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("id")
-    ood_part = results[~results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("ood")
-    return pd.concat([id_part, ood_part.reindex(id_part.index)], axis=1).reset_index()
-
-
-def mean_and_interval(
-    values: pd.DataFrame, by: list[str], columns: Iterable[str] = ("id", "ood")
-) -> pd.DataFrame:
-    """Mean over seeds and half the width of its 95% t-interval (`id`, `id_ci`, …), with the number of seeds."""
-    from scipy.stats import t
-
-    groups = values.groupby(by, sort=False)
-    table = groups.size().rename("seeds").to_frame()
-    for column in columns:
-        quantile = pd.Series(t.ppf(0.975, table["seeds"] - 1), index=table.index)
-        table[column] = groups[column].mean()
-        table[f"{column}_ci"] = quantile * groups[column].std() / np.sqrt(table["seeds"])
-    return table.reset_index()

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
+from radapter_lite.files import whole
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, H, W], labels [B] -> scalar
 
@@ -263,6 +264,5 @@ def _save(
         "epoch": epoch,
         "history": history,
     }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with whole(path) as temporary:
+        torch.save(content, temporary)

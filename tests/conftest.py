@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from radapter_lite.adapter import AdapterSet
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.losses import info_nce
 
 TEXT = dict(context_length=8, vocab_size=50, width=48, heads=2, layers=2)

@@ -17,10 +17,11 @@ from radapter_lite.alpha_curve import (
     layer_profile,
     weights_at,
 )
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import accuracy_by_domain, predict, summarize, sweep, text_head
+from radapter_lite.evaluation import accuracy_by_domain, predict, sweep, text_head
+from radapter_lite.statistics import summarize
 
 
 @pytest.fixture(scope="module")

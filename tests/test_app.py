@@ -21,17 +21,18 @@ from PIL import Image
 from radapter_lite import load_clip, load_images
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
-from radapter_lite.app import DEMO_DELTA, uploads
+from radapter_lite.app import uploads
 from radapter_lite.app.answer import Answer, choose_examples
 from radapter_lite.app.page import Page
 from radapter_lite.app.server import TEMPLATE, _ThisInterpreter
 from radapter_lite.app.uploads import decode_upload, parse_class_names
-from radapter_lite.backbones import Backbone
+from radapter_lite.assets import DEMO_DELTA
+from radapter_lite.backbone import Backbone
 from radapter_lite.cli import main
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import text_head
-from radapter_lite.widgets import STOPS
+from radapter_lite.view.sliders import STOPS
 
 SCRIPT = "<script>alert(1)</script>"
 

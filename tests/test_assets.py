@@ -21,7 +21,7 @@ from open_clip.tokenizer import default_bpe
 from PIL import Image
 from safetensors import safe_open
 
-from radapter_lite.backbones import load_clip
+from radapter_lite.backbone import load_clip
 
 if sys.version_info >= (3, 11):
     import tomllib

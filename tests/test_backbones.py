@@ -15,10 +15,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from radapter_lite import hub
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.backbones import Backbone, LazyTokenizer, load_clip
-from radapter_lite.hub import HubError
+from radapter_lite.backbone import Backbone, hub, load_clip
+from radapter_lite.backbone.load import LazyTokenizer
+from radapter_lite.backbone.hub import HubError
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def picto(monkeypatch):
         return model, lambda texts: torch.zeros(len(texts), 8, dtype=torch.long), preprocess
 
     monkeypatch.setitem(
-        sys.modules, "radapter_lite.pictoclip", SimpleNamespace(load_pictoclip=load_pictoclip)
+        sys.modules, "radapter_lite.backbone.pictoclip", SimpleNamespace(load_pictoclip=load_pictoclip)
     )
 
 
@@ -147,7 +147,7 @@ def test_a_checkpoint_is_loaded_over_a_hub_repositorys_weights(tmp_path, monkeyp
         asked.append((name, tag))
         return make_clip(seed=1), None, None
 
-    monkeypatch.setattr("radapter_lite.backbones._build", build)
+    monkeypatch.setattr("radapter_lite.backbone.load._build", build)
     merged = make_clip(seed=5)
     save_file(merged.state_dict(), tmp_path / "merged.safetensors")
     backbone = load_clip("hf-hub:a/b", tmp_path / "merged.safetensors")

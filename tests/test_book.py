@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from radapter_lite import book, book_slider, notebook, plots
 from radapter_lite.bench import load_results
-from radapter_lite.book import build
 from radapter_lite.cli import main
-from radapter_lite.evaluation import summarize
-from radapter_lite.notebook import WIDGET_MIME
-from radapter_lite.notebook_html import markdown_body, notebook_body
+from radapter_lite.publish import book, book_slider, notebook
+from radapter_lite.publish.book import build
+from radapter_lite.publish.html import markdown_body, notebook_body
+from radapter_lite.publish.notebook import WIDGET_MIME
+from radapter_lite.statistics import summarize
+from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")

@@ -13,11 +13,13 @@ from huggingface_hub import constants
 from jupyterlab.labapp import LabApp
 from nbformat import v4
 
-from radapter_lite import notebook
 from radapter_lite.cli import COMMANDS, main
 from radapter_lite.data import load_images
+from radapter_lite.publish import notebook
 
-MEASURES = "from radapter_lite.notebook import record\nrecord('accuracy', 0.123456)\nrecord('seed', seed)"
+MEASURES = (
+    "from radapter_lite.publish.notebook import record\nrecord('accuracy', 0.123456)\nrecord('seed', seed)"
+)
 DRAWS = "from pathlib import Path\nPath('../figures').mkdir()\nPath('../figures/a.svg').write_text('<svg/>')"
 
 
@@ -67,7 +69,7 @@ def test_run_takes_some_notebooks_and_parameters(checkout: Path, tmp_path: Path)
 def test_run_gives_each_notebook_what_it_declares_and_paths_in_full(checkout: Path) -> None:
     """A notebook of one's own, without a profile, beside one of the kit's, without data."""
     cells = [v4.new_code_cell('data = "pictoshift"', metadata={"tags": ["parameters"]})]
-    cells.append(v4.new_code_cell("from radapter_lite.notebook import record\nrecord('data', data)"))
+    cells.append(v4.new_code_cell("from radapter_lite.publish.notebook import record\nrecord('data', data)"))
     nbformat.write(v4.new_notebook(cells=cells), checkout / "mine.ipynb")
     (checkout / "photos").mkdir()
     only = ["--only", "mine.ipynb", "00"]
@@ -162,7 +164,7 @@ def test_doctor_tells_versions_and_what_is_missing(
 ) -> None:
     from importlib import metadata
 
-    from radapter_lite import doctor
+    from radapter_lite.commands import doctor
 
     monkeypatch.setattr(
         metadata, "requires", lambda _: ["torch>=2", "no-such-package>=1", "numpy>=999", "x; extra=='dev'"]
@@ -180,10 +182,11 @@ def test_doctor_tells_versions_and_what_is_missing(
 
 
 def test_doctor_tells_what_the_machine_can_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from radapter_lite import backbones, data, doctor
+    from radapter_lite import backbone, data
+    from radapter_lite.commands import doctor
 
     images = load_images(make_folder(tmp_path / "shapes", images=8))
-    monkeypatch.setattr(backbones, "load_clip", lambda: make_backbone())
+    monkeypatch.setattr(backbone, "load_clip", lambda: make_backbone())
     monkeypatch.setattr(data, "load_images", lambda: images)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(
@@ -198,7 +201,8 @@ def test_doctor_tells_what_the_machine_can_do(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_doctor_tells_a_reachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    from radapter_lite import doctor, hub
+    from radapter_lite.backbone import hub
+    from radapter_lite.commands import doctor
 
     asked = []
     monkeypatch.setattr(hub, "reachable", lambda url, timeout: asked.append(timeout) or True)
@@ -227,7 +231,8 @@ def version(name, found=metadata.version):
 metadata.version = version
 sys.meta_path.insert(0, Blocker())
 
-from radapter_lite import cli, doctor
+from radapter_lite import cli
+from radapter_lite.commands import doctor
 
 doctor._backbone = doctor._time_of_00 = lambda: "not looked at"
 sys.exit(cli.main(["doctor"]))
@@ -275,10 +280,11 @@ def test_doctor_finds_a_damaged_benchmark(
 ) -> None:
     from importlib import metadata
 
-    from radapter_lite import data, doctor
+    from radapter_lite.commands import doctor
+    from radapter_lite.data import pictoshift
 
     archive = tmp_path / "pictoshift.zip"
-    monkeypatch.setattr(data, "ARCHIVE", archive)
+    monkeypatch.setattr(pictoshift, "ARCHIVE", archive)
     monkeypatch.setattr(metadata, "requires", lambda _: [])
     monkeypatch.setattr(doctor, "_backbone", lambda: "loads")
     monkeypatch.setattr(doctor, "_notebooks", lambda: "there")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from radapter_lite.comparisons import ood_at_id, paired_differences, significant
+from radapter_lite.statistics import ood_at_id, paired_differences, significant
 
 
 def runs(seeds: range, shift: float = 0.0) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import torch
 from conftest import make_backbone, make_folder
 from PIL import Image
 
-from radapter_lite import data
 from radapter_lite.data import load_images
+from radapter_lite.data import pictoshift as pictoshift_module
 from radapter_lite.evaluation import evaluate
 
 DOMAINS = {"outline", "solid", "color", "emoji", "sketch", "pixel"}
@@ -107,7 +107,7 @@ def test_a_domain_without_training_images_has_no_few_shots():
 
 
 def test_a_damaged_installation_is_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "ARCHIVE", tmp_path / "pictoshift.zip")
+    monkeypatch.setattr(pictoshift_module, "ARCHIVE", tmp_path / "pictoshift.zip")
     with pytest.raises(FileNotFoundError, match="pictoshift.zip is missing"):
         load_images()
     (tmp_path / "pictoshift.zip").write_bytes(b"PK\3\4")
@@ -356,7 +356,7 @@ def test_what_does_not_fit_into_memory_is_read_anew(tmp_path, monkeypatch):
     images = load_images(make_folder(tmp_path / "shapes"))
     preprocess = make_backbone().preprocess
     whole = images.tensor(preprocess)
-    monkeypatch.setattr("radapter_lite.data.KEPT_IMAGE_BYTES", 3 * whole[0].nbytes)
+    monkeypatch.setattr("radapter_lite.data.images.KEPT_IMAGE_BYTES", 3 * whole[0].nbytes)
     small = load_images(tmp_path / "shapes")
     assert torch.equal(small.tensor(preprocess), whole)
     assert len(small._tensors[preprocess]) == 3

@@ -15,7 +15,7 @@ from conftest import features, fill, make_clip, make_inputs, step
 from torch import nn
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.backbones import load_clip
+from radapter_lite.backbone import load_clip
 from radapter_lite.delta import Delta, require_untouched
 
 
@@ -393,7 +393,7 @@ def test_the_json_is_readable_and_complete(clip, tmp_path):
 
 
 def load_clip_like(model):
-    from radapter_lite.backbones import Backbone
+    from radapter_lite.backbone import Backbone
 
     return Backbone(model, lambda texts: torch.zeros(len(texts), 8), lambda image: image, "tiny", "random")
 

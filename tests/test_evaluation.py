@@ -22,14 +22,13 @@ from radapter_lite.evaluation import (
     accuracy_by_domain,
     encode_images,
     evaluate,
-    mean_and_interval,
     predict,
-    summarize,
     sweep,
     text_head,
 )
+from radapter_lite.methods.whitening import inverse_root
+from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.training import Tuned
-from radapter_lite.whitening import inverse_root
 
 COLUMNS = ["domain", "is_id", "accuracy", "images"]
 

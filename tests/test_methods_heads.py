@@ -10,7 +10,7 @@ import torch
 from conftest import features, make_backbone, make_folder, make_inputs
 from sklearn.linear_model import LogisticRegression
 
-from radapter_lite.backbones import load_clip
+from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.evaluation import encode_images, predict, text_head
 from radapter_lite.methods.clip_adapter import ClipAdapterConfig, FeatureAdapter, clip_adapter

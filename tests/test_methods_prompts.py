@@ -13,7 +13,7 @@ from open_clip.model import CustomTextCLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
-from radapter_lite.backbones import load_clip
+from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.evaluation import PICTOGRAM_TEMPLATES, encode_images, predict
 from radapter_lite.methods.coop import CoOpConfig, coop

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from radapter_lite import training
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import predict, text_head

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from nbformat import v4
 
-from radapter_lite import notebook
-from radapter_lite.notebook import NotebookError, code_hash, execute, final_screen, find, metrics, record
-from radapter_lite.notebook_html import to_html
+from radapter_lite.publish import notebook
+from radapter_lite.publish.html import to_html
+from radapter_lite.publish.notebook import (
+    NotebookError,
+    code_hash,
+    execute,
+    final_screen,
+    find,
+    metrics,
+    record,
+)
 
 PARAMETERS = 'profile = "standard"\nseed = 0'
 
@@ -33,7 +41,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("runner")
     source = write(
         folder / "00_demo.ipynb",
-        "from radapter_lite.notebook import record\n"
+        "from radapter_lite.publish.notebook import record\n"
         "record('accuracy', 0.5)\nrecord('profile', profile)\nrecord('seed', seed)",
         "from time import sleep\nfrom tqdm import tqdm\nprint('before')\n"
         "for _ in tqdm(range(2), desc='outer'):\n"

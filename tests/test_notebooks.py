@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from radapter_lite.notebook import code_cells, code_hash, declared_parameters, execute, metrics
+from radapter_lite.publish.notebook import code_cells, code_hash, declared_parameters, execute, metrics
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 WALKTHROUGH = [

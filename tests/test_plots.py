@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from radapter_lite import comparison_plots, plots
 from radapter_lite.methods.registry import METHODS
+from radapter_lite.view import comparison_plots, plots
 
 
 @pytest.fixture(autouse=True)

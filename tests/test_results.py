@@ -4,9 +4,8 @@ import pytest
 
 from radapter_lite.bench import load_results
 from radapter_lite.bench.search import RUNS
-from radapter_lite.comparisons import ood_at_id
-from radapter_lite.evaluation import summarize
 from radapter_lite.methods.registry import METHODS
+from radapter_lite.statistics import ood_at_id, summarize
 
 
 @pytest.fixture(scope="module")

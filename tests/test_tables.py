@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from radapter_lite.bench.tables import NAMES, load_results
+from radapter_lite.results import NAMES, load_results
 
 
 def test_results_that_are_none_are_refused_with_those_there_are(tmp_path):

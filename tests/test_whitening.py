@@ -9,8 +9,8 @@ from conftest import features, make_backbone, make_folder, make_inputs, step
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach, tune_r_adapter
+from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.training import TrainingConfig
-from radapter_lite.whitening import inverse_root
 
 CONFIG = RAdapterConfig(
     AdapterConfig(drop_prob=0.1, momentum=0.5, whitening=0.01),
@@ -96,7 +96,7 @@ def test_training_is_reproducible_and_resumable(images, tmp_path, monkeypatch):
 
 def test_an_error_leaves_the_backbone_without_adapters(images, monkeypatch):
     clip = make_backbone()
-    monkeypatch.setattr("radapter_lite.whitening.inverse_root", lambda *_: 1 / 0)
+    monkeypatch.setattr("radapter_lite.methods.whitening.inverse_root", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         attach(clip, images, CONFIG)
     AdapterSet(clip.model).remove()  # which a model that carries adapters would refuse

@@ -8,8 +8,9 @@ import json
 
 import pytest
 
-from radapter_lite.backbones import load_clip
-from radapter_lite.data import ARCHIVE, load_images
+from radapter_lite.assets import PICTOSHIFT as ARCHIVE
+from radapter_lite.backbone import load_clip
+from radapter_lite.data import load_images
 from radapter_lite.evaluation import accuracy_by_domain, predict
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,3 @@ answer.py     what the model says of one image along α
 page.py       the widgets
 server.py     Voilà, which serves them without code in sight; template/ is its page
 """
-
-from pathlib import Path
-
-DEMO_DELTA = Path(__file__).parent.parent / "assets" / "demo_delta"  # made by pretrain/demo_delta.py

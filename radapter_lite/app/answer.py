@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import encode_images
-from radapter_lite.widgets import STOPS
+from radapter_lite.view.sliders import STOPS
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,16 +9,16 @@ from typing import Any
 import ipywidgets as widgets
 from PIL import Image
 
-from radapter_lite import plots
-from radapter_lite import slider_view as view
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app.answer import Answer, choose_examples
 from radapter_lite.app.uploads import FORMATS, MAX_BYTES, decode_upload, parse_class_names, refuse_large
-from radapter_lite.backbones import Backbone, load_clip
+from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.svg_chart import DASHES, Chart, Line, legend
-from radapter_lite.widgets import STOPS, play_button
+from radapter_lite.view import plots
+from radapter_lite.view import slider_view as view
+from radapter_lite.view.sliders import STOPS, play_button
+from radapter_lite.view.svg_chart import DASHES, Chart, Line, legend
 
 CLASSES = (
     *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),

@@ -11,7 +11,8 @@ from radapter_lite.bench.costs import run_costs
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, known, run_few_shot
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.search import run_search
-from radapter_lite.bench.tables import RESULTS, load_results, read_rows, results_table
+from radapter_lite.bench.tables import results_table
+from radapter_lite.results import RESULTS, load_results, read_rows
 
 __all__ = [
     "ALPHAS",

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import mean_and_interval, summarize
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach, train_adapters
 from radapter_lite.methods.recommended import recommended, with_settings
+from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.training import Tuned
 
 SHOTS = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.methods.recommended import recommended, with_settings
 from radapter_lite.methods.registry import METHODS
+from radapter_lite.results import add_rows, missing, read_rows
 
 MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # of what getrusage counts in
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.tables import add_rows, missing
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.recommended import recommended
 from radapter_lite.methods.registry import METHODS
+from radapter_lite.results import add_rows, missing
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 5

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from radapter_lite.alpha_choice import unlabelled_statistics
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import accuracy_by_domain, forgotten_by_domain, predict
 from radapter_lite.training import Tuned, TunedPoint

@@ -15,13 +15,13 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import seconds
-from radapter_lite.bench.tables import add_rows, missing, read_rows
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import accuracy_by_domain, predict
 from radapter_lite.methods.recommended import epochs, for_backbone
 from radapter_lite.methods.registry import METHODS
+from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.training import TunedPoint
 
 SEED = 1000

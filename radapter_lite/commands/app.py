@@ -27,9 +27,9 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from radapter_lite.app import DEMO_DELTA
     from radapter_lite.app.server import serve
-    from radapter_lite.backbones import CHECKPOINT_SUFFIXES
+    from radapter_lite.assets import DEMO_DELTA
+    from radapter_lite.backbone.load import CHECKPOINT_SUFFIXES
 
     if not 1 <= arguments.port <= 65535:
         raise ValueError(f"--port was given {arguments.port}: expected a number from 1 to 65535")

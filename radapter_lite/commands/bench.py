@@ -38,8 +38,8 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite import bench, load_clip, load_images
-    from radapter_lite.evaluation import mean_and_interval, summarize
     from radapter_lite.methods.registry import METHODS
+    from radapter_lite.statistics import mean_and_interval, summarize
 
     _check(arguments)
     if arguments.part == "table":

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from radapter_lite.book import build
+    from radapter_lite.publish.book import build
 
     contents = build(arguments.out)
     print(f"Open {contents.resolve()} in a browser.")

@@ -1,8 +1,34 @@
-"""`radapter-lite doctor`: check the installation."""
+"""`radapter-lite doctor`: the machine, the packages, whether what the kit ships loads, and how fast it is.
 
-import argparse
+Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
+"""
+
+import importlib
+import math
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radapter_lite.commands import Commands
+from radapter_lite.version import __version__
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+# Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
+_IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# What notebook 00 evaluates: zero-shot, six values of α, and the ID images once more.
+_EVALUATIONS_OF_00, _START_OF_00 = 8, 15.0  # the second in seconds: a kernel, imports, figures
+
+Check = tuple[str, Callable[[], str]]
 
 
 def add(commands: Commands) -> None:
@@ -12,10 +38,182 @@ def add(commands: Commands) -> None:
         description="Tell what is installed, what is missing, and whether the embedded assets load.",
         epilog="example: radapter-lite doctor",
     )
-    parser.set_defaults(execute=execute)
+    parser.set_defaults(execute=lambda _: examine())
 
 
-def execute(_: argparse.Namespace) -> int:
-    from radapter_lite.doctor import examine
+def examine() -> int:
+    """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
+    print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")
+    broken = 0
+    for name, check in _needed():
+        try:
+            print(f"ok      {name}: {check()}", flush=True)
+        except Exception as error:  # whatever is wrong with an installation is a finding, never a crash
+            print(f"BROKEN  {name}: {_first_line(error)}", flush=True)
+            broken += 1
+    print()
+    for name, look in _good_to_know():
+        try:
+            print(f"        {name}: {look()}", flush=True)
+        except Exception as error:
+            print(f"        {name}: could not be found out ({_first_line(error)})", flush=True)
+    print(f"\n{broken} broken." if broken else "\nEverything is in place.")
+    return 1 if broken else 0
 
-    return examine()
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else repr(error)
+
+
+# --- what is needed ---
+
+
+def _needed() -> Iterator[Check]:
+    try:
+        requirements = _requirements()
+    except Exception as error:
+        yield "packages", partial(_unknown, error)
+    else:
+        for requirement in requirements:
+            yield requirement.name, partial(_package, requirement)
+    yield "notebooks", _notebooks
+    yield "benchmark", _benchmark
+    yield "backbone", _backbone
+
+
+def _requirements() -> "list[Requirement]":
+    from packaging.requirements import Requirement
+
+    found = [Requirement(text) for text in metadata.requires("radapter-lite") or ()]
+    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def _unknown(error: Exception) -> str:
+    raise RuntimeError(
+        f"which are needed could not be read ({_first_line(error)}); install radapter-lite again"
+    )
+
+
+def _package(requirement: "Requirement") -> str:
+    from packaging.utils import canonicalize_name
+
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        raise RuntimeError(f'missing; pip install "{requirement}"') from None
+    if not requirement.specifier.contains(version, prereleases=True):
+        raise RuntimeError(f'{version} is too old; pip install "{requirement}"')
+    if module := _IMPORTED.get(canonicalize_name(requirement.name)):
+        importlib.import_module(module)
+    return version
+
+
+def _notebooks() -> str:
+    from radapter_lite.publish.notebook import available
+
+    if not (found := available()):
+        raise RuntimeError("none came with this installation; install radapter-lite again")
+    return f"{len(found)} in {found[0].parent}"
+
+
+def _benchmark() -> str:
+    from radapter_lite.data import load_images
+
+    images = load_images()
+    images.image(0)
+    return f"PictoShift loads, {len(images)} images of {len(images.classes)} classes"
+
+
+def _backbone() -> str:
+    from radapter_lite.backbone import load_clip
+
+    parameters = sum(p.numel() for p in load_clip("picto").model.parameters())
+    return f"PictoCLIP loads, {parameters / 1e6:.1f}M parameters"
+
+
+# --- what is good to know ---
+
+
+def _good_to_know() -> Iterator[Check]:
+    yield "processor", _processor
+    yield "memory", _memory
+    yield "disk", lambda: f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"
+    yield "GPU", _gpu
+    yield "Hugging Face hub", _hub
+    yield "browser", _browser
+    yield "notebook 00", _time_of_00
+
+
+def _processor() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return f"{cores} cores"
+    flags = set(info.read_text().split())
+    found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
+    fast = (
+        f"bfloat16 is fast ({', '.join(found)})" if found else "no bfloat16 instructions: stay with float32"
+    )
+    return f"{cores} cores; {fast}"
+
+
+def _memory() -> str:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return f"{memory.available / 2**30:.1f} GiB of {memory.total / 2**30:.1f} GiB are free"
+
+
+def _gpu() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}; load_clip(..., device='cuda') takes it"
+    if torch.backends.mps.is_available():
+        return "Apple's; load_clip(..., device='mps') takes it"
+    return "none, and none is needed for the embedded backbone"
+
+
+def _hub() -> str:
+    from radapter_lite.backbone.hub import reachable
+
+    if reachable("https://huggingface.co", timeout=3):
+        return "reachable, so load_clip can fetch published weights"
+    return "not reachable: 'picto', local checkpoints and what was fetched before work"
+
+
+def _browser() -> str:
+    for name in _BROWSERS:
+        if path := shutil.which(name):
+            return path
+    return "no chromium found; only the tests that drive a browser need one"
+
+
+def _time_of_00() -> str:
+    """An estimate from one step of training and one batch of evaluation, each done twice and timed once."""
+    from radapter_lite.backbone import load_clip
+    from radapter_lite.data import load_images
+    from radapter_lite.evaluation import EVALUATION_BATCH, encode_images, text_head
+    from radapter_lite.methods.r_adapter import tune_r_adapter
+    from radapter_lite.methods.recommended import recommended_r_adapter
+
+    backbone, images = load_clip(), load_images()
+    config = recommended_r_adapter(backbone)
+    few, test = images.few_shot(16), images.select(split="test")
+    once = replace(config, training=replace(config.training, epochs=2))
+    seconds = tune_r_adapter(
+        backbone, few.take(range(min(len(few), once.training.batch_size))), once
+    ).history["seconds"]
+    steps = math.ceil(len(few) / config.training.batch_size) * config.training.epochs
+    batch = test.take(range(min(len(test), EVALUATION_BATCH)))
+    for _ in range(2):  # the first reads the images
+        began = time.perf_counter()
+        encode_images(backbone, batch)
+        of_images = time.perf_counter() - began
+    began = time.perf_counter()
+    text_head(backbone, images.classes)
+    of_text = time.perf_counter() - began
+    evaluation = of_images * len(test) / len(batch) + of_text
+    total = _START_OF_00 + steps * (seconds.iloc[-1] - seconds.iloc[-2]) + _EVALUATIONS_OF_00 * evaluation
+    return f"about {math.ceil(total / 30) / 2:g} minutes here, estimated from one training step and one batch"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from radapter_lite.commands import Commands, options
 
 if TYPE_CHECKING:
-    from radapter_lite.backbones import Backbone
+    from radapter_lite.backbone import Backbone
 
 TOLERANCE = 1e-5  # of unit features: the same weights, added up in another order at most
 

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from jupyterlab.labapp import LabApp
 
-    from radapter_lite import notebook
+    from radapter_lite.publish import notebook
 
     folder = notebook.find(FIRST).parent
     if notebook.checkout() is None:
@@ -43,7 +43,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _copy_notebooks(folder: Path) -> Path:
     """Copy the packaged notebooks into `folder`, but never over a file the reader may have edited."""
-    from radapter_lite import notebook
+    from radapter_lite.publish import notebook
 
     folder.mkdir(parents=True, exist_ok=True)
     for source in notebook.available():

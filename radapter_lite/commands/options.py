@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from radapter_lite.alpha import Alpha
-    from radapter_lite.backbones import Backbone
+    from radapter_lite.backbone import Backbone
     from radapter_lite.data import ImageSet
     from radapter_lite.delta import Delta
 
@@ -90,7 +90,7 @@ def device(arguments: argparse.Namespace) -> str:
 
 def load_delta(arguments: argparse.Namespace, device: str = "cpu") -> tuple["Delta", "Backbone"]:
     """A delta and the backbone it was made on, or the one named in its place."""
-    from radapter_lite.backbones import load_clip
+    from radapter_lite.backbone import load_clip
     from radapter_lite.delta import Delta
 
     delta = Delta.load(arguments.delta)

@@ -51,8 +51,8 @@ def execute(arguments: argparse.Namespace) -> int:
     import nbformat
     from tqdm import tqdm
 
-    from radapter_lite import notebook
-    from radapter_lite.notebook_html import to_html
+    from radapter_lite.publish import notebook
+    from radapter_lite.publish.html import to_html
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what fails is told below, in one sentence
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
@@ -110,7 +110,7 @@ def _check_names(names: Iterable[str], declared: set[str]) -> None:
 
 def _staging(arguments: argparse.Namespace) -> Path:
     """An empty folder that --update fills before it touches the checkout."""
-    from radapter_lite.notebook import checkout
+    from radapter_lite.publish.notebook import checkout
 
     root = checkout()
     if root is None:
@@ -128,7 +128,7 @@ def _staging(arguments: argparse.Namespace) -> Path:
 
 def _renew(staging: Path) -> None:
     """Copy executed notebooks and figures into the checkout, now that all of them have succeeded."""
-    from radapter_lite.notebook import checkout
+    from radapter_lite.publish.notebook import checkout
 
     root = checkout()
     assert root is not None  # _staging has seen to it

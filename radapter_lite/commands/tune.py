@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from radapter_lite.backbones import load_clip
+    from radapter_lite.backbone import load_clip
     from radapter_lite.delta import Delta
     from radapter_lite.evaluation import sweep
     from radapter_lite.methods.r_adapter import tune_r_adapter

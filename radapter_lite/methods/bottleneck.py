@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import Change, change_output
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import hooked_models, require_untouched
 from radapter_lite.evaluation import predict
 from radapter_lite.methods.pairs import contrastive_loss
 from radapter_lite.methods.unchanged import frozen
-from radapter_lite.sites import Change, change_output
 from radapter_lite.training import TrainingConfig, TunedPoint, train
 
 

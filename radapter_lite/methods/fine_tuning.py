@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.evaluation import text_head

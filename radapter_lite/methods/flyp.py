@@ -6,7 +6,7 @@ Source: Goyal et al. 2023 (arXiv 2212.00638).
 import os
 from dataclasses import asdict, dataclass, field
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.methods.pairs import contrastive_loss

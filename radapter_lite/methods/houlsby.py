@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import TOWERS, Change, find_sites
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.bottleneck import Bottleneck, check_bottleneck, tune_bottlenecks
-from radapter_lite.sites import TOWERS, Change, find_sites
 from radapter_lite.training import TrainingConfig, TunedPoint
 
 

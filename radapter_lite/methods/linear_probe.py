@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images

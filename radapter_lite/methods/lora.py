@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.methods.pairs import contrastive_loss
-from radapter_lite.sites import TOWERS, find_sites
 from radapter_lite.training import TrainingConfig, Tuned, train
 
 ADAPTER = "default"  # what peft calls the only set of factors

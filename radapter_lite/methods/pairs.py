@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.evaluation import templates
 from radapter_lite.losses import mpm_nce
 from radapter_lite.training import BatchLoss

@@ -17,14 +17,14 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import predict, templates, text_head
 from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy
 from radapter_lite.methods.prompts import token_embedding
 from radapter_lite.methods.unchanged import frozen
-from radapter_lite.sites import TOWERS
 from radapter_lite.training import TrainingConfig, TunedPoint, train
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.pairs import pair_loss
+from radapter_lite.methods.whitening import whiten
 from radapter_lite.training import TrainingConfig, Tuned, train
-from radapter_lite.whitening import whiten
 
 
 @dataclass(frozen=True)

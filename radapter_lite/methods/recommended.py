@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.methods.flyp import FLYPConfig
 from radapter_lite.methods.r_adapter import RAdapterConfig
 from radapter_lite.methods.registry import EPOCHS, METHODS
@@ -96,6 +96,6 @@ def searched(method: str, shots: int) -> dict[str, Any]:
 
 @cache
 def _search_results() -> pd.DataFrame:
-    from radapter_lite.bench.tables import load_results
+    from radapter_lite.results import load_results
 
     return load_results("search")

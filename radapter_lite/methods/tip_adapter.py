@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import require_untouched
 from radapter_lite.evaluation import encode_images, text_head

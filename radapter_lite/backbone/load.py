@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
-from radapter_lite.hub import from_hub
+from radapter_lite.backbone.hub import from_hub
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_PREFIX = "hf-hub:"
@@ -158,7 +158,7 @@ def _nearest(word: str, words: list[str]) -> str:
 def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor], Callable[..., Tensor]]:
     """Model, tokenizer and evaluation transform, with a tag's weights or, for None, random ones."""
     if name == "picto":
-        from radapter_lite.pictoclip import load_pictoclip
+        from radapter_lite.backbone.pictoclip import load_pictoclip
 
         return load_pictoclip(tag or "random")
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from radapter_lite import plots
-from radapter_lite import slider_view as view
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve, accuracies_of, id_and_ood
 from radapter_lite.data import ImageSet
-from radapter_lite.svg_chart import DASHES, Chart, HeatMap, Line, legend, names
+from radapter_lite.view import plots
+from radapter_lite.view import slider_view as view
+from radapter_lite.view.svg_chart import DASHES, Chart, HeatMap, Line, legend, names
 
 STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 GALLERY = 22  # images that change their class, at most

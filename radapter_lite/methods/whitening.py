@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from radapter_lite.adapter import AdapterSet
-from radapter_lite.backbones import Backbone
+from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.evaluation import EVALUATION_BATCH, templates
 

@@ -1,19 +1,9 @@
-"""Images with a class, a domain and a split: the embedded PictoShift, or a folder of the user's own.
+"""The set of images that everything downstream takes: a table, the classes, and how a file becomes a picture."""
 
-    load_images()                          PictoShift: ID is "outline", five other styles are OOD
-    load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
-
-Both give an `ImageSet`, and everything downstream takes one.
-"""
-
-import io
-import os
 import weakref
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,11 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-ARCHIVE = Path(__file__).parent / "assets" / "pictoshift.zip"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test")
-# How a folder's ID images are divided, class by class.
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 # A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
 DRAFT = (1024, 1024)
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
@@ -160,109 +146,6 @@ class ImageSet:
         return replace(self, table=self.table.iloc[list(rows)].reset_index(drop=True))
 
 
-def load_images(
-    source: str | os.PathLike[str] = "pictoshift", *, id_domain: str | None = None, seed: int = 0
-) -> ImageSet:
-    """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
-
-    Args:
-        source: "pictoshift", or the folder.
-        id_domain: the domain to tune on; "outline" for PictoShift, the first one for a folder.
-        seed: of a folder's division of its ID images into train, validation and test (OOD images are all test).
-
-    Raises:
-        FileNotFoundError: for a folder that does not exist.
-        ValueError: for an empty class, a mixed layout, an unknown domain; the sentence names it.
-    """
-    images = _load_pictoshift() if source == "pictoshift" else _load_folder(Path(source), seed, id_domain)
-    domain = id_domain or images.id_domain
-    if domain not in set(images.table["domain"]):
-        raise ValueError(f"{images.name} has no domain {domain!r}; it has {', '.join(images.domains)}")
-    return replace(images, id_domain=domain)
-
-
-def _load_pictoshift() -> ImageSet:
-    if not ARCHIVE.is_file():
-        raise FileNotFoundError(
-            f"{ARCHIVE.name} is missing from the installation: install radapter-lite again"
-        )
-    try:
-        archive = zipfile.ZipFile(ARCHIVE)
-        table = pd.read_csv(io.BytesIO(archive.read("pictoshift.csv")), keep_default_na=False)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{ARCHIVE.name} is damaged ({error}): install radapter-lite again") from error
-
-    def read(file: str) -> Image.Image:
-        return Image.open(io.BytesIO(archive.read(file))).convert("RGB")
-
-    return ImageSet(table, sorted(table["class"].unique()), "outline", "pictoshift", read)
-
-
-def _load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
-        )
-    rows = [
-        (file.relative_to(root).as_posix(), *place) for place, files in _class_folders(root) for file in files
-    ]
-    table = pd.DataFrame(rows, columns=["file", "domain", "class"])
-    first = id_domain or table["domain"].iloc[0]
-    table["split"] = "test"
-    rng = np.random.default_rng(seed)
-    too_small = True
-    for _, members in table[table["domain"] == first].groupby("class"):
-        order = rng.permutation(members.index)
-        # Every class with 3 images or more has at least one in each split.
-        n_test = max(int(len(order) * TEST_SHARE), len(order) > 2)
-        n_validation = max(int(len(order) * VALIDATION_SHARE), len(order) > 2)
-        table.loc[order[n_test + n_validation :], "split"] = "train"
-        table.loc[order[n_test : n_test + n_validation], "split"] = "validation"
-        too_small &= not n_test
-    classes = sorted(table["class"].unique())
-    return ImageSet(
-        table, classes, first, root.resolve().name, lambda file: _read_file(root / file), too_small
-    )
-
-
-def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
-    """((domain, class), image files) for each class folder of either layout."""
-    tops = _folders(root)
-    if not tops:
-        raise ValueError(
-            f"{root} has no sub-folders; put each class's images into a sub-folder named after it."
-        )
-    with_domains = [bool(_folders(top)) for top in tops]
-    if any(with_domains) and not all(with_domains):
-        odd = tops[with_domains.index(False)]
-        raise ValueError(
-            f"{odd} holds images while other sub-folders of {root} hold folders; use class/image or "
-            f"domain/class/image throughout."
-        )
-    found = []
-    for domain in tops if all(with_domains) else [root]:
-        for folder in _folders(domain):
-            files = sorted(
-                file
-                for file in folder.iterdir()
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-            )
-            if not files:
-                raise ValueError(
-                    f"The class folder {folder} holds no image; add images or remove the folder."
-                )
-            found.append(((domain.name if domain != root else "images", _class_name(folder.name)), files))
-    return found
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _class_name(folder: str) -> str:
-    return folder.replace("_", " ").replace("-", " ")
-
-
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
 
@@ -281,11 +164,3 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     # White shows through: what lies under transparent pixels is often black, as the drawing is.
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-def _read_file(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return upright_rgb(image)
-    except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
-        raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error

@@ -20,9 +20,11 @@ from nbformat import NotebookNode
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from radapter_lite.notebook import METRIC_MIME, WIDGET_MIME, write_atomically
+from radapter_lite.assets import BOOK
+from radapter_lite.files import write_text
+from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
 
-STYLE = Path(__file__).parent / "assets" / "book" / "page.css"
+STYLE = BOOK / "page.css"
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
 
@@ -33,7 +35,7 @@ def to_html(path: str | Path, out: str | Path) -> Path:
     """
     nb, out = nbformat.read(path, as_version=4), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page(title(nb) or Path(path).stem, notebook_body(nb)))
+    write_text(out, page(title(nb) or Path(path).stem, notebook_body(nb)))
     return out
 
 

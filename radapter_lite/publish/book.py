@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 import nbformat
 from tqdm import tqdm
 
-from radapter_lite import notebook
-from radapter_lite.book_slider import slider_body
-from radapter_lite.notebook import write_atomically
-from radapter_lite.notebook_html import description, markdown_body, notebook_body, page, title
+from radapter_lite.files import write_text
+from radapter_lite.publish import notebook
+from radapter_lite.publish.book_slider import slider_body
+from radapter_lite.publish.html import description, markdown_body, notebook_body, page, title
 
 TITLE = "R-Adapter Lite"
 LEAD = (
@@ -172,7 +172,7 @@ class _Site:
         bar = "".join(f'<a href="{to}">{text}</a>' for to, text in links)
         before = f'<nav class="site" aria-label="Site">{bar}</nav>\n'
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
-        write_atomically(self.out / name, page(whole, body, before, after))
+        write_text(self.out / name, page(whole, body, before, after))
 
     def _relink(self, body: str, folder: str) -> str:
         """Let relative links of a file in `folder` lead to the site's page, or to a copy of the file."""

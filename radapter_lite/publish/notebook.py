@@ -7,7 +7,6 @@ nothing of the machine or the moment it ran on. What it measures it records as d
 import ast
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,8 +22,9 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from radapter_lite.errors import NotebookError
+from radapter_lite.files import write_text
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 
@@ -208,7 +208,7 @@ def _finish(path: Path, completed: bool) -> None:
         nb.metadata.widgets = widgets
     if completed:
         nb.metadata.radapter_lite = {"code_hash": code_hash(nb)}
-    write_atomically(path, nbformat.writes(nb) + "\n")
+    write_text(path, nbformat.writes(nb) + "\n")
 
 
 def _settled(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
@@ -250,10 +250,3 @@ def final_screen(text: str) -> str:
             lines[row] = line[:column] + part + line[column + len(part) :]
             column += len(part)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

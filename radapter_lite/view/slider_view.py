@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from PIL import Image
 from torch import Tensor
 
-from radapter_lite.plots import COLOURS
-from radapter_lite.svg_chart import data_uri
+from radapter_lite.view.plots import COLOURS
+from radapter_lite.view.svg_chart import data_uri
 
 _ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 RIGHT, WRONG, GREY = COLOURS[0], COLOURS[1], COLOURS[6]

@@ -6,7 +6,6 @@ the patch embedding stand three strided convolutions, which learn several times 
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from open_clip.model import CLIP
@@ -15,7 +14,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-ASSETS = Path(__file__).parent / "assets"
+from radapter_lite.assets import ASSETS
+
 CONFIG = ASSETS / "pictoclip.json"
 WEIGHTS = ASSETS / "pictoclip.safetensors"
 VOCABULARY = ASSETS / "pictoclip_bpe.txt.gz"

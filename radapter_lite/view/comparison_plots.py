@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from radapter_lite.evaluation import mean_and_interval
-from radapter_lite.plots import COLOURS, METHOD_COLOURS, METHOD_MARKERS, look
+from radapter_lite.statistics import mean_and_interval
+from radapter_lite.view.plots import COLOURS, METHOD_COLOURS, METHOD_MARKERS, look
 
 
 def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:

@@ -8,7 +8,6 @@ import html
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -18,16 +17,16 @@ import torch
 from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve
-from radapter_lite.app import DEMO_DELTA
-from radapter_lite.backbones import load_clip
+from radapter_lite.assets import BOOK, DEMO_DELTA
+from radapter_lite.backbone import load_clip
 from radapter_lite.bench import load_results
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import summarize
-from radapter_lite.plots import COLOURS
-from radapter_lite.svg_chart import DASHES, Chart, Line, data_uri, names
+from radapter_lite.statistics import summarize
+from radapter_lite.view.plots import COLOURS
+from radapter_lite.view.svg_chart import DASHES, Chart, Line, data_uri, names
 
-PAGE = Path(__file__).parent / "assets" / "book" / "slider.html"
+PAGE = BOOK / "slider.html"
 SCRIPT = PAGE.with_name("slider.js")
 STEPS = 101
 ALPHAS = np.linspace(0, 1, STEPS)

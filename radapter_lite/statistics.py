@@ -1,11 +1,34 @@
-"""Comparing methods fairly: over the same seeds, and at equal ID accuracy."""
+"""Tables over seeds: means with intervals, and comparing methods fairly, seed by seed and at equal ID accuracy."""
 
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from radapter_lite.evaluation import mean_and_interval
+
+def summarize(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """ID accuracy and the unweighted mean over OOD domains (`id`, `ood`), for each group of the columns `by`.
+
+    Without OOD domains `ood` is NaN.
+    """
+    id_part = results[results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("id")
+    ood_part = results[~results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("ood")
+    return pd.concat([id_part, ood_part.reindex(id_part.index)], axis=1).reset_index()
+
+
+def mean_and_interval(
+    values: pd.DataFrame, by: list[str], columns: Iterable[str] = ("id", "ood")
+) -> pd.DataFrame:
+    """Mean over seeds and half the width of its 95% t-interval (`id`, `id_ci`, …), with the number of seeds."""
+    from scipy.stats import t
+
+    groups = values.groupby(by, sort=False)
+    table = groups.size().rename("seeds").to_frame()
+    for column in columns:
+        quantile = pd.Series(t.ppf(0.975, table["seeds"] - 1), index=table.index)
+        table[column] = groups[column].mean()
+        table[f"{column}_ci"] = quantile * groups[column].std() / np.sqrt(table["seeds"])
+    return table.reset_index()
 
 
 def paired_differences(

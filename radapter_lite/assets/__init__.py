@@ -1,0 +1,9 @@
+"""What the package ships, by its place."""
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent
+PICTOSHIFT = ASSETS / "pictoshift.zip"
+RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-lite bench`
+DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
+BOOK = ASSETS / "book"

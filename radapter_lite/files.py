@@ -1,0 +1,56 @@
+"""How this package writes a file: under another name first, then into place, so that nobody ever sees half of one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when the with block ends without an error.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        OSError: if the folder cannot be written to; the sentence names it.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder {path.parent} does not exist: make it before saving {path.name} into it"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            temporary.touch()
+        except OSError as error:
+            raise type(error)(
+                f"{path} cannot be written ({error.strerror}): name a folder that you may write to"
+            ) from error
+        mode = temporary.stat().st_mode  # as the user's umask has it
+        yield temporary
+        temporary.chmod(mode)  # safetensors lets nobody else read its files
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OSError: if it cannot be made; the sentence names it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"the folder {path} cannot be made ({error.strerror}): name one that you may write to"
+        ) from error
+    return Path(path)

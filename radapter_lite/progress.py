@@ -1,0 +1,27 @@
+"""Progress bars: one way to draw them, on terminals and in notebooks, and none where nobody watches."""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress(over: Iterable[Any] | None = None, what: str = "", **options: Any) -> Any:
+    """tqdm's bar over an iterable, or one with a `total` that is moved by hand; it goes away when it is done.
+
+    In a notebook it is written to stdout, for what is left of a bar on stderr is an empty red box. Elsewhere it needs
+    a terminal: a log file, a test and CI get no bar.
+
+    Args:
+        over: what is gone through.
+        what: is being done, in two words.
+        options: tqdm's own, such as total, initial and unit.
+    """
+    notebook = "ipykernel" in sys.modules
+    file = sys.stdout if notebook else sys.stderr
+    unwatched = not notebook and (not sys.stderr.isatty() or bool(os.environ.get("CI")))
+    return tqdm(
+        over, desc=what, file=file, leave=False, mininterval=0.5, **({"disable": unwatched} | options)
+    )
