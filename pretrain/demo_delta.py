@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import torch
 
-from radapter_lite import Delta, evaluate, load_clip, load_images, tune_r_adapter
+from radapter_lite import Delta, evaluate, load_clip, load_images, r_adapter
 from radapter_lite.assets import DEMO_DELTA
-from radapter_lite.methods.recommended import recommended_r_adapter
+from radapter_lite.methods.registry import recommended_r_adapter
 
 SHOTS, SEED = 16, 0
 
@@ -32,7 +32,7 @@ def main() -> None:
     config = recommended_r_adapter(clip, SHOTS, SEED)
     if arguments.epochs is not None:
         config = replace(config, training=replace(config.training, epochs=arguments.epochs))
-    tuned = tune_r_adapter(clip, images.few_shot(SHOTS, SEED), config).delta
+    tuned = r_adapter(clip, images.few_shot(SHOTS, SEED), config).delta
 
     half = {name: tensor.half() for name, tensor in tuned.tensors.items()}
     about = {"images": images.name, "id_domain": images.id_domain, "shots": SHOTS}

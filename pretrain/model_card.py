@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from radapter_lite import load_clip, load_images, predict
-from radapter_lite.evaluation import accuracy_by_domain, templates
+from radapter_lite.tasks.classification import accuracy_by_domain
 from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +73,7 @@ def main() -> None:
             temperature=f"{clip.temperature:.3f}",
             domains="\n".join(rows),
             tail="\n".join(tail),
-            prompts=", ".join(f'"{prompt}"' for prompt in templates(clip)),
+            prompts=", ".join(f'"{prompt}"' for prompt in clip.prompts),
         )
     )
 

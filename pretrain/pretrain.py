@@ -22,12 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from radapter_lite.backbone.pictoclip import WEIGHTS, load_config, load_tokenizer, untrained
+from radapter_lite.backbone.pictoclip import PROMPTS, WEIGHTS, load_config, load_tokenizer, untrained
 from radapter_lite.delta_file import write_tensors
-from radapter_lite.evaluation import PICTOGRAM_TEMPLATES
 
 CURVE = Path(__file__).parent / "curve.json"
-TEMPLATES = ("{}", *PICTOGRAM_TEMPLATES)  # the bare name twice as often
+TEMPLATES = ("{}", *PROMPTS)  # the bare name twice as often
 COMMON_UNTIL = 0.35  # up to here only captions that stand 10 times or more are shown
 WARM_UP = 150
 # The benchmark's kept pictograms are one in three hundred draws by frequency, too few views for any of them to be

@@ -1,5 +1,9 @@
 """R-Adapter Lite: robust fine-tuning of CLIP-like models, in notebooks.
 
+    clip = load_clip()                              # or any open_clip model
+    tuned = tune(clip, load_images().few_shot(16))  # R-Adapter; or tune(..., "LoRA", rank=8)
+    table = sweep(clip, tuned, load_images().test)  # accuracy along α
+
 The names below are loaded when they are first used, so that the console script answers at once.
 """
 
@@ -10,60 +14,63 @@ from radapter_lite.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from radapter_lite.adapter import AdapterConfig, AdapterSet, LinearAdapter
+    from radapter_lite.alpha_curve import AlphaCurve
     from radapter_lite.backbone import Backbone, load_clip
     from radapter_lite.backbone.sites import find_sites
     from radapter_lite.data import ImageSet, load_images
     from radapter_lite.delta import Delta
-    from radapter_lite.evaluation import evaluate, predict, sweep, text_head
+    from radapter_lite.encoding import predict, text_head
+    from radapter_lite.evaluation import evaluate, sweep
     from radapter_lite.losses import info_nce, mpm_nce
-    from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
-    from radapter_lite.methods.flyp import FLYPConfig, flyp
-    from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
-    from radapter_lite.methods.recommended import recommended
-    from radapter_lite.training import TrainingConfig, Tuned, TunedPoint
+    from radapter_lite.methods import METHODS, load_tuned, recommended, register, tune
+    from radapter_lite.tasks import Classification, Task
+    from radapter_lite.training import TrainingConfig, train
+    from radapter_lite.tuned import Tuned
 
 _HOME = {
     "adapter": ("AdapterConfig", "AdapterSet", "LinearAdapter"),
+    "alpha_curve": ("AlphaCurve",),
     "backbone": ("Backbone", "load_clip"),
+    "backbone.sites": ("find_sites",),
     "data": ("ImageSet", "load_images"),
     "delta": ("Delta",),
-    "evaluation": ("evaluate", "predict", "sweep", "text_head"),
+    "encoding": ("predict", "text_head"),
+    "evaluation": ("evaluate", "sweep"),
     "losses": ("info_nce", "mpm_nce"),
-    "methods.fine_tuning": ("FineTuningConfig", "fine_tune"),
-    "methods.flyp": ("FLYPConfig", "flyp"),
-    "methods.r_adapter": ("RAdapterConfig", "tune_r_adapter"),
-    "methods.recommended": ("recommended",),
-    "backbone.sites": ("find_sites",),
-    "training": ("TrainingConfig", "Tuned", "TunedPoint"),
+    "methods": ("METHODS", "load_tuned", "recommended", "register", "tune"),
+    "tasks": ("Classification", "Task"),
+    "training": ("TrainingConfig", "train"),
+    "tuned": ("Tuned",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "METHODS",
     "AdapterConfig",
     "AdapterSet",
+    "AlphaCurve",
     "Backbone",
+    "Classification",
     "Delta",
-    "FLYPConfig",
-    "FineTuningConfig",
     "ImageSet",
     "LinearAdapter",
-    "RAdapterConfig",
+    "Task",
     "TrainingConfig",
     "Tuned",
-    "TunedPoint",
     "evaluate",
     "find_sites",
-    "fine_tune",
-    "flyp",
     "info_nce",
     "load_clip",
     "load_images",
+    "load_tuned",
     "mpm_nce",
     "predict",
     "recommended",
+    "register",
     "sweep",
     "text_head",
-    "tune_r_adapter",
+    "train",
+    "tune",
 ]
 
 

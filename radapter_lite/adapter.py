@@ -8,14 +8,17 @@ them over training, and hands back the `Delta` that merges them into the weights
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sites import TOWERS, Change, Site, change_output, find_sites
-from radapter_lite.delta import Delta, hooked_models, require_untouched
+from radapter_lite.backbone.attaching import Attachment, Change
+from radapter_lite.backbone.sites import TOWERS, Site, find_sites
+from radapter_lite.delta import Delta, require_untouched
+from radapter_lite.settings import check_above_zero, check_share, check_whole
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
@@ -35,7 +38,7 @@ class AdapterConfig:
         momentum: m of the running average, in [0, 1).
         towers: which encoders are adapted.
         whitening: None for the paper's form; a damping λ above 0 trains V of W_adp = P V, see
-            `radapter_lite.whitening`, whose `whiten` must then be called after attaching.
+            `radapter_lite.methods.whitening`, whose `whiten` must then be called after attaching.
     """
 
     rank: int | None = None
@@ -46,13 +49,11 @@ class AdapterConfig:
     whitening: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rank is not None and (type(self.rank) is not int or self.rank < 1):
-            raise ValueError(f"rank must be None (full) or an integer of 1 or more, not {self.rank}")
-        for name in ("drop_prob", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        if self.whitening is not None and not self.whitening > 0:
-            raise ValueError(f"whitening must be None or a damping above 0, not {self.whitening}")
+        if self.rank is not None:
+            check_whole(self, 1, "rank")
+        check_share(self, "drop_prob", "momentum")
+        if self.whitening is not None:
+            check_above_zero(self, "whitening")
         if self.drop not in DROPS:
             raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
         if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
@@ -64,6 +65,9 @@ class AdapterConfig:
 class LinearAdapter(nn.Module):
     """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
 
+    What is trained is averaged as it stands: the matrix, or each of the two factors, which is as small as they are. The
+    average of the products B A would be a full matrix again, and gives the same accuracies.
+
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
     whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
     nothing dropped. The paper compares two other ways of dropping, one γ an image and one a number; see
@@ -72,7 +76,6 @@ class LinearAdapter(nn.Module):
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """
 
-    average: Tensor  # (d, d)
     basis: Tensor | None  # (d, d), P of a whitened adapter
 
     def __init__(
@@ -90,7 +93,7 @@ class LinearAdapter(nn.Module):
             raise ValueError(
                 f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None"
             )
-        self.rank = rank
+        self.width, self.rank = width, rank
         self.drop_prob = drop_prob
         self.drop = drop
         zeros = torch.zeros(width, width, dtype=dtype, device=device)
@@ -100,19 +103,28 @@ class LinearAdapter(nn.Module):
             bound = width**-0.5
             self.B = nn.Parameter(zeros[:, :rank].clone().uniform_(-bound, bound))  # (d, r)
             self.A = nn.Parameter(zeros[:rank].clone())  # (r, d)
-        self.register_buffer("average", zeros)  # (d, d)
+        for name, parameter in list(self.named_parameters()):  # an average for each, of its shape
+            self.register_buffer(f"average_{name}", parameter.detach().clone())
         self.register_buffer("basis", None)
 
-    def matrix(self) -> Tensor:
-        """W_adp as it stands in training [d, d]."""
-        trained = self.weight if self.rank is None else self.B @ self.A
-        return trained if self.basis is None else self.basis @ trained
+    def factors(self, averaged: bool = False) -> list[Tensor]:
+        """What W_adp is the product of, live or averaged: W [d, d] alone, or B [d, r] and A [r, d].
+
+        Where it is whitened, P is multiplied into the first.
+        """
+        names = ["weight"] if self.rank is None else ["B", "A"]
+        first, *others = (getattr(self, f"average_{name}" if averaged else name) for name in names)
+        return [first if self.basis is None else self.basis @ first, *others]
+
+    def matrix(self, averaged: bool = False) -> Tensor:
+        """W_adp [d, d], as it stands in training or averaged."""
+        return reduce(torch.matmul, self.factors(averaged))
 
     def forward(self, x: Tensor) -> Tensor:
         """Adapt X [..., d], or [B, ..., d] where paths are dropped."""
+        change = reduce(torch.matmul, self.factors(averaged=not self.training), x)
         if not self.training:
-            return x + x @ self.average
-        change = x @ self.matrix() if self.rank is None or self.basis is not None else x @ self.B @ self.A
+            return x + change
         if self.drop_prob == 0:
             return x + change
         # A dropped adapter is multiplied by zero, not skipped: its gradient must be zero, not missing, or the
@@ -126,11 +138,12 @@ class LinearAdapter(nn.Module):
 
     @torch.no_grad()
     def accumulate(self, momentum: float) -> None:
-        """W̃_adp <- m W̃_adp + (1 - m) W_adp."""
-        self.average.lerp_(self.matrix(), 1 - momentum)
+        """W̃ <- m W̃ + (1 - m) W, for each trained matrix."""
+        for name, parameter in self.named_parameters():
+            getattr(self, f"average_{name}").lerp_(parameter, 1 - momentum)
 
     def extra_repr(self) -> str:
-        return f"width={len(self.average)}, rank={self.rank or 'full'}, drop_prob={self.drop_prob}"
+        return f"width={self.width}, rank={self.rank or 'full'}, drop_prob={self.drop_prob}"
 
 
 class AdapterSet(nn.Module):
@@ -167,14 +180,7 @@ class AdapterSet(nn.Module):
         object.__setattr__(
             self, "_model", model
         )  # not a submodule: its weights are not ours to list or to save
-        self._handles = [
-            model.get_submodule(site.hooked).register_forward_hook(change_output(_adapting(self[site])))
-            for site in self.sites
-        ]
-        self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        hooked_models.add(model)
+        self._attachment = Attachment(model, {site.hooked: _adapting(self[site]) for site in self.sites})
 
     def __getitem__(self, site: Site) -> LinearAdapter:
         adapter = self.adapters[_key(site)]
@@ -205,26 +211,18 @@ class AdapterSet(nn.Module):
             backbone: noted in the delta by its name and its weights' origin.
             settings: of the training, noted beside the adapters' own; must be JSON.
         """
-        matrices = {
-            site.linear: (self[site].average if averaged else self[site].matrix()).detach().clone()
-            for site in self.sites
-        }
+        matrices = {site.linear: self[site].matrix(averaged).detach().clone() for site in self.sites}
         return Delta.from_adapters(
             self._model.state_dict(),
             matrices,
             backbone=backbone,
-            method="r_adapter",
+            method="R-Adapter",
             settings=asdict(self.config) | {"averaged": averaged} | dict(settings or {}),
         )
 
     def remove(self) -> None:
         """Detach from the model and thaw what attaching froze; the adapters keep their weights."""
-        for handle in self._handles:
-            handle.remove()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._handles, self._frozen = [], []
-        hooked_models.discard(self._model)
+        self._attachment.remove()
 
 
 def _key(site: Site) -> str:

@@ -20,14 +20,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from radapter_lite.alpha import Alpha, keys_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import accuracy_by_domain, encode_images, predict, text_head
+from radapter_lite.encoding import image_features, predict, text_features
+from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
+from radapter_lite.tasks import Task, as_task
 
 NODES = 17  # with 9, one PictoShift image in 200 still got another class than from the model itself
 
@@ -83,8 +84,8 @@ class FeatureCurve:
     def of_classes(
         cls, backbone: Backbone, delta: Delta, classes: Iterable[str], nodes: int = NODES
     ) -> "FeatureCurve":
-        """The curve of the zero-shot head of some class names."""
-        return _measure(backbone, delta, nodes, classes=list(classes))[0]
+        """The curve of class names, in the backbone's prompts."""
+        return _measure(backbone, delta, nodes, texts=backbone.describe(classes))[0]
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
@@ -101,33 +102,28 @@ def _measure(
     delta: Delta,
     nodes: int,
     images: ImageSet | Tensor | None = None,
-    classes: list[str] | None = None,
+    texts: list[list[str]] | None = None,
 ) -> list[FeatureCurve]:
-    """The curve of images, of classes, or of both from one pass over the nodes. The model is left as it was."""
+    """The curve of images, of texts, or of both from one pass over the nodes. The model is left as it was."""
     places = chebyshev_nodes(nodes)
     found: list[list[Tensor]] = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
-        for alpha in tqdm(places, desc="nodes along alpha", leave=False):
+        for alpha in progress(places, "nodes along alpha"):
             delta.apply(backbone.model, float(alpha))
             features = []
-            if images is not None:
-                features.append(_encode(backbone, images))
-            if classes is not None:
-                features.append(text_head(backbone, classes))
+            if isinstance(images, ImageSet):
+                features.append(image_features(backbone, images))
+            elif images is not None:
+                features.append(backbone.encode_images(images))
+            if texts is not None:
+                features.append(text_features(backbone, texts))
             found.append([each.float().cpu() for each in features])
     return [FeatureCurve(places, torch.stack(each)) for each in zip(*found, strict=True)]
 
 
-def _encode(backbone: Backbone, images: ImageSet | Tensor) -> Tensor:
-    if isinstance(images, ImageSet):
-        return encode_images(backbone, images)
-    device = next(backbone.model.parameters()).device
-    return backbone.model.encode_image(images.to(device), normalize=True)  # type: ignore[operator]
-
-
 @dataclass(frozen=True, eq=False)
 class AlphaCurve:
-    """Similarities of images with classes along α, of both encoders together or of each.
+    """Similarities of a task's images with its texts along α, of both encoders together or of each.
 
     Attributes:
         image, text: the features they are made of.
@@ -139,9 +135,12 @@ class AlphaCurve:
     temperature: float
 
     @classmethod
-    def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet, nodes: int = NODES) -> "AlphaCurve":
-        """Encode the images and their classes at each node: `nodes` times what `evaluation.predict` takes."""
-        image, text = _measure(backbone, delta, nodes, images=images, classes=images.classes)
+    def measure(
+        cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES
+    ) -> "AlphaCurve":
+        """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
+        task = as_task(images)
+        image, text = _measure(backbone, delta, nodes, task.images, task.texts(backbone))
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
@@ -177,45 +176,35 @@ class AlphaCurve:
         """The softmax of the logits at α [N, C]."""
         return (self.at(alpha) / self.temperature).softmax(1)
 
-    def sweep(self, images: ImageSet, alphas: Iterable[float]) -> pd.DataFrame:
-        """Accuracy along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""
+    def sweep(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
+        """The score along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""
+        task = as_task(images)
         parts = []
         for alpha in alphas:
-            result = accuracy_by_domain(self.at(alpha), images)
-            result.insert(0, "alpha", alpha)
-            parts.append(result)
+            table = task.score(self.at(alpha))
+            table.insert(0, "alpha", alpha)
+            parts.append(table)
         return pd.concat(parts, ignore_index=True)
 
-    def encoder_map(self, images: ImageSet, alphas: Iterable[float]) -> pd.DataFrame:
-        """Accuracy for each pair of the encoders' α: image_alpha, text_alpha, id, ood and their mean, `mean`."""
-        points = list(alphas)
-        heads = torch.cat([self.text.at(text) for text in points])  # (T C, D)
+    def encoder_map(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
+        """The score for each pair of the encoders' α: image_alpha, text_alpha, id, ood and their mean, `mean`."""
+        task, points = as_task(images), list(alphas)
+        heads = [self.text.at(text_alpha) for text_alpha in points]
         parts = []
-        for image in tqdm(points, desc="map of the encoders", leave=False):
-            similarities = (self.image.at(image) @ heads.T).view(len(images), len(points), -1)
-            means = id_and_ood(accuracies_of(similarities.argmax(2).T, images), images)
-            parts.append(means.assign(image_alpha=image, text_alpha=points))
-        table = pd.concat(parts, ignore_index=True)[["image_alpha", "text_alpha", "id", "ood"]]
+        for image_alpha in progress(points, "map of the encoders"):
+            features = self.image.at(image_alpha)
+            for text_alpha, head in zip(points, heads, strict=True):
+                table = task.score(features @ head.T)
+                parts.append(table.assign(image_alpha=image_alpha, text_alpha=text_alpha))
+        table = summarize(pd.concat(parts), ["image_alpha", "text_alpha"], task.metric)
         return table.assign(mean=(table["id"] + table["ood"]) / 2)
-
-
-def accuracies_of(top: Tensor, images: ImageSet) -> pd.DataFrame:
-    """Accuracy in percent of several predictions [K, N] of the images' labels: a row each, a column a domain."""
-    right = pd.DataFrame((top == images.labels).T.numpy() * 100.0)
-    return right.groupby(images.table["domain"].to_numpy()).mean().T
-
-
-def id_and_ood(accuracies: pd.DataFrame, images: ImageSet) -> pd.DataFrame:
-    """From a column a domain to two: id, and ood, the unweighted mean over OOD domains (NaN without any)."""
-    ood = accuracies[images.ood_domains].mean(axis=1)
-    return pd.DataFrame({"id": accuracies[images.id_domain], "ood": ood})
 
 
 def held_out_error(
     curves: Mapping[str, AlphaCurve],
     backbone: Backbone,
     delta: Delta,
-    images: ImageSet,
+    images: ImageSet | Task,
     alphas: Iterable[float],
 ) -> pd.DataFrame:
     """Interpolated beside exact similarities of the same images and delta: a row for each curve and α.
@@ -226,7 +215,7 @@ def held_out_error(
     """
     rows = []
     with delta.applied(backbone.model, 0.0):
-        for alpha in tqdm(list(alphas), desc="held-out alpha", leave=False):
+        for alpha in progress(list(alphas), "held-out alpha"):
             delta.apply(backbone.model, alpha)
             exact = predict(backbone, images).float().cpu()
             for name, curve in curves.items():
@@ -237,8 +226,10 @@ def held_out_error(
     return pd.DataFrame(rows)
 
 
-def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet, alone: bool = True) -> pd.DataFrame:
-    """Accuracy with the delta in one layer alone, or in all but one: a row a layer.
+def layer_profile(
+    backbone: Backbone, delta: Delta, images: ImageSet | Task, alone: bool = True
+) -> pd.DataFrame:
+    """The score with the delta in one layer alone, or in all but one: a row a layer.
 
     Args:
         alone: switch one layer on and leave all else at zero-shot; False switches one off and leaves all else
@@ -248,24 +239,25 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet, alone: boo
         tower ("image" or "text"), layer (its number, 0 the one next to the input), id and ood (percent, ood the
         unweighted mean over domains), and id_change and ood_change, the points from the model that all else is at.
     """
+    task = as_task(images)
     keys = keys_of(delta.touched(backbone.model.state_dict()))
     base: dict[str, float] = {key: 0.0 if alone else 1.0 for key in keys if "." not in key}
     layers = [key for key in keys if "." in key]
     rows = []
     with torch.no_grad(), delta.applied(backbone.model, base):
-        start = {"image": encode_images(backbone, images), "text": text_head(backbone, images.classes)}
-        for key in tqdm(["", *layers], desc="layers", leave=False):
+        texts = task.texts(backbone)
+        start = {"image": image_features(backbone, task.images), "text": text_features(backbone, texts)}
+        for key in progress(["", *layers], "layers"):
             alpha: Alpha = base | ({key: 1.0 - base[key.partition(".")[0]]} if key else {})
             delta.apply(backbone.model, alpha)
             tower, _, layer = key.partition(".")
             now = dict(start)
             if tower == "image":
-                now["image"] = encode_images(backbone, images)
+                now["image"] = image_features(backbone, task.images)
             elif tower == "text":
-                now["text"] = text_head(backbone, images.classes)
-            accuracies = accuracy_by_domain(now["image"] @ now["text"].T, images).assign(layer=key)
-            rows.append(
-                {"tower": tower, "layer": layer, **summarize(accuracies, ["layer"]).iloc[0][["id", "ood"]]}
-            )
+                now["text"] = text_features(backbone, texts)
+            table = task.score(now["image"] @ now["text"].T).assign(layer=key)
+            means = summarize(table, ["layer"], task.metric).iloc[0][["id", "ood"]]
+            rows.append({"tower": tower, "layer": layer, **means})
     profile = pd.DataFrame(rows[1:]).astype({"layer": int, "id": float, "ood": float})
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 
 from radapter_lite.alpha import Alpha, scales
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.attaching import attached_models
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
 from radapter_lite.version import __version__
 
 State = Mapping[str, Tensor]
 
 KINDS = ("adapter", "difference", "low_rank")
-
-# Models whose forward pass adapters change at this moment; merging into their weights would count them twice.
-hooked_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
 def require_untouched(model: nn.Module) -> None:
@@ -38,7 +36,7 @@ def require_untouched(model: nn.Module) -> None:
     It carries adapters, or a delta was applied to it at an α other than 0: what is learned on changed weights would
     fit no model that anyone can load.
     """
-    if model in hooked_models:
+    if model in attached_models:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
     alpha = record.alpha if (record := _applied.get(model)) else 0.0
     if any(alpha.values() if isinstance(alpha, Mapping) else [alpha]):
@@ -58,7 +56,7 @@ class Delta:
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
         tensors: see kind.
-        meta: backbone, pretrained, method, settings, versions, and the fingerprint of the original weights.
+        meta: backbone, pretrained, prompts, method, settings, versions, and the fingerprint of the original weights.
 
     Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for
         differences.
@@ -134,20 +132,10 @@ class Delta:
         settings: Mapping[str, Any] | None = None,
     ) -> "Delta":
         plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        meta = {
-            "backbone": backbone.name if backbone else None,
-            "pretrained": backbone.pretrained if backbone else None,
-            "method": method,
-            "settings": _as_json(settings or {}),
-            "versions": {
-                "radapter_lite": __version__,
-                "open_clip": open_clip.__version__,
-                "torch": str(torch.__version__),
-            },
-        }
+        meta = describe(backbone, method, settings or {})
         delta = cls(kind, plain, meta)
         delta._check_fit(original)
-        meta["fingerprint"] = _fingerprint(original, delta.touched(original))
+        meta["fingerprint"] = fingerprint(original, delta.touched(original))
         return delta
 
     # --- W(α) ---
@@ -168,7 +156,7 @@ class Delta:
                 than those the delta was made on, or for one that adapters are still attached to.
         """
         scale = scales(alpha, [self._target(key) for key in self.tensors])
-        if model in hooked_models:
+        if model in attached_models:
             raise ValueError(
                 "adapters are still attached to this model: call remove() on their AdapterSet first"
             )
@@ -271,7 +259,7 @@ class Delta:
                 )
 
     def _check_weights(self, state: State) -> None:
-        if self.meta.get("fingerprint") not in (None, _fingerprint(state, self.touched(state))):
+        if self.meta.get("fingerprint") not in (None, fingerprint(state, self.touched(state))):
             raise ValueError(
                 f"this model's weights are not the ones the delta was made on: it is for {self._made_on()}, "
                 f"loaded afresh, without training or merging"
@@ -300,10 +288,23 @@ class Delta:
             FileNotFoundError: if one of the two files is missing.
             ValueError: if they are truncated, damaged, or do not belong together.
         """
-        tensors, about = read_delta(path)
+        return cls.from_file(path, *read_delta(path))
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], about: Mapping[str, Any]
+    ) -> "Delta":
+        """The delta of a file's tensors and description, as `read_delta` gives them.
+
+        Raises:
+            ValueError: if they are of no kind that is known.
+        """
         kind = about.get("kind")
         if kind not in KINDS:
-            raise ValueError(f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known")
+            raise ValueError(
+                f"{path} holds what {about.get('method') or 'an unknown method'} learned, of kind {kind!r}, and no "
+                f"delta ({', '.join(KINDS)}): load_tuned reads it"
+            )
         meta = {
             key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")
         }
@@ -341,6 +342,22 @@ class _Applied:
 _applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
 
 
+def describe(backbone: Backbone | None, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is noted of a tuning beside its tensors: the backbone and its prompts, the method, settings and versions."""
+    return {
+        "backbone": backbone.name if backbone else None,
+        "pretrained": backbone.pretrained if backbone else None,
+        "prompts": list(backbone.prompts) if backbone else None,
+        "method": method,
+        "settings": _as_json(settings),
+        "versions": {
+            "radapter_lite": __version__,
+            "open_clip": open_clip.__version__,
+            "torch": str(torch.__version__),
+        },
+    }
+
+
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they will be read back from a file."""
     try:
@@ -349,7 +366,7 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
 
 
-def _fingerprint(state: State, names: list[str]) -> str:
+def fingerprint(state: State, names: Iterable[str]) -> str:
     """SHA-256 over names, shapes and values (as float32) of some weights."""
     digest = hashlib.sha256()
     for name in names:

@@ -53,4 +53,6 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         raise type(error)(
             f"the folder {path} cannot be made ({error.strerror}): name one that you may write to"
         ) from error
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"the folder {path} cannot be written to: name one that you may write to")
     return Path(path)

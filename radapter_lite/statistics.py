@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 
-def summarize(results: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """ID accuracy and the unweighted mean over OOD domains (`id`, `ood`), for each group of the columns `by`.
+def summarize(results: pd.DataFrame, by: list[str], metric: str = "accuracy") -> pd.DataFrame:
+    """ID score and the unweighted mean over OOD domains (`id`, `ood`), for each group of the columns `by`.
 
     Without OOD domains `ood` is NaN.
     """
-    id_part = results[results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("id")
-    ood_part = results[~results["is_id"]].groupby(by, sort=False)["accuracy"].mean().rename("ood")
+    id_part = results[results["is_id"]].groupby(by, sort=False)[metric].mean().rename("id")
+    ood_part = results[~results["is_id"]].groupby(by, sort=False)[metric].mean().rename("ood")
     return pd.concat([id_part, ood_part.reindex(id_part.index)], axis=1).reset_index()
 
 

@@ -1,16 +1,16 @@
-"""One training loop for every method: AdamW, warm-up and cosine, gradient clipping, resumable, reproducible.
+"""One training loop for every method and task: AdamW, warm-up and cosine, gradient clipping, resumable, reproducible.
 
-A method says what is trained and what the loss of a batch is; everything else is here.
+A task makes the batches, a method says what is trained and what the loss of a batch is; everything else is here.
 """
 
-import hashlib
 import json
 import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +18,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
 from radapter_lite.files import whole
+from radapter_lite.progress import progress
+from radapter_lite.seeding import reseed, seeded
+from radapter_lite.settings import check_above_zero, check_whole, check_zero_or_more
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]  # images [B, 3, H, W], labels [B] -> scalar
-
-
-@dataclass(frozen=True, eq=False)
-class Tuned:
-    """What a method that changes CLIP's weights gives back: a delta, and with it a curve along α.
-
-    Attributes:
-        delta: what it learned.
-        history: a row a step, as `train` makes it.
-        trained_parameters: how many numbers it trained.
-    """
-
-    delta: Delta
-    history: pd.DataFrame
-    trained_parameters: int
-
-
-@dataclass(frozen=True, eq=False)
-class TunedPoint:
-    """What a method that changes no weight of CLIP gives back: one tuned model, without an α.
-
-    Attributes:
-        method: its name, for tables and errors.
-        similarities: logits of images with their classes [N, C].
-        history: a row a step, as `train` makes it; empty where nothing was trained by gradient.
-        trained_parameters: how many numbers it trained.
-    """
-
-    method: str
-    similarities: Callable[[ImageSet], Tensor]
-    history: pd.DataFrame
-    trained_parameters: int
-
-    @property
-    def delta(self) -> Delta:
-        """Raises ValueError: there is none."""
-        raise ValueError(
-            f"{self.method} learns no change of CLIP's own weights, so it has no delta and no α: it is one point; "
-            f"call similarities(images) instead"
-        )
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -73,7 +32,9 @@ class TrainingConfig:
     """The loop's settings.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over the batches.
+        steps: train for so many steps instead, through the batches as often as it takes; batches of unknown number
+            need it.
         batch_size: images a step; the last batch of an epoch is smaller where they do not divide.
         lr: peak learning rate; it falls along a cosine to `min_lr`, after `warmup_steps` of rising.
         weight_decay: AdamW's.
@@ -83,11 +44,13 @@ class TrainingConfig:
         precision: "float32", or "bfloat16" to run the encoders under autocast, which is faster where the
             processor has instructions for it; trained numbers and losses stay in float32.
         seed: decides the order of the images and all else that is drawn.
+        save_every: steps between two states of a checkpoint, which is written after each epoch too.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
     """
 
     epochs: int = 30
+    steps: int | None = None
     batch_size: int = 128
     lr: float = 2e-3
     warmup_steps: int = 0
@@ -98,15 +61,19 @@ class TrainingConfig:
     flip: bool = True
     precision: str = "float32"
     seed: int = 0
+    save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        check_whole(self, 1, "epochs", "batch_size", "save_every")
+        check_whole(self, 0, "warmup_steps", "seed")
+        if self.steps is not None:
+            check_whole(self, 1, "steps")
+        check_above_zero(self, "lr", "clip_norm")
+        check_zero_or_more(self, "min_lr", "weight_decay")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be 'float32' or 'bfloat16', not {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
@@ -126,74 +93,105 @@ def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
 
 
 def train(
-    backbone: Backbone,
-    images: ImageSet,
-    loss_of_batch: BatchLoss,
+    batches: Iterable[Any],
+    loss_of_batch: Callable[[Any], Tensor],
     parameters: Iterable[nn.Parameter],
     config: TrainingConfig,
     *,
-    after_step: Callable[[], None] = lambda: None,
     state: Mapping[str, nn.Module],
-    settings: Mapping[str, Any] | None = None,
+    after_step: Callable[[], None] = lambda: None,
+    about: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     description: str = "training",
 ) -> pd.DataFrame:
-    """Minimize the loss over the images; a row a step: step, epoch, loss, lr, seconds.
+    """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
     Args:
-        loss_of_batch: of augmented images [B, 3, H, W] and labels [B].
+        batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
+            of torch's random numbers is decided by the seed.
+        loss_of_batch: of one of them, a scalar.
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
-        settings: the method's own, JSON; a checkpoint must be of the same ones.
-        checkpoint: a file written after every epoch. If it exists, training goes on from it, with the result
-            of a run that was never interrupted.
-        description: the method's name, for the progress bar and the checkpoint.
+        about: what a resumed run must have in common with the interrupted one beside the loop's settings, JSON.
+        checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
+            it, and ends in the same bits as a run that was never interrupted.
+        description: for the progress bar.
 
     Raises:
-        ValueError: for a checkpoint that is damaged or of other settings, or a loss that is no longer finite.
+        ValueError: for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
+            whose number is not known, or that cannot be gone through once more.
     """
     trained = [p for p in parameters if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    device = trained[0].device
-    steps_per_epoch = math.ceil(len(images) / config.batch_size)
-    total = steps_per_epoch * config.epochs
-    identity = _identity(backbone, images, description, asdict(config) | dict(settings or {}))
-    first_epoch, history = _resume(checkpoint, identity, state, optimizer)
-    labels = images.labels
+    total = count_steps(batches, config)
+    settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
+    run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, checkpoint)
+    history, epoch, done, random_state = run.resume()
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    bar = tqdm(
-        total=total, initial=first_epoch * steps_per_epoch, desc=description, mininterval=0.5, leave=False
-    )
-    # Each epoch draws from its own seed, so that a resumed run needs no random state of the interrupted one.
-    with bar, torch.random.fork_rng(devices=[]):
-        for epoch in range(first_epoch, config.epochs):
-            torch.manual_seed(config.seed * 100_003 + epoch)
-            for rows in torch.randperm(len(images)).split(config.batch_size):
-                step = len(history)
-                lr = float(learning_rate(step, total, config))
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                batch = augment(images.tensor(backbone.preprocess, rows.tolist()), config.crop, config.flip)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    loss = loss_of_batch(batch.to(device), labels[rows].to(device))
-                if not torch.isfinite(loss):
-                    raise ValueError(
-                        f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(trained, config.clip_norm)
-                optimizer.step()
+    bar = progress(what=description, total=total, initial=len(history))
+    with bar, seeded(config.seed):
+        while len(history) < total:
+            # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
+            reseed(config.seed * 100_003 + epoch)
+            feed = iter(batches)
+            for _ in islice(feed, done):
+                pass
+            if random_state is not None:
+                torch.set_rng_state(random_state)
+            begun_at = len(history) - done
+            for batch in feed:
+                row = _step(batch, loss_of_batch, trained, optimizer, config, len(history), total)
                 after_step()
-                seconds = time.perf_counter() - began
-                history.append(
-                    {"step": step, "epoch": epoch, "loss": loss.item(), "lr": lr, "seconds": seconds}
-                )
-                bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lr:.1e}", refresh=False)
+                history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
+                bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
                 bar.update()
-            if checkpoint is not None:
-                _save(Path(checkpoint), identity, state, optimizer, epoch + 1, history)
-    return pd.DataFrame(history)
+                if len(history) == total:
+                    break
+                if len(history) % config.save_every == 0:
+                    run.save(history, epoch, len(history) - begun_at)
+            if len(history) == begun_at:
+                raise ValueError(
+                    f"the batches gave nothing in epoch {epoch}: give what can be gone through more than once, as a "
+                    f"list or a DataLoader"
+                )
+            epoch, done, random_state = epoch + 1, 0, None
+            run.save(history, epoch, 0)
+    return pd.DataFrame(history, columns=["step", "epoch", "loss", "lr", "seconds"])
+
+
+def count_steps(batches: Iterable[Any], config: TrainingConfig) -> int:
+    """How many steps training takes. Raises ValueError for batches whose number is needed and not known."""
+    if config.steps is not None:
+        return config.steps
+    if not isinstance(batches, Sized):
+        raise ValueError("how many batches there are is not known: set TrainingConfig's steps")
+    if not len(batches):
+        raise ValueError("there is no batch to train on: give one image or more")
+    return config.epochs * len(batches)
+
+
+def _step(
+    batch: Any,
+    loss_of_batch: Callable[[Any], Tensor],
+    trained: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    step: int,
+    total: int,
+) -> dict[str, float]:
+    """One step of the optimizer: its number, loss and learning rate."""
+    lr = float(learning_rate(step, total, config))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with torch.autocast(trained[0].device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        loss = loss_of_batch(batch)
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, config.clip_norm)
+    optimizer.step()
+    return {"step": step, "loss": loss.item(), "lr": lr}
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
@@ -205,64 +203,51 @@ def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
     return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _identity(
-    backbone: Backbone, images: ImageSet, method: str, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a run that is resumed must have in common with the interrupted one."""
-    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
-    about = {"method": method, "backbone": backbone.name, "pretrained": backbone.pretrained}
-    about["data"] = images.name
-    return json.loads(json.dumps(about | {"images": len(images), "files": files} | _flat(settings)))
+@dataclass(frozen=True)
+class _Run:
+    """A run's checkpoint: what it is of, and what changes."""
 
+    identity: dict[str, Any]
+    state: Mapping[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    checkpoint: str | os.PathLike[str] | None
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
-    return flat
-
-
-def _resume(
-    checkpoint: str | os.PathLike[str] | None,
-    expected: Mapping[str, Any],
-    state: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, list[dict[str, float]]]:
-    if checkpoint is None or not Path(checkpoint).exists():
-        return 0, []
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        found = saved["identity"]
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{checkpoint} is damaged or no checkpoint of a training: remove the file to start anew, or name another"
-        ) from error
-    for name, value in expected.items():
-        if found.get(name) != value:
+    def resume(self) -> tuple[list[dict[str, float]], int, int, Tensor | None]:
+        """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""
+        if self.checkpoint is None or not Path(self.checkpoint).exists():
+            return [], 0, 0, None
+        try:
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            found = saved["identity"]
+            place = saved["history"], saved["epoch"], saved["done"], saved["random_state"]
+        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{checkpoint} is of a run with {name}={found.get(name)}, this one has {value}: remove the file "
-                f"to start anew, or name another"
-            )
-    for name, module in state.items():
-        module.load_state_dict(saved["state"][name])
-    optimizer.load_state_dict(saved["optimizer"])
-    return saved["epoch"], saved["history"]
+                f"{self.checkpoint} is damaged or no checkpoint of a training: remove the file to start anew, or name "
+                f"another"
+            ) from error
+        for name, value in self.identity.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{self.checkpoint} is of a run with {name}={found.get(name)}, this one has {value}: remove the "
+                    f"file to start anew, or name another"
+                )
+        for name, module in self.state.items():
+            module.load_state_dict(saved["state"][name])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        return place
 
-
-def _save(
-    path: Path,
-    identity: Mapping[str, Any],
-    state: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    history: list[dict[str, float]],
-) -> None:
-    content = {
-        "identity": dict(identity),
-        "state": {name: module.state_dict() for name, module in state.items()},
-        "optimizer": optimizer.state_dict(),
-        "epoch": epoch,
-        "history": history,
-    }
-    with whole(path) as temporary:
-        torch.save(content, temporary)
+    def save(self, history: list[dict[str, float]], epoch: int, done: int) -> None:
+        """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
+        if self.checkpoint is None:
+            return
+        content = {
+            "identity": self.identity,
+            "state": {name: module.state_dict() for name, module in self.state.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "history": history,
+            "epoch": epoch,
+            "done": done,
+            "random_state": torch.get_rng_state() if done else None,
+        }
+        with whole(self.checkpoint) as temporary:
+            torch.save(content, temporary)

@@ -20,8 +20,10 @@ from radapter_lite.alpha_curve import (
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import accuracy_by_domain, predict, sweep, text_head
+from radapter_lite.encoding import predict, text_head
+from radapter_lite.evaluation import sweep
 from radapter_lite.statistics import summarize
+from radapter_lite.tasks.classification import accuracy_by_domain
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.cli import main
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import text_head
+from radapter_lite.encoding import text_head
 from radapter_lite.view.sliders import STOPS
 
 SCRIPT = "<script>alert(1)</script>"

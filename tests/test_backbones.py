@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone, hub, load_clip
-from radapter_lite.backbone.load import LazyTokenizer
 from radapter_lite.backbone.hub import HubError
+from radapter_lite.backbone.load import LazyTokenizer
 
 
 @pytest.fixture

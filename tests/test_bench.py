@@ -14,9 +14,9 @@ from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
 from radapter_lite.bench import ablations, few_shot, search
 from radapter_lite.data import ImageSet, load_images
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
-from radapter_lite.methods.recommended import for_backbone, recommended, searched, with_settings
-from radapter_lite.methods.registry import EPOCHS, METHODS
+from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
+from radapter_lite.methods.registry import EPOCHS, METHODS, for_backbone, recommended, searched
+from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
 NAMES = ["R-Adapter", "CLIP-Adapter", "linear probe"]  # a curve, a point, and one without a training loop
@@ -63,7 +63,7 @@ def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkey
 
     def tune(backbone, images, config):
         started.append(config.training.seed)
-        return tune_r_adapter(backbone, images, config)
+        return r_adapter(backbone, images, config)
 
     monkeypatch.setitem(METHODS, "R-Adapter", replace(METHODS["R-Adapter"], tune=tune))
     bench.run_few_shot(make_backbone(), images, path, ["R-Adapter"], [1], seeds=2)
@@ -73,7 +73,7 @@ def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkey
 
 def test_the_exam_measures_what_the_delta_gives(images: ImageSet) -> None:
     clip = make_backbone()
-    tuned = tune_r_adapter(
+    tuned = r_adapter(
         clip,
         images.few_shot(4),
         RAdapterConfig(AdapterConfig(momentum=0.5), TrainingConfig(epochs=3, lr=1e-2)),
@@ -181,7 +181,7 @@ def test_one_training_gives_the_delta_of_every_momentum(images: ImageSet) -> Non
     found = ablations.tune_with_momenta(clip, few, config, (0.7, 0.9))
     assert set(found) == {0.0, 0.7, 0.9}
     for momentum, tuned in found.items():
-        alone = tune_r_adapter(clip, few, replace(config, adapter=AdapterConfig(momentum=momentum)))
+        alone = r_adapter(clip, few, replace(config, adapter=AdapterConfig(momentum=momentum)))
         for name, tensor in alone.delta.tensors.items():
             assert torch.equal(tuned.delta.tensors[name], tensor), (momentum, name)
 

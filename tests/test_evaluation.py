@@ -14,21 +14,16 @@ from torch.nn import functional as F
 
 from radapter_lite import evaluation
 from radapter_lite.alpha_choice import unlabelled_statistics
+from radapter_lite.backbone.prompts import PHOTOS
 from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import (
-    PHOTO_TEMPLATES,
-    accuracy_by_domain,
-    encode_images,
-    evaluate,
-    predict,
-    sweep,
-    text_head,
-)
+from radapter_lite.encoding import image_features, predict, text_head
+from radapter_lite.evaluation import evaluate, sweep
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.statistics import mean_and_interval, summarize
-from radapter_lite.training import Tuned
+from radapter_lite.tasks.classification import accuracy_by_domain
+from radapter_lite.tuned import Tuned
 
 COLUMNS = ["domain", "is_id", "accuracy", "images"]
 
@@ -53,7 +48,7 @@ def test_a_class_is_the_mean_of_its_prompts(images, monkeypatch):
     found = text_head(backbone, images.classes)
     for vector, name in zip(found, images.classes, strict=True):
         total = torch.zeros(32)
-        for prompt in PHOTO_TEMPLATES:
+        for prompt in PHOTOS:
             feature = backbone.model.encode_text(backbone.tokenizer([prompt.format(name)]))[0]
             total += feature / feature.norm()
         torch.testing.assert_close(vector, total / total.norm(), rtol=0, atol=1e-6)
@@ -66,7 +61,7 @@ def test_similarities_are_cosines(images, monkeypatch):
     backbone = make_backbone()
     pixels = torch.stack([backbone.preprocess(images.image(row)) for row in range(len(images))])
     features = F.normalize(backbone.model.encode_image(pixels), dim=-1)
-    torch.testing.assert_close(encode_images(backbone, images), features, rtol=0, atol=1e-5)
+    torch.testing.assert_close(image_features(backbone, images), features, rtol=0, atol=1e-5)
     expected = F.cosine_similarity(features[:, None], text_head(backbone, images.classes)[None], dim=-1)
     torch.testing.assert_close(predict(backbone, images), expected, rtol=0, atol=1e-5)
 

@@ -12,12 +12,12 @@ from radapter_lite import training
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import predict
+from radapter_lite.encoding import predict
 from radapter_lite.methods import pairs, registry
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
+from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
 from radapter_lite.methods.flyp import FLYPConfig, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
@@ -27,9 +27,9 @@ R_ADAPTER = RAdapterConfig(
 LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_prob=0.1, towers=("image",)))
 
 METHODS = {
-    "r_adapter": (tune_r_adapter, R_ADAPTER),
-    "low rank": (tune_r_adapter, LOW_RANK),
-    "fine_tuning": (fine_tune, FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
+    "r_adapter": (r_adapter, R_ADAPTER),
+    "low rank": (r_adapter, LOW_RANK),
+    "fine_tuning": (fine_tuning, FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
     "flyp": (flyp, FLYPConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
     "lora": (lora, LoRAConfig(replace(TRAINING, lr=1e-2), rank=2, scale=2.0, temperature=0.05)),
 }
@@ -123,13 +123,13 @@ def test_settings_reach_the_delta(images, method):
     short = replace(config, training=replace(config.training, epochs=1))
     meta = tune(make_backbone(), images, short).delta.meta
     assert meta["backbone"] == "tiny" and meta["pretrained"] == "random"
-    assert meta["method"] == {"tune_r_adapter": "r_adapter", "fine_tune": "fine_tuning"}.get(
+    assert meta["method"] == {"r_adapter": "r_adapter", "fine_tuning": "fine_tuning"}.get(
         tune.__name__, tune.__name__
     )
     settings = meta["settings"]
     assert settings["training"]["lr"] == config.training.lr and settings["training"]["epochs"] == 1
     assert settings["temperature"] == 0.05
-    if tune is tune_r_adapter:
+    if tune is r_adapter:
         assert settings["margin"] == 0.1 and settings["smoothing"] == 0.05
         assert settings["rank"] == config.adapter.rank and settings["averaged"] is True
         assert settings["towers"] == list(config.adapter.towers)
@@ -184,18 +184,18 @@ def test_an_interrupted_tuning_ends_in_the_same_bits(images, method, monkeypatch
 
 def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
     short = replace(R_ADAPTER, training=replace(TRAINING, epochs=1))
-    tune_r_adapter(make_backbone(), images, short, checkpoint=tmp_path / "run.pt")
+    r_adapter(make_backbone(), images, short, checkpoint=tmp_path / "run.pt")
     backbone = make_backbone()
     with pytest.raises(ValueError, match="is of a run with margin=0.1, this one has 0.0"):
-        tune_r_adapter(backbone, images, replace(short, margin=0.0), checkpoint=tmp_path / "run.pt")
-    tune_r_adapter(backbone, images, short)  # the refused run has left no adapters behind
+        r_adapter(backbone, images, replace(short, margin=0.0), checkpoint=tmp_path / "run.pt")
+    r_adapter(backbone, images, short)  # the refused run has left no adapters behind
 
 
 def test_a_checkpoint_of_another_method_is_refused(images, tmp_path):
     short = replace(TRAINING, epochs=1)
     flyp(make_backbone(), images, FLYPConfig(short), checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match="is of a run with method=FLYP, this one has fine-tuning"):
-        fine_tune(make_backbone(), images, FineTuningConfig(short), checkpoint=tmp_path / "run.pt")
+        fine_tuning(make_backbone(), images, FineTuningConfig(short), checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("name", registry.METHODS)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import features, make_backbone, make_folder, make_inputs
+from radapter_lite.methods.zero_shot import ZeroShotConfig, zero_shot
 from sklearn.linear_model import LogisticRegression
 
 from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
-from radapter_lite.evaluation import encode_images, predict, text_head
+from radapter_lite.encoding import image_features, predict, text_head
 from radapter_lite.methods.clip_adapter import ClipAdapterConfig, FeatureAdapter, clip_adapter
 from radapter_lite.methods.linear_probe import LinearProbeConfig, linear_probe
 from radapter_lite.methods.lp_ft import LpFtConfig, lp_ft
 from radapter_lite.methods.tip_adapter import TipAdapterConfig, tip_adapter
-from radapter_lite.methods.zero_shot import ZeroShotConfig, zero_shot
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=10, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
@@ -165,7 +165,7 @@ def test_zero_shot_takes_the_backbones_prompts_or_others(images, backbone):
     bare = zero_shot(backbone, images, ZeroShotConfig(prompts=("{}",))).similarities(images)
     with torch.no_grad():
         words = backbone.model.encode_text(backbone.tokenizer(images.classes), normalize=True)
-    torch.testing.assert_close(bare, encode_images(backbone, images) @ words.T, rtol=0, atol=1e-6)
+    torch.testing.assert_close(bare, image_features(backbone, images) @ words.T, rtol=0, atol=1e-6)
     assert (bare - predict(backbone, images)).abs().max() > 1e-3
 
 
@@ -174,7 +174,7 @@ def test_zero_shot_takes_the_backbones_prompts_or_others(images, backbone):
 
 def test_the_probe_is_scikit_learns_logistic_regression(images, backbone):
     logits = linear_probe(backbone, images, LinearProbeConfig(C=3.0)).similarities(images)
-    x = encode_images(backbone, images).double().numpy()
+    x = image_features(backbone, images).double().numpy()
     reference = LogisticRegression(C=3.0, max_iter=2000).fit(x, images.table["class"])
     assert list(reference.classes_) == images.classes
     np.testing.assert_allclose(logits.softmax(1), reference.predict_proba(x), atol=1e-5)
@@ -183,7 +183,7 @@ def test_the_probe_is_scikit_learns_logistic_regression(images, backbone):
 @pytest.mark.parametrize("kept", [["red", "dark blue"], ["red", "green"]])
 def test_a_class_without_images_keeps_its_column(kept, images, backbone):
     some = images.select(classes=kept)
-    x = encode_images(backbone, some).double().numpy()
+    x = image_features(backbone, some).double().numpy()
     reference = LogisticRegression(C=100.0, max_iter=2000).fit(x, some.table["class"])
     columns = [images.classes.index(name) for name in reference.classes_]
     for tune, config in (
@@ -253,7 +253,7 @@ def test_clip_adapter_by_hand(images, backbone):
     torch.manual_seed(config.training.seed)
     w1 = torch.nn.Linear(32, 4, bias=False).weight.detach().numpy()
     w2 = torch.nn.Linear(4, 32, bias=False).weight.detach().numpy()
-    f, g = encode_images(backbone, images).numpy(), text_head(backbone, images.classes).numpy()
+    f, g = image_features(backbone, images).numpy(), text_head(backbone, images.classes).numpy()
     adapted = np.maximum(np.maximum(f @ w1.T, 0) @ w2.T, 0)
     mixed = 0.3 * adapted + 0.7 * f
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
@@ -277,7 +277,7 @@ def test_tip_adapter_by_a_loop(images, backbone):
     others = images.take(range(0, 15, 2))
     config = TipAdapterConfig(cache_ratio=2.0, beta=3.0, temperature=0.02)
     found = tip_adapter(backbone, others, config).similarities(images)
-    keys, f = encode_images(backbone, others).tolist(), encode_images(backbone, images).tolist()
+    keys, f = image_features(backbone, others).tolist(), image_features(backbone, images).tolist()
     head = text_head(backbone, images.classes).tolist()
 
     def dot(a, b):

@@ -14,11 +14,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import nn
 
 from radapter_lite.backbone import load_clip
+from radapter_lite.backbone.pictoclip import PROMPTS
 from radapter_lite.data import load_images
-from radapter_lite.evaluation import PICTOGRAM_TEMPLATES, encode_images, predict
+from radapter_lite.encoding import image_features, predict
 from radapter_lite.methods.coop import CoOpConfig, coop
 from radapter_lite.methods.p_tuning import PromptLSTM, PTuningConfig, p_tuning
-from radapter_lite.methods.prefix import PrefixConfig, Prefixes, attend, prefix
+from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix
 from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens, words_before_the_name
 from radapter_lite.training import TrainingConfig
 
@@ -179,7 +180,7 @@ def test_trained_parameters_are_counted(tune, config, count, images, backbone):
 
 def test_no_context_is_zero_shot_with_the_bare_name(images, any_backbone):
     found = coop(any_backbone, images, CoOpConfig(STILL, context_length=0)).similarities(images)
-    expected = encode_images(any_backbone, images) @ encode(any_backbone, images.classes).T
+    expected = image_features(any_backbone, images) @ encode(any_backbone, images.classes).T
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -192,7 +193,7 @@ def test_a_context_of_words_embeddings_is_the_prompt_of_these_words(images, any_
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     point = coop(any_backbone, images, CoOpConfig(STILL, init_text="an icon of a"))
     torch.testing.assert_close(
-        point.similarities(images), encode_images(any_backbone, images) @ expected.T, rtol=0, atol=1e-5
+        point.similarities(images), image_features(any_backbone, images) @ expected.T, rtol=0, atol=1e-5
     )
     assert (expected - encode(any_backbone, images.classes)).abs().max() > 1e-2
 
@@ -202,7 +203,7 @@ def test_pictoclips_own_words_too(picto):
     assert words_before_the_name(picto) == "an icon of a"
     assert words_before_the_name(make_backbone()) == "a photo of a"
     found = encode_prompts(picto, prompt_tokens(picto, names, 4), embed_words(picto, "an icon of a", 4))
-    expected = encode(picto, [PICTOGRAM_TEMPLATES[1].format(name) for name in names])
+    expected = encode(picto, [PROMPTS[1].format(name) for name in names])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(
         encode_prompts(picto, prompt_tokens(picto, names, 0), embed_words(picto, "", 0)), encode(picto, names)
@@ -215,7 +216,7 @@ def test_the_context_begins_as_its_words_and_serves_other_classes(images, backbo
     others = replace(images, classes=["red", "teal", "green", "dark blue"])
     expected = encode(backbone, [f"a photo of a {name}" for name in others.classes])
     torch.testing.assert_close(
-        point.similarities(others), encode_images(backbone, others) @ expected.T, rtol=0, atol=1e-5
+        point.similarities(others), image_features(backbone, others) @ expected.T, rtol=0, atol=1e-5
     )
 
 
@@ -235,7 +236,7 @@ def test_the_trained_context_alone_is_what_changes(images, backbone, tmp_path):
             rows.append((model.ln_final(x)[0, -1] @ model.text_projection)[None])
         head = nn.functional.normalize(torch.cat(rows), dim=-1)
     torch.testing.assert_close(
-        point.similarities(images), encode_images(backbone, images) @ head.T, rtol=0, atol=1e-5
+        point.similarities(images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
     )
 
 
@@ -275,7 +276,7 @@ def test_p_tuning_uses_the_vectors_the_lstm_makes(images, backbone):
     with torch.no_grad():
         head = encode_prompts(backbone, prompt_tokens(backbone, images.classes, 2), vectors)
     torch.testing.assert_close(
-        point.similarities(images), encode_images(backbone, images) @ head.T, rtol=0, atol=1e-5
+        point.similarities(images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
     )
 
 

@@ -17,16 +17,16 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import predict, text_head
+from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods import r_adapter
 from radapter_lite.methods.adaptformer import AdaptFormerConfig, adaptformer
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
+from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
 from radapter_lite.methods.flyp import FLYPConfig, flyp
-from radapter_lite.methods.houlsby import HoulsbyConfig, houlsby
+from radapter_lite.methods.houlsby_adapter import HoulsbyConfig
 from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
-from radapter_lite.methods.pairs import pair_loss
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
+from radapter_lite.methods.objectives import pair_loss
+from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.training import TrainingConfig, train
 
 TRAINING = TrainingConfig(epochs=4, batch_size=8, lr=1e-2, crop=0.9)  # 2 steps an epoch
@@ -69,7 +69,7 @@ def test_fine_tuning_is_cross_entropy_under_the_zero_shot_head(images):
     """Against a loop written out here: no crops, the whole set in one batch."""
     config = TrainingConfig(epochs=3, batch_size=64, lr=1e-3, crop=1.0, flip=False, clip_norm=1e9)
     backbone, reference = make_backbone(), make_backbone()
-    tuned = fine_tune(backbone, images, FineTuningConfig(config, temperature=0.05))
+    tuned = fine_tuning(backbone, images, FineTuningConfig(config, temperature=0.05))
 
     pixels = images.tensor(reference.preprocess)
     head = text_head(reference, images.classes)
@@ -92,9 +92,9 @@ def test_fine_tuning_is_cross_entropy_under_the_zero_shot_head(images):
     ).norm() < 0.03 * expected.norm()  # Adam makes signs of gradients that are rounding
 
 
-@pytest.mark.parametrize("name", ["fine_tune", "flyp"])
+@pytest.mark.parametrize("name", ["fine_tuning", "flyp"])
 def test_wise_ft_goes_from_one_model_to_the_other(images, name, monkeypatch):
-    tune, config = {"fine_tune": (fine_tune, FineTuningConfig), "flyp": (flyp, FLYPConfig)}[name]
+    tune, config = {"fine_tuning": (fine_tuning, FineTuningConfig), "flyp": (flyp, FLYPConfig)}[name]
     backbone = make_backbone()
     zero_shot = copy.deepcopy(backbone.model.state_dict())
     stored = []
@@ -412,7 +412,7 @@ def test_every_layout_of_towers_can_be_tuned(images, name):
     short = TrainingConfig(epochs=2, batch_size=3, lr=1e-2)
     moved = [tune(backbone, few, replace(config, training=short)) for tune, config in POINTS.values()]
     changed = [point.similarities(few) for point in moved]
-    weights = [fine_tune(backbone, few, FineTuningConfig(short)), flyp(backbone, few, FLYPConfig(short))]
+    weights = [fine_tuning(backbone, few, FineTuningConfig(short)), flyp(backbone, few, FLYPConfig(short))]
     if name not in ("custom blocks", "timm eva"):
         weights.append(lora(backbone, few, LoRAConfig(short)))
     for tuned in weights:
@@ -436,7 +436,7 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
     config = RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), TRAINING, temperature=0.05)
     sets = []
     monkeypatch.setattr(r_adapter, "AdapterSet", lambda *args: sets.append(AdapterSet(*args)) or sets[-1])
-    found = tune_r_adapter(make_backbone(), images, config)
+    found = r_adapter(make_backbone(), images, config)
     for site in sets[0].sites:
         assert torch.equal(found.delta.tensors[site.linear], sets[0][site].weight)
         assert torch.equal(sets[0][site].average, sets[0][site].weight)

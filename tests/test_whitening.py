@@ -8,7 +8,7 @@ from conftest import features, make_backbone, make_folder, make_inputs, step
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
-from radapter_lite.methods.r_adapter import RAdapterConfig, attach, tune_r_adapter
+from radapter_lite.methods.r_adapter import RAdapterConfig, attach, r_adapter
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.training import TrainingConfig
 
@@ -73,7 +73,7 @@ def test_the_bases_come_from_what_reaches_the_adapters(images):
 
 
 def test_training_is_reproducible_and_resumable(images, tmp_path, monkeypatch):
-    whole = tune_r_adapter(make_backbone(), images, CONFIG).delta.tensors
+    whole = r_adapter(make_backbone(), images, CONFIG).delta.tensors
     clip = make_backbone()
 
     path = tmp_path / "run.pt"
@@ -88,9 +88,9 @@ def test_training_is_reproducible_and_resumable(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(AdapterSet, "accumulate", stop_in_the_second_epoch)
     with pytest.raises(RuntimeError, match="stopped"):
-        tune_r_adapter(clip, images, CONFIG, checkpoint=path)
+        r_adapter(clip, images, CONFIG, checkpoint=path)
     monkeypatch.undo()
-    again = tune_r_adapter(clip, images, CONFIG, checkpoint=path).delta.tensors
+    again = r_adapter(clip, images, CONFIG, checkpoint=path).delta.tensors
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 

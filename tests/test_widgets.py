@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.data import ImageSet, load_images
-from radapter_lite.evaluation import accuracy_by_domain
+from radapter_lite.tasks.classification import accuracy_by_domain
 from radapter_lite.view.slider_view import Thumbnails, top_bars
 from radapter_lite.view.sliders import AlphaSlider, alpha_slider, encoder_map
 from radapter_lite.view.svg_chart import Chart, HeatMap, Line

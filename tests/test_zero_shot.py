@@ -11,7 +11,8 @@ import pytest
 from radapter_lite.assets import PICTOSHIFT as ARCHIVE
 from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
-from radapter_lite.evaluation import accuracy_by_domain, predict
+from radapter_lite.encoding import predict
+from radapter_lite.tasks.classification import accuracy_by_domain
 
 pytestmark = pytest.mark.slow
 

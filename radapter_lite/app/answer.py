@@ -12,7 +12,7 @@ from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.evaluation import encode_images
+from radapter_lite.encoding import image_features
 from radapter_lite.view.sliders import STOPS
 
 
@@ -79,7 +79,7 @@ def choose_examples(
     tops = []
     for alpha in (0.0, 1.0):
         with delta.applied(backbone.model, alpha):
-            features = encode_images(backbone, candidates).cpu()
+            features = image_features(backbone, candidates).cpu()
         tops.append((features @ text.at(alpha).T).argmax(1))
     table = candidates.table.assign(flips=(tops[0] != tops[1]).numpy(), row=np.arange(len(candidates)))
     table["turn"] = table.groupby(["flips", "domain"]).cumcount()

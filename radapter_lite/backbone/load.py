@@ -7,7 +7,7 @@ never unpickled as code.
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from open_clip.coca_model import CoCa
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torchvision.transforms import Normalize
 
+from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
+from radapter_lite.backbone.prompts import PHOTOS, as_prompts, fill
+from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_PREFIX = "hf-hub:"
@@ -28,7 +30,7 @@ HUB_PREFIX = "hf-hub:"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A CLIP-like model and what turns texts and images into its inputs.
+    """A CLIP-like model, and all that depends on which one it is.
 
     Attributes:
         model: an open_clip CLIP, CustomTextCLIP or CoCa in eval mode.
@@ -36,6 +38,9 @@ class Backbone:
         preprocess: PIL image -> normalized tensor [3, H, W], without augmentation.
         name: what `load_clip` was asked for: "picto", "ViT-B-32", "hf-hub:...".
         pretrained: its weights' origin: "picto", a tag, "hf-hub", "random", or a checkpoint's file name.
+        prompts: what class names are put into; a class's vector is their mean.
+        search: the table of saved results with settings that were searched on this model; None where there is none,
+            and the papers' settings are recommended.
     """
 
     model: nn.Module
@@ -43,32 +48,31 @@ class Backbone:
     preprocess: Callable[[Image.Image], Tensor]
     name: str
     pretrained: str
+    prompts: tuple[str, ...] = PHOTOS
+    search: str | None = None
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images the model takes, in pixels."""
-        size: Any = self.model.visual.image_size  # type: ignore[union-attr]
-        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     @property
     def temperature(self) -> float:
         """τ that the model was pretrained with: cosine similarities divided by it are its logits. 0.01 for CLIP's."""
         return 1 / self.model.logit_scale.exp().item()  # type: ignore[operator]
 
-    @property
-    def image_mean(self) -> tuple[float, ...]:
-        """Mean of each channel that `preprocess` subtracts, in [0, 1]."""
-        return tuple(float(value) for value in self._normalize.mean)
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Unit features [B, D] of preprocessed images [B, 3, H, W]; gradients flow."""
+        return self.model.encode_image(pixels.to(self.device), normalize=True)  # type: ignore[operator]
 
-    @property
-    def image_std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel that `preprocess` divides by."""
-        return tuple(float(value) for value in self._normalize.std)
+    def encode_texts(self, texts: Sequence[str] | Tensor) -> Tensor:
+        """Unit features [B, D] of texts, or of their token ids [B, context length]; gradients flow."""
+        tokens = texts if isinstance(texts, Tensor) else self.tokenizer(list(texts))
+        return self.model.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
 
-    @property
-    def _normalize(self) -> Normalize:
-        steps: Any = self.preprocess.transforms  # type: ignore[attr-defined]
-        return next(step for step in steps if isinstance(step, Normalize))
+    def describe(self, classes: Iterable[str]) -> list[list[str]]:
+        """Each class's name in every prompt [C][prompts]."""
+        return [[fill(prompt, name) for prompt in self.prompts] for name in classes]
 
 
 def load_clip(
@@ -77,6 +81,7 @@ def load_clip(
     *,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    prompts: str | os.PathLike[str] | Iterable[str] | None = None,
 ) -> Backbone:
     """Load a backbone in float32 and eval mode.
 
@@ -88,10 +93,14 @@ def load_clip(
             "random"; a checkpoint is loaded over a repository's own weights.
         device: where the model goes.
         seed: of the random weights; the global random state is left as it was.
+        prompts: what class names are put into: "a chest X-ray of {}", several of them, or a text file with one a
+            line; None for those that suit the model's pretraining.
 
     Raises:
-        ValueError: for an unknown name or tag (the nearest are listed), or a checkpoint that does not fit.
-        FileNotFoundError: for a missing checkpoint, or, as HubError, weights that could not be fetched.
+        ValueError: for an unknown name or tag (the nearest are listed), a checkpoint that does not fit, or a prompt
+            without {} where the name goes.
+        FileNotFoundError: for a missing checkpoint or file of prompts, or, as HubError, weights that could not be
+            fetched.
     """
     name = name if name.startswith(HUB_PREFIX) else name.replace("/", "-")
     _check_name(name)
@@ -99,13 +108,16 @@ def load_clip(
     tag, checkpoint = _find_weights(name, source)
     if checkpoint is not None:
         _check_checkpoint(checkpoint)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    is_picto = name == "picto"
+    usual = pictoclip.PROMPTS if is_picto else PHOTOS
+    prompts = usual if prompts is None else as_prompts(prompts)
+    with seeded(seed):
         model, tokenizer, preprocess = _build(name, tag)
     if checkpoint is not None:
         _load_checkpoint(model, checkpoint, name)
     label = checkpoint.name if checkpoint is not None else tag or "random"
-    return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label)
+    search = "search" if is_picto else None
+    return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
 
 
 # --- which weights are meant ---
@@ -158,9 +170,7 @@ def _nearest(word: str, words: list[str]) -> str:
 def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor], Callable[..., Tensor]]:
     """Model, tokenizer and evaluation transform, with a tag's weights or, for None, random ones."""
     if name == "picto":
-        from radapter_lite.backbone.pictoclip import load_pictoclip
-
-        return load_pictoclip(tag or "random")
+        return pictoclip.load_pictoclip(tag or "random")
 
     settings: dict[str, Any] = {"pretrained_text": False, "require_pretrained": tag is not None}
     if tag is None:

@@ -19,6 +19,15 @@ from radapter_lite.assets import ASSETS
 CONFIG = ASSETS / "pictoclip.json"
 WEIGHTS = ASSETS / "pictoclip.safetensors"
 VOCABULARY = ASSETS / "pictoclip_bpe.txt.gz"
+# What stood around the names of pictograms in pretraining.
+PROMPTS = (
+    "{}",
+    "an icon of a {}",
+    "a picture of a {}",
+    "a drawing of {}",
+    "a symbol of {}",
+    "the {} icon",
+)
 
 
 def conv_stem(channels: list[int], width: int) -> nn.Sequential:

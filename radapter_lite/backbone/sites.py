@@ -4,16 +4,11 @@ The towers come from open_clip (CLIP, CustomTextCLIP, CoCa, without CoCa's decod
 its kin).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import TextTransformer, Transformer, VisionTransformer
-from torch import Tensor, nn
-
-# a module's input [..., d], its output [..., d] -> what takes the output's place [..., d]
-Change = Callable[[Tensor, Tensor], Tensor]
+from torch import nn
 
 TOWERS = ("image", "text")
 LINEARS = {"attn": ("attn.out_proj", "attn.proj"), "mlp": ("mlp.c_proj", "mlp.fc2")}  # open_clip's, timm's
@@ -70,17 +65,6 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
                     )
                 )
     return sites
-
-
-def change_output(change: Change) -> Callable[..., Any]:
-    """A forward hook that changes what a module gives back, where a `Site` is hooked."""
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
-            return (change(inputs[0], output[0]), *output[1:])
-        return change(inputs[0], output)
-
-    return hook
 
 
 def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ costs       time and memory of a training step
 
 from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.costs import run_costs
-from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, known, run_few_shot
+from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.tables import results_table
@@ -22,7 +22,6 @@ __all__ = [
     "Exam",
     "run_ablations",
     "run_costs",
-    "known",
     "load_results",
     "read_rows",
     "results_table",

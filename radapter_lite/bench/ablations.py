@@ -5,24 +5,26 @@ they do not act back on training, so one run gives the live weights and their av
 of them is measured at α = 0.5 and 1.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta
-from radapter_lite.methods.r_adapter import RAdapterConfig, attach, train_adapters
-from radapter_lite.methods.recommended import recommended, with_settings
+from radapter_lite.methods.objectives import pair_loss
+from radapter_lite.methods.r_adapter import RAdapterConfig, attach
+from radapter_lite.methods.registry import recommended, trainer
+from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.settings import with_settings
 from radapter_lite.statistics import mean_and_interval, summarize
-from radapter_lite.training import Tuned
+from radapter_lite.tasks import Task, as_task
+from radapter_lite.tuned import Tuned
 
 SHOTS = 4
 MOMENTA = (0.9, 0.95, 0.98, 0.99, 0.999)
@@ -61,7 +63,7 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) 
     """
     exam = Exam.prepare(backbone, images)
     keys = [{"variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
-    for key in tqdm(missing(keys, path), desc="ablations", disable=None):
+    for key in progress(missing(keys, path), "ablations"):
         config = variant_config(backbone, str(key["variant"]), int(key["seed"]))
         momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
         found = tune_with_momenta(backbone, images.few_shot(SHOTS, int(key["seed"])), config, momenta)
@@ -84,29 +86,32 @@ def variant_config(backbone: Backbone, name: str, seed: int) -> RAdapterConfig:
 
 
 def tune_with_momenta(
-    backbone: Backbone, images: ImageSet, config: RAdapterConfig, momenta: tuple[float, ...]
+    backbone: Backbone, images: ImageSet | Task, config: RAdapterConfig, momenta: tuple[float, ...]
 ) -> Mapping[float, Tuned]:
     """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end."""
-    adapters = attach(backbone, images, config)
-    averages: dict[float, dict[str, Tensor]] = {
-        m: {site.linear: torch.zeros_like(adapters[site].average) for site in adapters.sites}
-        for m in (0.0, *momenta)
-    }
+    task = as_task(images)
+    adapters = attach(backbone, task, config)
+    # A copy of the adapters for each momentum, with the averages in the place of what is trained.
+    averages = {m: copy.deepcopy(adapters.adapters) for m in (0.0, *momenta)}
 
     @torch.no_grad()
     def accumulate() -> None:
-        for site in adapters.sites:
-            matrix = adapters[site].matrix()
-            for m, average in averages.items():
-                average[site.linear].lerp_(matrix, 1 - m)
+        for m, average in averages.items():
+            for own, live in zip(average.parameters(), adapters.parameters(), strict=True):
+                own.lerp_(live, 1 - m)
 
-    history = train_adapters(adapters, backbone, images, config, accumulate)
-    original = backbone.model.state_dict()
-    return {
-        m: Tuned(
-            Delta.from_adapters(original, average, backbone=backbone, method="r_adapter"),
-            history,
-            adapters.num_parameters,
+    try:
+        history = trainer("R-Adapter", backbone, task, config)(
+            pair_loss(backbone, task, config.criterion),
+            adapters.parameters(),
+            after_step=accumulate,
+            adapters=adapters,
         )
-        for m, average in averages.items()
-    }
+    finally:
+        adapters.remove()
+    found = {}
+    for m, average in averages.items():
+        adapters.adapters = average
+        delta = adapters.delta(averaged=False, backbone=backbone)
+        found[m] = Tuned(delta, history, adapters.num_parameters, "R-Adapter", config)
+    return found

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from radapter_lite.methods.recommended import recommended, with_settings
-from radapter_lite.methods.registry import METHODS
+from radapter_lite.methods.registry import METHODS, recommended
+from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.settings import with_settings
 
 MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # of what getrusage counts in
 
@@ -22,7 +22,7 @@ def run_costs(path: Path, methods: list[str]) -> pd.DataFrame:
     training raised the peak of the process's memory over that of zero-shot classification. Without steps both are NaN.
     """
     context = multiprocessing.get_context("spawn")
-    for key in tqdm(missing([{"method": name} for name in methods], path), desc="costs", disable=None):
+    for key in progress(missing([{"method": name} for name in methods], path), "costs"):
         with context.Pool(1) as pool:
             add_rows(pd.DataFrame([pool.apply(cost, (key["method"],))]), path)
     table = read_rows(path)
@@ -33,7 +33,9 @@ def cost(name: str) -> dict[str, object]:
     """One row of `costs`, measured in this process; not on Windows, which does not tell the peak of its memory."""
     import resource
 
-    from radapter_lite import load_clip, load_images, predict
+    from radapter_lite.backbone import load_clip
+    from radapter_lite.data import load_images
+    from radapter_lite.encoding import predict
 
     clip, images = load_clip(), load_images()
     few = images.few_shot(16, 0)

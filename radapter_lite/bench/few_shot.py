@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
-from radapter_lite.methods.recommended import recommended
-from radapter_lite.methods.registry import METHODS
+from radapter_lite.methods.registry import METHODS, find_method, recommended
+from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -31,7 +29,8 @@ def run_few_shot(
     Raises:
         ValueError: for an unknown method.
     """
-    names, numbers = known(methods or list(METHODS)), shots or list(SHOTS)
+    names = [find_method(name).name for name in methods or METHODS]
+    numbers = shots or list(SHOTS)
     keys = [
         {"method": name, "shots": number, "seed": seed}
         for number in sorted(numbers, reverse=True)
@@ -39,16 +38,9 @@ def run_few_shot(
         for name in names
     ]
     exam = Exam.prepare(backbone, images)
-    for key in tqdm(missing(keys, path), desc="benching", disable=None):
+    for key in progress(missing(keys, path), "benching"):
         number, seed = int(key["shots"]), int(key["seed"])
         config = recommended(str(key["method"]), backbone, number, seed)
         tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)
         alphas = ALPHAS if number == max(SHOTS) else (0.0, 0.5, 1.0)
         add_rows(exam.measure(tuned, alphas, **key), path)
-
-
-def known(methods: list[str]) -> list[str]:
-    """The same names. Raises ValueError for one that is no method of the kit."""
-    if unknown := [name for name in methods if name not in METHODS]:
-        raise ValueError(f"{unknown[0]} is no method of the bench; there are {', '.join(METHODS)}")
-    return methods

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import seconds
 from radapter_lite.data import ImageSet
-from radapter_lite.evaluation import accuracy_by_domain, predict
-from radapter_lite.methods.recommended import epochs, for_backbone
-from radapter_lite.methods.registry import METHODS
+from radapter_lite.methods.registry import METHODS, epochs, for_backbone
+from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
-from radapter_lite.training import TunedPoint
+from radapter_lite.tasks import as_task
 
 SEED = 1000
 RUNS = 5
@@ -39,9 +37,10 @@ def run_search(
         {"method": name, "shots": number, "run": run}
         for number in sorted(shots, reverse=True)
         for name in methods
+        if METHODS[name].searched
         for run in range(RUNS)
     ]
-    for key in tqdm(missing(keys, path), desc="searching", disable=None):
+    for key in progress(missing(keys, path), "searching"):
         found = _try_out(backbone, images, str(key["method"]), int(key["shots"]), read_rows(path))
         add_rows(pd.DataFrame([key | found]), path)
     table = read_rows(path)
@@ -72,6 +71,7 @@ def _try_out(
     backbone: Backbone, images: ImageSet, method: str, shots: int, table: pd.DataFrame
 ) -> dict[str, Any]:
     known, tried = METHODS[method], {}
+    assert known.searched is not None  # run_search has seen to it
     if len(table):
         own = table[(table["method"] == method) & (table["shots"] == shots)]
         tried = dict(zip(own["value"], own["validation"], strict=True))
@@ -79,13 +79,8 @@ def _try_out(
     budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
     config = for_backbone(method, backbone, {known.searched: value} | budget)
     tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
-    validation = images.select(domain=images.id_domain, split="validation")
-    if isinstance(tuned, TunedPoint):
-        similarities = tuned.similarities(validation)
-    else:
-        with tuned.delta.applied(backbone.model, 1.0):
-            similarities = predict(backbone, validation)
-    accuracy = accuracy_by_domain(similarities, validation)["accuracy"].item()
+    task = as_task(images.select(domain=images.id_domain, split="validation"))
+    accuracy = task.score(tuned.similarities(backbone, task))[task.metric].item()
     return {
         "setting": known.searched,
         "value": value,

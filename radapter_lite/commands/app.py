@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
         help="the slider as a page: your image, your class names, α",
         description="Open a page in the browser: choose or upload an image, type class names, move alpha, and see what "
         "changes. It is served to this machine alone, and what is uploaded stays in its memory.",
-        epilog="example: radapter-lite app --delta out/photos/delta --port 9000",
+        epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
     )
     parser.add_argument(
         "--delta",
@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
         help="what tune saved, with or without a suffix (a demonstration)",
     )
     options.add_backbone(parser)
+    options.add_device(parser)
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     parser.set_defaults(execute=execute)
@@ -34,12 +35,14 @@ def execute(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.port <= 65535:
         raise ValueError(f"--port was given {arguments.port}: expected a number from 1 to 65535")
     arguments.delta = (arguments.delta or DEMO_DELTA).resolve()
-    delta, backbone = options.load_delta(arguments)
-    with delta.applied(backbone.model, 1.0):  # what does not fit is refused here, and not on the page
+    device = options.device(arguments)
+    tuned, backbone = options.load_tuned(arguments.delta, arguments, device)
+    with tuned.delta.applied(backbone.model, 1.0):  # what does not fit is refused here, and not on the page
         weights = arguments.pretrained or backbone.pretrained
     if Path(weights).suffix in CHECKPOINT_SUFFIXES:
         weights = str(Path(weights).resolve())
     settings = {"delta": str(arguments.delta), "backbone": backbone.name, "pretrained": weights}
-    del delta, backbone  # each visitor's kernel loads its own
+    settings |= {"prompts": backbone.prompts, "device": device}
+    del tuned, backbone  # each visitor's kernel loads its own
     serve(settings, arguments.port, not arguments.no_browser)
     return 0

@@ -37,15 +37,17 @@ def add(commands: Commands) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    from radapter_lite import bench, load_clip, load_images
-    from radapter_lite.methods.registry import METHODS
+    from radapter_lite import bench
+    from radapter_lite.backbone import load_clip
+    from radapter_lite.data import load_images
+    from radapter_lite.methods.registry import METHODS, find_method
     from radapter_lite.statistics import mean_and_interval, summarize
 
     _check(arguments)
     if arguments.part == "table":
         print(bench.results_table(bench.load_results(folder=arguments.out or bench.RESULTS)))
         return 0
-    methods = bench.known(arguments.methods or list(METHODS))
+    methods = [find_method(name).name for name in arguments.methods or METHODS]
     shots = arguments.shots or list(bench.SHOTS)
     seeds = arguments.seeds or bench.SEEDS
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"

@@ -10,7 +10,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -194,22 +193,19 @@ def _time_of_00() -> str:
     """An estimate from one step of training and one batch of evaluation, each done twice and timed once."""
     from radapter_lite.backbone import load_clip
     from radapter_lite.data import load_images
-    from radapter_lite.evaluation import EVALUATION_BATCH, encode_images, text_head
-    from radapter_lite.methods.r_adapter import tune_r_adapter
-    from radapter_lite.methods.recommended import recommended_r_adapter
+    from radapter_lite.encoding import BATCH, image_features, text_head
+    from radapter_lite.methods import recommended, tune
 
     backbone, images = load_clip(), load_images()
-    config = recommended_r_adapter(backbone)
+    config = recommended("R-Adapter", backbone)
     few, test = images.few_shot(16), images.select(split="test")
-    once = replace(config, training=replace(config.training, epochs=2))
-    seconds = tune_r_adapter(
-        backbone, few.take(range(min(len(few), once.training.batch_size))), once
-    ).history["seconds"]
+    batch = few.take(range(min(len(few), config.training.batch_size)))
+    seconds = tune(backbone, batch, config=config, epochs=2, momentum=0.0).history["seconds"]
     steps = math.ceil(len(few) / config.training.batch_size) * config.training.epochs
-    batch = test.take(range(min(len(test), EVALUATION_BATCH)))
+    batch = test.take(range(min(len(test), BATCH)))
     for _ in range(2):  # the first reads the images
         began = time.perf_counter()
-        encode_images(backbone, batch)
+        image_features(backbone, batch)
         of_images = time.perf_counter() - began
     began = time.perf_counter()
     text_head(backbone, images.classes)

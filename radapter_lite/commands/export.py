@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
         description="Write a folder that open_clip opens without this package: the weights with the delta at alpha in "
         "them, the architecture, the image transform and the tokenizer. It is the layout of models on the Hugging Face "
         "hub, too. Before the folder appears, open_clip has loaded it and given the same features.",
-        epilog="example: radapter-lite export out/photos/delta --alpha 0.5 --out my_clip",
+        epilog="example: radapter-lite export out/photos/tuned --alpha 0.5 --out my_clip",
     )
-    options.add_delta(parser)
+    options.add_tuned(parser)
     options.add_alpha(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet"
@@ -34,10 +34,13 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     import open_clip
 
+    from radapter_lite.files import make_folder
+
     alpha, out = options.parse_alpha(arguments.alpha), arguments.out
     if out.exists():
         raise ValueError(f"{out} is there already: name another folder, or remove it")
-    delta, backbone = options.load_delta(arguments, options.device(arguments))
+    tuned, backbone = options.load_tuned(arguments.tuned, arguments, options.device(arguments))
+    delta = tuned.delta  # a method without one is refused here
     config = open_clip.get_model_config(backbone.name)
     if config is None:
         raise ValueError(
@@ -45,7 +48,7 @@ def execute(arguments: argparse.Namespace) -> int:
             f'load_clip("{backbone.name}", pretrained=FILE) opens'
         )
     partial = out.with_name(f".{out.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
+    make_folder(partial)
     try:
         with delta.applied(backbone.model, alpha):
             _write(backbone, config, partial)
@@ -91,14 +94,13 @@ def _difference(backbone: "Backbone", folder: Path) -> float:
     pictures, texts = [Image.fromarray(each) for each in noise], ["a photo of a cat", "a red key"]
     model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    device = next(backbone.model.parameters()).device
 
     @torch.no_grad()
     def features(model, preprocess, tokenizer):  # type: ignore[no-untyped-def]
-        pixels = torch.stack([preprocess(each) for each in pictures]).to(device)
+        pixels = torch.stack([preprocess(each) for each in pictures]).to(backbone.device)
         image = model.encode_image(pixels, normalize=True)
-        return torch.cat([image, model.encode_text(tokenizer(texts).to(device), normalize=True)])
+        return torch.cat([image, model.encode_text(tokenizer(texts).to(backbone.device), normalize=True)])
 
-    there = features(model.to(device).eval(), preprocess, tokenizer)
+    there = features(model.to(backbone.device).eval(), preprocess, tokenizer)
     here = features(backbone.model, backbone.preprocess, backbone.tokenizer)
     return (there - here).abs().max().item()

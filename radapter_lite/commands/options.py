@@ -1,15 +1,16 @@
 """What several commands are told in the same words: the images, the backbone, the device, a delta, α."""
 
 import argparse
+import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from radapter_lite.alpha import Alpha
     from radapter_lite.backbone import Backbone
     from radapter_lite.data import ImageSet
-    from radapter_lite.delta import Delta
+    from radapter_lite.tuned import Tuned
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +22,18 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)"
     )
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="what the class folders are called, where their names are codes"
+    )
 
 
 def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> "ImageSet":
     """The folder's images. Its division into training and test images is the same for every command."""
     from radapter_lite import data
 
-    return data.load_images(arguments.folder, id_domain=arguments.id or id_domain)
+    return data.load_images(
+        arguments.folder, id_domain=arguments.id or id_domain, class_names=arguments.class_names
+    )
 
 
 def full_folder(folder: str) -> str:
@@ -45,26 +51,45 @@ def read_all(images: "ImageSet", backbone: "Backbone") -> None:
 
     Raises ValueError naming the file.
     """
-    from tqdm import tqdm
+    from radapter_lite.progress import progress
 
-    for row in tqdm(range(len(images)), desc=f"reading {images.name}", unit="image", leave=False):
+    for row in progress(range(len(images)), f"reading {images.name}", unit="image"):
         images.tensor(backbone.preprocess, [row])
 
 
-def add_delta(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix")
+def add_tuned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tuned", type=Path, metavar="TUNED", help="what tune saved, with or without a suffix")
     add_backbone(parser)
     add_device(parser)
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """The backbone of a delta, for where it is not the one that the delta names."""
-    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one that the delta names)")
+    """The backbone of what was tuned, for where it is not the one that was noted with it."""
+    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
     parser.add_argument(
         "--pretrained",
         metavar="WEIGHTS",
-        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those that the delta names)",
+        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)",
     )
+    add_prompts(parser)
+
+
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help='what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a '
+        "line (those that suit the backbone, or that were tuned with)",
+    )
+
+
+def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
+    """The prompts that were given. Raises ValueError for one without {}, FileNotFoundError for a missing file."""
+    from radapter_lite.backbone.prompts import as_prompts
+
+    given = arguments.prompt
+    return as_prompts(given[0] if len(given) == 1 else given) if given else None
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -88,17 +113,18 @@ def device(arguments: argparse.Namespace) -> str:
     return name
 
 
-def load_delta(arguments: argparse.Namespace, device: str = "cpu") -> tuple["Delta", "Backbone"]:
-    """A delta and the backbone it was made on, or the one named in its place."""
+def load_tuned(path: Path, arguments: argparse.Namespace, device: str = "cpu") -> tuple["Tuned", "Backbone"]:
+    """What was tuned, and the backbone it was tuned on with its prompts, or those named in their place."""
     from radapter_lite.backbone import load_clip
-    from radapter_lite.delta import Delta
+    from radapter_lite.methods import load_tuned
 
-    delta = Delta.load(arguments.delta)
-    name = arguments.backbone or delta.meta.get("backbone")
+    tuned = load_tuned(path)
+    name = arguments.backbone or tuned.meta.get("backbone")
     if name is None:
-        raise ValueError(f"{arguments.delta} does not name its backbone: give it with --backbone")
-    own = delta.meta.get("pretrained") if name == delta.meta.get("backbone") else None
-    return delta, load_clip(name, arguments.pretrained or own, device=device)
+        raise ValueError(f"{path} does not name its backbone: give it with --backbone")
+    own = tuned.meta.get("pretrained") if name == tuned.meta.get("backbone") else None
+    said = prompts(arguments) or tuned.meta.get("prompts")
+    return tuned, load_clip(name, arguments.pretrained or own, device=device, prompts=said)
 
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +136,14 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
         help="a number from 0 (zero-shot) to 1 (tuned), or numbers by encoder and layer, "
         "as image=1 text=0.5 image.3=0 (1)",
     )
+
+
+def parse_value(text: str) -> Any:
+    """A number, list or quoted text as Python writes it; anything else is text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def parse_alpha(words: Sequence[str]) -> "Alpha":

@@ -20,10 +20,10 @@ def write(sweep: pd.DataFrame, base: Path, id_domain: str) -> None:
     """Write `base`.csv, .svg and .png; the folder is made where it is missing."""
     import matplotlib.pyplot as plt
 
-    from radapter_lite.files import write_text
+    from radapter_lite.files import make_folder, write_text
     from radapter_lite.view import plots
 
-    base.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(base.parent)
     write_text(base.with_name(base.name + ".csv"), sweep.round(4).to_csv(index=False))
     plots.use_style()
     with plt.rc_context():

@@ -1,7 +1,6 @@
 """`radapter-lite run`: execute the walkthrough."""
 
 import argparse
-import ast
 import difflib
 import logging
 import shutil
@@ -91,10 +90,7 @@ def _value(name: str, text: str) -> Any:
     """A number, list or quoted text as Python writes it; anything else is text, and a path is one in full."""
     if name in PATHS:
         text = PATHS[name](text)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return options.parse_value(text)
 
 
 def _check_names(names: Iterable[str], declared: set[str]) -> None:

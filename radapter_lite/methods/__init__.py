@@ -1,6 +1,20 @@
-"""Ways to tune a backbone on a few images, one file each; `registry.METHODS` lists them under the names of the tables.
+"""Ways to tune a backbone, one file each; `METHODS` lists them under the names of the tables.
 
-Each takes backbone, images and its configuration, leaves the backbone as it was, and returns a `Tuned` (a delta, and
-with it a curve along α) or a `TunedPoint` (no change of weights, and no α). A model that carries adapters, or has a
-delta applied to it, is refused.
+Each takes a backbone, images or a task, and its settings, leaves the backbone as it was, and returns a `Tuned`. A file
+and its function are named as the method is, in letters that Python allows.
 """
+
+from importlib import import_module
+
+from radapter_lite.methods.registry import METHODS, load_tuned, recommended, register, tune
+
+__all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
+
+# In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
+for _name in (
+    *("r_adapter", "flyp", "fine_tuning", "lora"),
+    *("houlsby_adapter", "adaptformer"),
+    *("lp_ft", "linear_probe", "clip_adapter", "tip_adapter"),
+    *("coop", "prefix_tuning", "p_tuning"),
+):
+    import_module(f"radapter_lite.methods.{_name}")

@@ -3,18 +3,21 @@
 Source: Chen et al. 2022 (arXiv 2205.13535).
 """
 
-import os
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sites import TOWERS, Change, find_sites
-from radapter_lite.data import ImageSet
-from radapter_lite.methods.bottleneck import Bottleneck, check_bottleneck, tune_bottlenecks
-from radapter_lite.training import TrainingConfig, TunedPoint
+from radapter_lite.backbone.attaching import Change, attached
+from radapter_lite.backbone.sites import TOWERS, find_sites
+from radapter_lite.encoding import predict
+from radapter_lite.methods.bottleneck import make_bottlenecks, tune_bottlenecks
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -38,35 +41,41 @@ class AdaptFormerConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_bottleneck(self.bottleneck)
-        if not self.scale > 0:
-            raise ValueError(f"scale must be above 0, not {self.scale}")
+        check_whole(self, 1, "bottleneck")
+        check_above_zero(self, "scale", "temperature")
 
 
-def adaptformer(
-    backbone: Backbone,
-    images: ImageSet,
-    config: AdaptFormerConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    adapters, changes = _adapters(backbone, tuned.config)
+    adapters.load_state_dict(tuned.tensors)
+    with attached(backbone.model, changes):
+        return predict(backbone, task)
+
+
+@register(
+    "AdaptFormer",
+    AdaptFormerConfig(LOOP),
+    searched="lr",
+    grid=(2.5e-2, 5e-2, 1e-1),
+    elsewhere=ADAPTERS_ELSEWHERE,
+    answer=_answer,
+)
+def adaptformer(backbone: Backbone, task: Task, config: AdaptFormerConfig, train: Train) -> Tuned:
     """Train X' = MLP(LN(X)) + s (ReLU(LN(X) W_down + b_down) W_up + b_up) + X in every layer; W_up starts at zero.
 
-    The backbone stays as it is; the point attaches the branches to it for the length of a call. Raises what
+    The backbone stays as it is; the branches are attached to it for the length of an answer. Raises what
     `find_sites` and `train` raise.
     """
+    return tune_bottlenecks(backbone, task, config, train, *_adapters(backbone, config))
+
+
+def _adapters(backbone: Backbone, config: AdaptFormerConfig) -> tuple[nn.ModuleList, dict[str, Change]]:
     sites = [site for site in find_sites(backbone.model, config.towers) if site.kind == "mlp"]
-    with torch.random.fork_rng(devices=[]):  # W_down begins at random
-        torch.manual_seed(config.training.seed)
-        adapters = nn.ModuleList(
-            Bottleneck(backbone.model.get_parameter(f"{site.linear}.weight"), config.bottleneck, F.relu)
-            for site in sites
-        )
-    changes = {
-        site.linear.rpartition(".")[0]: _beside(adapter, config.scale)  # the MLP the linear layer belongs to
-        for site, adapter in zip(sites, adapters, strict=True)
+    adapters = make_bottlenecks(backbone, sites, config, F.relu)
+    places = [site.linear.rpartition(".")[0] for site in sites]  # the MLP the linear layer belongs to
+    return adapters, {
+        place: _beside(adapter, config.scale) for place, adapter in zip(places, adapters, strict=True)
     }
-    return tune_bottlenecks("AdaptFormer", backbone, images, config, adapters, changes, checkpoint)
 
 
 def _beside(adapter: nn.Module, scale: float) -> Change:

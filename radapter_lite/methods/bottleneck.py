@@ -3,23 +3,21 @@
 Because of it they cannot be merged into CLIP's weights: there is no delta and no α, only the tuned model.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sites import Change, change_output
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import hooked_models, require_untouched
-from radapter_lite.evaluation import predict
-from radapter_lite.methods.pairs import contrastive_loss
-from radapter_lite.methods.unchanged import frozen
-from radapter_lite.training import TrainingConfig, TunedPoint, train
+from radapter_lite.backbone.attaching import Change, attached
+from radapter_lite.backbone.sites import Site
+from radapter_lite.methods.freezing import count
+from radapter_lite.methods.objectives import contrastive_loss
+from radapter_lite.methods.registry import Train
+from radapter_lite.seeding import seeded
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 class Bottleneck(nn.Module):
@@ -51,63 +49,37 @@ class BottleneckConfig(Protocol):
     @property
     def training(self) -> TrainingConfig: ...
     @property
+    def bottleneck(self) -> int: ...
+    @property
+    def towers(self) -> tuple[str, ...]: ...
+    @property
     def temperature(self) -> float: ...
 
 
-def check_bottleneck(size: int) -> None:
-    """Refuse a bottleneck that is no whole number of 1 or more."""
-    if type(size) is not int or size < 1:
-        raise ValueError(f"bottleneck must be an integer of 1 or more, not {size}")
-
-
-@contextmanager
-def attached(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
-    """Change the outputs of modules, by dotted name, for the length of a with block; the model is frozen in it.
-
-    Raises:
-        ValueError: for a model that carries adapters already or has a delta applied to it.
-    """
-    require_untouched(model)
-    handles = [
-        model.get_submodule(name).register_forward_hook(change_output(change))
-        for name, change in changes.items()
-    ]
-    hooked_models.add(model)
-    try:
-        with frozen(model):
-            yield
-    finally:
-        hooked_models.discard(model)
-        for handle in handles:
-            handle.remove()
+def make_bottlenecks(
+    backbone: Backbone,
+    sites: Sequence[Site],
+    config: BottleneckConfig,
+    activation: Callable[[Tensor], Tensor],
+) -> nn.ModuleList:
+    """A bottleneck for each site, as it begins; W_down is drawn with the seed."""
+    with seeded(config.training.seed):
+        return nn.ModuleList(
+            Bottleneck(backbone.model.get_parameter(f"{site.linear}.weight"), config.bottleneck, activation)
+            for site in sites
+        )
 
 
 def tune_bottlenecks(
-    method: str,
     backbone: Backbone,
-    images: ImageSet,
+    task: Task,
     config: BottleneckConfig,
+    train: Train,
     adapters: nn.ModuleList,
     changes: Mapping[str, Change],
-    checkpoint: str | os.PathLike[str] | None,
-) -> TunedPoint:
-    """Train the adapters, attached by `changes`, with FLYP's loss; the point attaches them when it is asked."""
+) -> Tuned:
+    """Train the adapters, attached by `changes`, with FLYP's loss; what is learned is their weights."""
     with attached(backbone.model, changes):
-        history = train(
-            backbone,
-            images,
-            contrastive_loss(backbone, images.classes, config.temperature),
-            adapters.parameters(),
-            config.training,
-            state={"adapters": adapters},
-            settings=asdict(config),  # type: ignore[call-overload]
-            checkpoint=checkpoint,
-            description=method,
-        )
-
-    @torch.no_grad()
-    def similarities(images: ImageSet) -> Tensor:
-        with attached(backbone.model, changes):
-            return predict(backbone, images)
-
-    return TunedPoint(method, similarities, history, sum(p.numel() for p in adapters.parameters()))
+        loss = contrastive_loss(backbone, task, config.temperature)
+        history = train(loss, adapters.parameters(), adapters=adapters)
+    return Tuned(dict(adapters.state_dict()), history, count(adapters.parameters()))

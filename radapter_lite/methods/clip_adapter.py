@@ -6,19 +6,22 @@ features and features of any other length give the same f'.
 Source: Gao et al. 2021, "CLIP-Adapter: Better Vision-Language Models with Feature Adapters".
 """
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import require_untouched
-from radapter_lite.evaluation import encode_images, text_head
-from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy
-from radapter_lite.training import TrainingConfig, TunedPoint, train
+from radapter_lite.encoding import image_features, text_features
+from radapter_lite.methods.freezing import count
+from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,8 @@ class ClipAdapterConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        if self.reduction < 1:
-            raise ValueError(f"reduction must be 1 or more, not {self.reduction}")
+        check_above_zero(self, "temperature")
+        check_whole(self, 1, "reduction")
         if not 0 < self.residual_ratio <= 1:
             raise ValueError(f"residual_ratio must lie in (0, 1], not {self.residual_ratio}")
 
@@ -61,44 +63,34 @@ class FeatureAdapter(nn.Module):
         return F.normalize(self.residual_ratio * adapted + (1 - self.residual_ratio) * features, dim=-1)
 
 
-def clip_adapter(
-    backbone: Backbone,
-    images: ImageSet,
-    config: ClipAdapterConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    features, head = image_features(backbone, task.images), text_features(backbone, task.texts(backbone))
+    adapter = FeatureAdapter(head.shape[1], tuned.config.reduction, tuned.config.residual_ratio)
+    adapter.load_state_dict(tuned.tensors)
+    return adapter.to(head.device)(features) @ head.T
+
+
+@register(
+    "CLIP-Adapter",
+    ClipAdapterConfig(LOOP),
+    searched="lr",
+    grid=(1e-2, 3e-2, 9e-2),
+    elsewhere=ADAPTERS_ELSEWHERE,
+    answer=_answer,
+)
+def clip_adapter(backbone: Backbone, task: Task, config: ClipAdapterConfig, train: Train) -> Tuned:
     """Train the feature adapter by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
     It begins near the zero-shot model, not at it: its weights begin at random. Raises what `train` raises.
     """
-    require_untouched(backbone.model)
-    head = text_head(backbone, images.classes)  # (C, D)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
+    with seeded(config.training.seed):
         adapter = FeatureAdapter(head.shape[1], config.reduction, config.residual_ratio).to(head.device)
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = backbone.model.encode_image(images, normalize=True)  # type: ignore[operator]
-        with torch.autocast(images.device.type, enabled=False):
-            return cosine_cross_entropy(adapter(features.float()), head, labels, config.temperature)
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):
+            return cosine_cross_entropy(adapter(features), head, batch.labels, config.temperature)
 
-    history = train(
-        backbone,
-        images,
-        loss,
-        adapter.parameters(),
-        config.training,
-        state={"adapter": adapter},
-        settings=asdict(config),
-        checkpoint=checkpoint,
-        description="CLIP-Adapter",
-    )
-    adapter.requires_grad_(False)
-
-    def similarities(images: ImageSet) -> Tensor:
-        return adapter(encode_images(backbone, images)) @ text_head(backbone, images.classes).T
-
-    count = sum(parameter.numel() for parameter in adapter.parameters())
-    return TunedPoint("CLIP-Adapter", similarities, history, count)
+    history = train(loss, adapter.parameters(), adapter=adapter)
+    return Tuned(dict(adapter.state_dict()), history, count(adapter.parameters()))

@@ -3,17 +3,19 @@
 Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end).
 """
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.methods.classification import check_temperature
-from radapter_lite.methods.prompts import embed_words, token_embedding, tune_prompts
-from radapter_lite.training import TrainingConfig, TunedPoint
+from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
+from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, Train, register
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,8 @@ class CoOpConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        if self.context_length < 0:
-            raise ValueError(f"context_length must be 0 or more, not {self.context_length}")
+        check_above_zero(self, "temperature")
+        check_whole(self, 0, "context_length")
 
 
 class Context(nn.Module):
@@ -50,13 +51,15 @@ class Context(nn.Module):
         return self.vectors
 
 
-def coop(
-    backbone: Backbone,
-    images: ImageSet,
-    config: CoOpConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+@register(
+    "CoOp",
+    CoOpConfig(LOOP, init_text="an icon of a"),
+    searched="lr",
+    grid=(3e-4, 1e-3, 3e-3),
+    elsewhere=PROMPTS_ELSEWHERE,
+    answer=answer_with_prompts,
+)
+def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train the context by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
     Raises:
@@ -67,16 +70,7 @@ def coop(
     if config.init_text is not None:
         vectors = embed_words(backbone, config.init_text, config.context_length)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.training.seed)
+        with seeded(config.training.seed):
             vectors = 0.02 * torch.randn(config.context_length, table.shape[1])
-    return tune_prompts(
-        backbone,
-        images,
-        Context(vectors.to(table.device, torch.float32)),
-        config.training,
-        method="CoOp",
-        temperature=config.temperature,
-        settings=asdict(config),
-        checkpoint=checkpoint,
-    )
+    context = Context(vectors.to(table.device, torch.float32))
+    return tune_prompts(backbone, task, context, train, temperature=config.temperature)

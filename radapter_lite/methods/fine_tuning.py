@@ -3,18 +3,20 @@
 Source: Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903).
 """
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, require_untouched
-from radapter_lite.evaluation import text_head
-from radapter_lite.methods.classification import cosine_cross_entropy
-from radapter_lite.methods.unchanged import restored
-from radapter_lite.training import TrainingConfig, Tuned, train
+from radapter_lite.delta import Delta
+from radapter_lite.encoding import text_features
+from radapter_lite.methods.freezing import count, restored
+from radapter_lite.methods.objectives import cosine_cross_entropy
+from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, Train, register
+from radapter_lite.settings import check_above_zero
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class FineTuningConfig:
     )
     temperature: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "temperature")
 
-def fine_tune(
-    backbone: Backbone,
-    images: ImageSet,
-    config: FineTuningConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> Tuned:
+
+@register(
+    "fine-tuning", FineTuningConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE
+)
+def fine_tuning(backbone: Backbone, task: Task, config: FineTuningConfig, train: Train) -> Tuned:
     """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 
     The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text
@@ -42,28 +44,15 @@ def fine_tune(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
-    require_untouched(backbone.model)
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
-    head = text_head(backbone, images.classes)  # (C, D)
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
 
-    def loss(batch: Tensor, labels: Tensor) -> Tensor:
-        features = backbone.model.encode_image(batch, normalize=True)  # type: ignore[operator]  # (B, D)
-        return cosine_cross_entropy(features, head, labels, config.temperature)
+    def loss(batch: Batch) -> Tensor:
+        features = backbone.encode_images(batch.images)  # (B, D)
+        return cosine_cross_entropy(features, head, batch.labels, config.temperature)
 
     with restored(backbone.model) as before:
-        history = train(
-            backbone,
-            images,
-            loss,
-            trained,
-            config.training,
-            state={"visual": visual},
-            settings=asdict(config),
-            checkpoint=checkpoint,
-            description="fine-tuning",
-        )
-        delta = Delta.from_difference(
-            before, backbone.model, backbone=backbone, method="fine_tuning", settings=asdict(config)
-        )
-    return Tuned(delta, history, sum(parameter.numel() for parameter in trained))
+        history = train(loss, trained, visual=visual)
+        delta = Delta.from_difference(before, backbone.model, backbone=backbone)
+    return Tuned(delta, history, count(trained))

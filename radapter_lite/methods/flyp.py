@@ -3,15 +3,17 @@
 Source: Goyal et al. 2023 (arXiv 2212.00638).
 """
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, require_untouched
-from radapter_lite.methods.pairs import contrastive_loss
-from radapter_lite.methods.unchanged import restored
-from radapter_lite.training import TrainingConfig, Tuned, train
+from radapter_lite.delta import Delta
+from radapter_lite.methods.freezing import count, restored
+from radapter_lite.methods.objectives import contrastive_loss
+from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, Train, register
+from radapter_lite.settings import check_above_zero
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,13 @@ class FLYPConfig:
     )
     temperature: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "temperature")
 
-def flyp(
-    backbone: Backbone,
-    images: ImageSet,
-    config: FLYPConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> Tuned:
-    """Train every weight of both encoders on images and prompts of their classes; the delta is the difference.
+
+@register("FLYP", FLYPConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+def flyp(backbone: Backbone, task: Task, config: FLYPConfig, train: Train) -> Tuned:
+    """Train every weight of both encoders on images and their texts; the delta is the difference.
 
     At α < 1 the delta is WiSE-FT over FLYP. Pairs of one class are positives of each other here. The published
     loss takes each image's own prompt as its only positive and pushes it away from the prompts of its own
@@ -41,25 +41,9 @@ def flyp(
     The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
     raises.
     """
-    require_untouched(backbone.model)
-    trained = [
-        p
-        for name, p in backbone.model.named_parameters()
-        if p.requires_grad and not name.startswith("logit_")
-    ]
-    with restored(backbone.model) as before:
-        history = train(
-            backbone,
-            images,
-            contrastive_loss(backbone, images.classes, config.temperature),
-            trained,
-            config.training,
-            state={"model": backbone.model},
-            settings=asdict(config),
-            checkpoint=checkpoint,
-            description="FLYP",
-        )
-        delta = Delta.from_difference(
-            before, backbone.model, backbone=backbone, method="flyp", settings=asdict(config)
-        )
-    return Tuned(delta, history, sum(parameter.numel() for parameter in trained))
+    model = backbone.model
+    trained = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("logit_")]
+    with restored(model) as before:
+        history = train(contrastive_loss(backbone, task, config.temperature), trained, model=model)
+        delta = Delta.from_difference(before, model, backbone=backbone)
+    return Tuned(delta, history, count(trained))

@@ -3,19 +3,18 @@
 Source: Radford et al. 2021 (CLIP), section 3.2; scikit-learn's LogisticRegression.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import require_untouched
-from radapter_lite.evaluation import encode_images
-from radapter_lite.methods.classification import no_steps, require_classes
-from radapter_lite.training import TunedPoint
+from radapter_lite.encoding import image_features
+from radapter_lite.methods.objectives import labels_of, no_steps, require_texts
+from radapter_lite.methods.registry import Train, register
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Task
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -32,37 +31,35 @@ class LinearProbeConfig:
     max_iter: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("C", "max_iter"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        check_above_zero(self, "C")
+        check_whole(self, 1, "max_iter")
 
 
-def linear_probe(
-    backbone: Backbone,
-    images: ImageSet,
-    config: LinearProbeConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    require_texts("the linear probe", tuned.meta["texts"], task)
+    features = image_features(backbone, task.images)
+    return features @ tuned.tensors["weight"].to(features).T + tuned.tensors["bias"].to(features)
+
+
+@register("linear probe", LinearProbeConfig(), searched="C", grid=(1.0, 10.0, 100.0), answer=_answer)
+def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, train: Train) -> Tuned:
     """Fit the probe on unit features of un-augmented images; its similarities are logits [N, C].
 
     A class without training images has the logit -inf, probability zero. It is convex and fast: there is no
     checkpoint to write.
 
     Raises:
-        ValueError: for images of a single class; later, for images whose classes are not the training ones.
+        ValueError: for images of a single class, or a task without classes.
     """
-    require_untouched(backbone.model)
-    features = encode_images(backbone, images)
-    weight, bias = fit_head(features, images.labels, len(images.classes), config.C, config.max_iter)
-    classes = list(images.classes)
+    labels = labels_of("a linear probe", task)
+    features = image_features(backbone, task.images)
+    weight, bias = fit_head(features, labels, len(task.names), config.C, config.max_iter)
+    return Tuned({"weight": weight, "bias": bias}, no_steps(), count_head(weight, bias))
 
-    def similarities(images: ImageSet) -> Tensor:
-        require_classes("the linear probe", classes, images)
-        return encode_images(backbone, images) @ weight.T + bias
 
-    seen = int(torch.isfinite(bias).sum())
-    return TunedPoint("linear probe", similarities, no_steps(), seen * (weight.shape[1] + 1))
+def count_head(weight: Tensor, bias: Tensor) -> int:
+    """How many numbers of a head were fitted: those of the classes that had images."""
+    return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
 def fit_head(
@@ -82,6 +79,8 @@ def fit_head(
         raise ValueError(
             f"a linear probe needs training images of two classes or more; these {len(labels)} are all of one"
         )
+    from sklearn.linear_model import LogisticRegression
+
     regression = LogisticRegression(C=C, max_iter=max_iter)
     regression.fit(features.detach().cpu().double().numpy(), labels.cpu().numpy())
     fitted_weight = torch.from_numpy(regression.coef_)

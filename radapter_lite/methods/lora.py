@@ -4,22 +4,25 @@ Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
 """
 
 import copy
-import os
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_sites
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, require_untouched
-from radapter_lite.methods.pairs import contrastive_loss
-from radapter_lite.training import TrainingConfig, Tuned, train
+from radapter_lite.delta import Delta
+from radapter_lite.methods.freezing import count
+from radapter_lite.methods.objectives import contrastive_loss
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 ADAPTER = "default"  # what peft calls the only set of factors
 
@@ -45,49 +48,24 @@ class LoRAConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        if type(self.rank) is not int or self.rank < 1:
-            raise ValueError(f"rank must be an integer of 1 or more, not {self.rank}")
-        if not self.scale > 0:
-            raise ValueError(f"scale must be above 0, not {self.scale}")
+        check_whole(self, 1, "rank")
+        check_above_zero(self, "scale", "temperature")
 
 
-def lora(
-    backbone: Backbone,
-    images: ImageSet,
-    config: LoRAConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> Tuned:
-    """Train the factors on images and prompts of their classes; the delta holds them, the scale in B.
+@register("LoRA", LoRAConfig(LOOP), searched="lr", grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
+def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tuned:
+    """Train the factors on images and their texts; the delta holds them, the scale in B.
 
     peft works on a copy of the model, so that the backbone is never touched. Queries, keys and values share A
     where the model keeps their weights in one matrix. Raises what `train` and `lora_model` raise.
     """
-    require_untouched(backbone.model)
-    with torch.random.fork_rng(devices=[]):  # A begins at random
-        torch.manual_seed(config.training.seed)
+    with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    copied = replace(backbone, model=model)
-    history = train(
-        copied,
-        images,
-        contrastive_loss(copied, images.classes, config.temperature),
-        trained,
-        config.training,
-        state={"lora": nn.ParameterList(trained)},
-        settings=asdict(config),
-        checkpoint=checkpoint,
-        description="LoRA",
-    )
-    delta = Delta.from_low_rank(
-        backbone.model.state_dict(),
-        lora_factors(model),
-        backbone=backbone,
-        method="lora",
-        settings=asdict(config),
-    )
-    return Tuned(delta, history, sum(parameter.numel() for parameter in trained))
+    loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
+    history = train(loss, trained, lora=nn.ParameterList(trained))
+    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), backbone=backbone)
+    return Tuned(delta, history, count(trained))
 
 
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
@@ -104,7 +82,9 @@ def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
         # One pattern: peft takes names in a list for endings, and the text tower's are endings of the image tower's.
         target_modules="|".join(re.escape(name) for name in _targets(model, config.towers)),
     )
-    model = inject_adapter_in_model(settings, copy.deepcopy(model), ADAPTER)
+    device = next(model.parameters()).device
+    # On the CPU, whose random numbers the seed decides.
+    model = inject_adapter_in_model(settings, copy.deepcopy(model).cpu(), ADAPTER).to(device)
     for module in list(model.modules()):
         if isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention):
             module.forward = partial(_attend, module)

@@ -3,17 +3,19 @@
 Source: Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
 """
 
-import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.methods.classification import check_temperature
-from radapter_lite.methods.prompts import embed_words, token_embedding, tune_prompts
-from radapter_lite.training import TrainingConfig, TunedPoint
+from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
+from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, Train, register
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,8 @@ class PTuningConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        if self.context_length < 1:
-            raise ValueError(f"context_length must be 1 or more, not {self.context_length}")
+        check_above_zero(self, "temperature")
+        check_whole(self, 1, "context_length")
 
 
 class PromptLSTM(nn.Module):
@@ -64,31 +65,22 @@ class PromptLSTM(nn.Module):
         return vectors if self.start is None else self.start + vectors
 
 
-def p_tuning(
-    backbone: Backbone,
-    images: ImageSet,
-    config: PTuningConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+@register(
+    "P-tuning",
+    PTuningConfig(LOOP, init_text="an icon of a"),
+    searched="lr",
+    grid=(1e-4, 3e-4, 1e-3),
+    elsewhere=PROMPTS_ELSEWHERE,
+    answer=answer_with_prompts,
+)
+def p_tuning(backbone: Backbone, task: Task, config: PTuningConfig, train: Train) -> Tuned:
     """Train the LSTM, its inputs and its MLP by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
     Only the vectors they make are used afterwards. Raises what `coop` raises.
     """
-    table = token_embedding(backbone.model).weight
-    start = (
-        None if config.init_text is None else embed_words(backbone, config.init_text, config.context_length)
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    table, start = token_embedding(backbone.model).weight, None
+    if config.init_text is not None:
+        start = embed_words(backbone, config.init_text, config.context_length)
+    with seeded(config.training.seed):
         prompt = PromptLSTM(config.context_length, table.shape[1], start).to(table.device)
-    return tune_prompts(
-        backbone,
-        images,
-        prompt,
-        config.training,
-        method="P-tuning",
-        temperature=config.temperature,
-        settings=asdict(config),
-        checkpoint=checkpoint,
-    )
+    return tune_prompts(backbone, task, prompt, train, temperature=config.temperature)

@@ -4,21 +4,20 @@ A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is 
 embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import require_untouched
-from radapter_lite.evaluation import encode_images, templates
-from radapter_lite.methods.classification import cosine_cross_entropy
-from radapter_lite.methods.unchanged import frozen
-from radapter_lite.training import TrainingConfig, TunedPoint, train
+from radapter_lite.backbone.attaching import attached
+from radapter_lite.encoding import image_features
+from radapter_lite.methods.freezing import count, frozen
+from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
+from radapter_lite.methods.registry import Train
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.tuned import Tuned
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
@@ -39,7 +38,7 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
 
 def words_before_the_name(backbone: Backbone) -> str:
     """What stands before the class name in the backbone's first prompt that has such words: "a photo of a"."""
-    return next(words for prompt in templates(backbone) if (words := prompt.split("{}")[0].strip()))
+    return next(words for prompt in backbone.prompts if (words := prompt.split("{}")[0].strip()))
 
 
 def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
@@ -86,65 +85,42 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
     """Unit text features [C, D] of `prompt_tokens`, with the vectors [M, width] in the place-holders' stead."""
     start, count = _start(backbone), len(vectors)
 
-    def replace(module: nn.Module, inputs: object, embedded: Tensor) -> Tensor:  # (C, L, width)
+    def change(ids: Tensor, embedded: Tensor) -> Tensor:  # (C, L, width)
         own = vectors.to(embedded.dtype).expand(len(embedded), -1, -1)
         return torch.cat([embedded[:, :start], own, embedded[:, start + count :]], dim=1)
 
-    hook = token_embedding(backbone.model).register_forward_hook(replace)
-    try:
-        return backbone.model.encode_text(tokens.to(vectors.device), normalize=True)  # type: ignore[operator]
-    finally:
-        hook.remove()
+    place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
+    with attached(backbone.model, {place: change}):
+        return backbone.encode_texts(tokens)
 
 
 def tune_prompts(
-    backbone: Backbone,
-    images: ImageSet,
-    prompt: nn.Module,
-    training: TrainingConfig,
-    *,
-    method: str,
-    temperature: float,
-    settings: Mapping[str, Any],
-    checkpoint: str | os.PathLike[str] | None,
-) -> TunedPoint:
+    backbone: Backbone, task: Task, prompt: nn.Module, train: Train, *, temperature: float
+) -> Tuned:
     """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
 
-    The point's similarities are cosines [N, C], for whatever classes the images have: the vectors are the same
-    for all of them.
+    What is learned are the vectors, which are the same for all names.
     """
-    require_untouched(backbone.model)
-    count = len(prompt())
-    tokens = prompt_tokens(backbone, images.classes, count)
+    tokens = prompt_tokens(backbone, task.names, len(prompt()))
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = backbone.model.encode_image(images, normalize=True)  # type: ignore[operator]
-        with torch.autocast(images.device.type, enabled=False):  # the vectors, in float32; then the encoder
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
             vectors = prompt()
-        return cosine_cross_entropy(features, encode_prompts(backbone, tokens, vectors), labels, temperature)
+        return cosine_cross_entropy(
+            features, encode_prompts(backbone, tokens, vectors), batch.labels, temperature
+        )
 
     with frozen(backbone.model):
-        history = train(
-            backbone,
-            images,
-            loss,
-            prompt.parameters(),
-            training,
-            state={"prompt": prompt},
-            settings=settings,
-            checkpoint=checkpoint,
-            description=method,
-        )
-    vectors = prompt().detach()
+        history = train(loss, prompt.parameters(), prompt=prompt)
+    return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
 
-    @torch.no_grad()
-    def similarities(images: ImageSet) -> Tensor:
-        head = encode_prompts(backbone, prompt_tokens(backbone, images.classes, count), vectors)
-        return encode_images(backbone, images) @ head.T
 
-    trained = sum(parameter.numel() for parameter in prompt.parameters())
-    return TunedPoint(method, similarities, history, trained)
+def answer_with_prompts(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    """Cosines [N, T] of a task's images with its names behind the learned vectors, whatever names they are."""
+    vectors = tuned.tensors["vectors"].to(backbone.device)
+    head = encode_prompts(backbone, prompt_tokens(backbone, task.names, len(vectors)), vectors)
+    return image_features(backbone, task.images) @ head.T
 
 
 def _start(backbone: Backbone) -> int:

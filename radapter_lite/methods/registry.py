@@ -1,145 +1,359 @@
-"""Every method of the kit under one interface: its name, the function that tunes, and what the search tries for it.
+"""What a method is to the rest of the kit: a name, a function that tunes, settings, and what the search tries for it.
 
-All train on the same images, in batches of 64, for as many epochs (`EPOCHS`), their similarities divided by the
-temperature that the backbone was pretrained with. Each gets a search of the same size (`bench.search`).
+A method's function is given the backbone, the task, its settings and `train`, and returns a `Tuned`:
+
+    @register("my method", MyConfig(LOOP), searched="lr", grid=(1e-3, 2e-3, 4e-3))
+    def my_method(backbone, task, config, train):
+        ...
+        history = train(loss, parameters, head=head)
+        return Tuned(delta, history, count)
+
+From then on it can be called as `my_method(backbone, images)` and `tune(backbone, images, "my method")`, on the command
+line too, and has recommended settings, a look in figures and a place in tables.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, wraps
+from typing import Any, Protocol
 
-from radapter_lite.adapter import AdapterConfig
-from radapter_lite.methods.adaptformer import AdaptFormerConfig, adaptformer
-from radapter_lite.methods.clip_adapter import ClipAdapterConfig, clip_adapter
-from radapter_lite.methods.coop import CoOpConfig, coop
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tune
-from radapter_lite.methods.flyp import FLYPConfig, flyp
-from radapter_lite.methods.houlsby import HoulsbyConfig, houlsby
-from radapter_lite.methods.linear_probe import LinearProbeConfig, linear_probe
-from radapter_lite.methods.lora import LoRAConfig, lora
-from radapter_lite.methods.lp_ft import LpFtConfig, lp_ft
-from radapter_lite.methods.p_tuning import PTuningConfig, p_tuning
-from radapter_lite.methods.prefix import PrefixConfig, prefix
-from radapter_lite.methods.r_adapter import RAdapterConfig, tune_r_adapter
-from radapter_lite.methods.tip_adapter import TipAdapterConfig, tip_adapter
-from radapter_lite.training import TrainingConfig, Tuned, TunedPoint
+import pandas as pd
+from torch import Tensor, nn
 
-EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12}  # by shots; of PictoShift, 48 to 252 steps
+from radapter_lite.backbone import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.delta import Delta, require_untouched
+from radapter_lite.delta_file import read_delta
+from radapter_lite.results import load_results
+from radapter_lite.settings import from_json, with_settings
+from radapter_lite.tasks import Batch, Task, as_task
+from radapter_lite.training import TrainingConfig, count_steps, train
+from radapter_lite.tuned import POINT, Answer, Tuned
 
-DROP = 0.1  # p; the paper's 0.2 costs ID accuracy in runs as short as these
+# What all methods share on PictoCLIP: batches of 64, as many epochs, chosen for 48 to 252 steps on PictoShift.
 LOOP = TrainingConfig(batch_size=64, warmup_steps=20, precision="bfloat16")
+EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12}  # by shots
 # Elsewhere sets are small: the papers' batch of 256 and momentum of 0.999 would make 50 steps whose average still
 # holds 95% of its zero start. These are R-Adapter's settings for its eleven small sets, at half the epochs and without
 # the 500 steps of warm-up, which may be more than there are.
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
-PUBLISHED = ADAPTERS_ELSEWHERE | {
-    "rank": 4,
-    "drop_prob": 0.2,
-    "momentum": 0.9,
-    "margin": 0.1,
-    "smoothing": 0.0,
-    "whitening": None,
-}
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
 
 
+class Train(Protocol):
+    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in."""
+
+    @property
+    def steps(self) -> int:
+        """How many there will be."""
+
+    def __call__(
+        self,
+        loss: Callable[[Batch], Tensor],
+        parameters: Iterable[nn.Parameter],
+        *,
+        after_step: Callable[[], None] = ...,
+        **state: nn.Module,
+    ) -> pd.DataFrame:
+        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """A method as the benches know it.
+    """A method as `tune`, the benches and the figures know it.
 
     Attributes:
-        tune: backbone, images and configuration to what was learned; takes `checkpoint=` too.
-        config: what the search starts from on PictoCLIP.
-        searched: the one setting that the search chooses.
-        grid: the three values it begins with, each as many times the one before it.
+        name: in code, tables and figures.
+        function: what tunes: backbone, task, settings and a `Train` to a `Tuned`.
+        config: its settings on PictoCLIP, but for what was searched.
+        searched: the one setting that the search chooses; None for a method that is not searched.
+        grid: the three values the search begins with, each as many times the one before it.
         elsewhere: settings for other backbones, from the papers.
-        has_alpha: whether it gives a curve along α, or a point.
+        answer: how it answers with tensors of its own; None for a method that ends in a delta.
     """
 
-    tune: Callable[..., Tuned | TunedPoint]
+    name: str
+    function: Callable[[Backbone, Task, Any, Train], Tuned]
     config: Any
-    searched: str
-    grid: tuple[float, float, float]
-    elsewhere: dict[str, Any] = field(default_factory=dict)
-    has_alpha: bool = False
+    searched: str | None = None
+    grid: tuple[float, ...] = ()
+    elsewhere: Mapping[str, Any] = field(default_factory=dict)
+    answer: Answer | None = None
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it gives a curve along α, or a point."""
+        return self.answer is None
 
     @property
     def trains(self) -> bool:
         """Whether it learns by gradient, in epochs."""
         return getattr(self.config, "training", None) is not None
 
+    def tune(
+        self,
+        backbone: Backbone,
+        images: ImageSet | Task,
+        config: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Tuned:
+        """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
 
-METHODS: dict[str, Method] = {
-    "R-Adapter": Method(
-        tune_r_adapter,
-        RAdapterConfig(AdapterConfig(drop_prob=DROP, momentum=0.98, whitening=0.01), LOOP),
-        "lr",
-        (3e-3, 6e-3, 1.2e-2),
-        PUBLISHED,
-        has_alpha=True,
-    ),
-    "R-Adapter, rank 4": Method(
-        tune_r_adapter,
-        RAdapterConfig(AdapterConfig(rank=4, drop_prob=DROP, momentum=0.98, whitening=0.01), LOOP),
-        "lr",
-        (6e-3, 1.2e-2, 2.4e-2),
-        PUBLISHED,
-        has_alpha=True,
-    ),
-    "R-Adapter, unwhitened": Method(  # the paper's form; see whitening.py
-        tune_r_adapter,
-        RAdapterConfig(AdapterConfig(drop_prob=DROP, momentum=0.98), LOOP),
-        "lr",
-        (1e-3, 2e-3, 4e-3),
-        PUBLISHED,
-        has_alpha=True,
-    ),
-    "linear adapter": Method(  # the paper's E0
-        tune_r_adapter,
-        RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), LOOP),
-        "lr",
-        (1e-3, 2e-3, 4e-3),
-        ADAPTERS_ELSEWHERE,
-        has_alpha=True,
-    ),
-    "FLYP": Method(flyp, FLYPConfig(LOOP), "lr", (5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True),
-    "fine-tuning": Method(
-        fine_tune, FineTuningConfig(LOOP), "lr", (5e-4, 1e-3, 2e-3), WEIGHTS_ELSEWHERE, has_alpha=True
-    ),
-    "LoRA": Method(lora, LoRAConfig(LOOP), "lr", (5e-3, 1e-2, 2e-2), ADAPTERS_ELSEWHERE, has_alpha=True),
-    "Houlsby adapter": Method(houlsby, HoulsbyConfig(LOOP), "lr", (5e-3, 1e-2, 2e-2), ADAPTERS_ELSEWHERE),
-    "AdaptFormer": Method(
-        adaptformer, AdaptFormerConfig(LOOP), "lr", (2.5e-2, 5e-2, 1e-1), ADAPTERS_ELSEWHERE
-    ),
-    "LP-FT": Method(lp_ft, LpFtConfig(LOOP), "lr", (2.5e-4, 5e-4, 1e-3), WEIGHTS_ELSEWHERE),
-    "linear probe": Method(linear_probe, LinearProbeConfig(), "C", (1.0, 10.0, 100.0)),
-    "CLIP-Adapter": Method(
-        clip_adapter, ClipAdapterConfig(LOOP), "lr", (1e-2, 3e-2, 9e-2), ADAPTERS_ELSEWHERE
-    ),
-    "Tip-Adapter": Method(
-        tip_adapter,
-        TipAdapterConfig(beta=10.0),
-        "cache_ratio",
-        (5.0, 10.0, 20.0),
-        {"cache_ratio": 1.0, "beta": 5.5},
-    ),
-    "Tip-Adapter-F": Method(
-        tip_adapter,
-        TipAdapterConfig(cache_ratio=10.0, beta=10.0, training=LOOP),
-        "lr",
-        (3e-4, 1e-3, 3e-3),
-        ADAPTERS_ELSEWHERE | {"cache_ratio": 1.0, "beta": 5.5},
-    ),
-    "CoOp": Method(
-        coop, CoOpConfig(LOOP, init_text="an icon of a"), "lr", (3e-4, 1e-3, 3e-3), PROMPTS_ELSEWHERE
-    ),
-    "prefix tuning": Method(prefix, PrefixConfig(LOOP), "lr", (3e-3, 1e-2, 3e-2), ADAPTERS_ELSEWHERE),
-    "P-tuning": Method(
-        p_tuning,
-        PTuningConfig(LOOP, init_text="an icon of a"),
-        "lr",
-        (1e-4, 3e-4, 1e-3),
-        PROMPTS_ELSEWHERE,
-    ),
-}
+        Args:
+            config: the recommended settings if left out.
+            checkpoint: a file that an interrupted run goes on from.
+
+        Raises:
+            ValueError: for a model that carries adapters or a delta, and what the method and `train` raise.
+            TypeError: for the settings of another method.
+        """
+        task = as_task(images)
+        require_untouched(backbone.model)
+        if config is None:
+            config = recommended(self.name, backbone, _shots(task))
+        if type(config) is not type(self.config):
+            expected, found = type(self.config).__name__, type(config).__name__
+            raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
+        tuned = self.function(backbone, task, config, trainer(self.name, backbone, task, config, checkpoint))
+        return tuned.completed(backbone, task, self.name, config, self.answer)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(
+    name: str,
+    config: Any,
+    *,
+    searched: str | None = None,
+    grid: tuple[float, ...] = (),
+    elsewhere: Mapping[str, Any] | None = None,
+    answer: Answer | None = None,
+) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
+    """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
+
+    The function is then called as `Method.tune` is, and `tune` knows it by its name. One function may be registered
+    under several names, with other settings each.
+
+    Raises:
+        ValueError: for a name that is another method's.
+    """
+
+    def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
+        own = inspect.unwrap(function)
+        if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
+            raise ValueError(f"{name} is a method of the kit already: register yours under another name")
+        method = Method(name, own, config, searched, grid, elsewhere or {}, answer)
+        METHODS[name] = method
+
+        @wraps(own)
+        def call(
+            backbone: Backbone,
+            images: ImageSet | Task,
+            config: Any = None,
+            *,
+            checkpoint: str | os.PathLike[str] | None = None,
+        ) -> Tuned:
+            return method.tune(backbone, images, config, checkpoint=checkpoint)
+
+        call.__signature__ = inspect.signature(call, follow_wrapped=False)  # type: ignore[attr-defined]
+        return call
+
+    return add
+
+
+def tune(
+    backbone: Backbone,
+    images: ImageSet | Task,
+    method: str = "R-Adapter",
+    config: Any = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> Tuned:
+    """Tune a backbone on some images, or on a task, by any method of the kit.
+
+        tune(clip, images.few_shot(16))
+        tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
+
+    Args:
+        method: one of `METHODS`.
+        config: all of its settings; the recommended ones if left out.
+        checkpoint: a file that an interrupted run goes on from.
+        settings: some of its settings, over the recommended ones or those of `config`.
+
+    Raises:
+        ValueError: for an unknown method or setting, and what `Method.tune` raises.
+        TypeError: for the settings of another method.
+    """
+    known = find_method(method)
+    if settings:
+        config = with_settings(config or recommended(method, backbone, _shots(as_task(images))), settings)
+    return known.tune(backbone, images, config, checkpoint=checkpoint)
+
+
+def load_tuned(path: str | os.PathLike[str]) -> Tuned:
+    """Read what `Tuned.save` wrote.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if they are damaged, do not belong together, or are of a method that this kit does not have.
+    """
+    tensors, about = read_delta(path)
+    method, config = METHODS.get(about.get("method", "")), None
+    if method is not None:
+        config = from_json(type(method.config), about.get("settings", {}))
+    learned: Delta | dict[str, Tensor] = tensors
+    if about.get("kind") != POINT:
+        learned = Delta.from_file(path, tensors, about)
+    elif method is None:
+        raise ValueError(
+            f"{path} was made by {about.get('method')!r}, which is no method here: register it before loading"
+        )
+    return Tuned(
+        learned,
+        pd.DataFrame(),
+        about.get("trained_parameters", 0),
+        about.get("method", ""),
+        config,
+        {name: value for name, value in about.items() if name not in ("format", "kind", "tensors", "file")},
+        method.answer if method else None,
+    )
+
+
+def find_method(name: str) -> Method:
+    """The method of a name. Raises ValueError naming those there are."""
+    if name not in METHODS:
+        raise ValueError(f"{name} is no method of this kit; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+# --- settings ---
+
+
+def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0) -> Any:
+    """The settings we recommend for a method, a backbone and a number of shots.
+
+    For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
+    search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
+    R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
+
+    Raises:
+        ValueError: for a method that is none of `METHODS`.
+    """
+    known = find_method(method)
+    own_seed = {"seed": seed} if known.trains else {}
+    if backbone.search is None:
+        return for_backbone(method, backbone, dict(known.elsewhere) | own_seed)
+    budget = {"epochs": epochs(shots)} if known.trains else {}
+    return for_backbone(method, backbone, searched(method, shots, backbone.search) | budget | own_seed)
+
+
+def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -> Any:
+    """A method's configuration with some settings, and the backbone's own temperature if it has one to set.
+
+    The papers' τ = 0.01 is the temperature that their CLIP was pretrained with. At a fifth of its own, a model is far
+    too sure of itself: its loss is all outliers, and lowering it need not raise accuracy.
+    """
+    config = METHODS[method].config
+    own = {"temperature": backbone.temperature} if hasattr(config, "temperature") else {}
+    return with_settings(config, own | dict(settings))
+
+
+def epochs(shots: int) -> int:
+    """Passes over the images for a number of shots, from `EPOCHS`: those of the nearest number in it."""
+    return EPOCHS[min(EPOCHS, key=lambda k: abs(math.log2(k / max(shots, 1))))]
+
+
+def searched(method: str, shots: int, search: str = "search") -> dict[str, Any]:
+    """The best settings that a search found: those of the number of shots nearest to `shots`, the larger of two.
+
+    None for a method that was not searched: its own settings stand.
+    """
+    own = _search_results(search).query("method == @method")
+    if own.empty:
+        return {}
+    nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
+    rows = own[own["shots"] == nearest]
+    best = rows.loc[rows["validation"].idxmax()]
+    return {best["setting"]: float(best["value"])}
+
+
+@cache
+def _search_results(name: str) -> pd.DataFrame:
+    return load_results(name)
+
+
+def _shots(task: Task) -> int:
+    """How many training images a class has, at most."""
+    return int(task.images.table["class"].value_counts().max())
+
+
+# --- training ---
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    batches: Iterable[Batch]
+    config: TrainingConfig
+    about: dict[str, Any]
+    checkpoint: str | os.PathLike[str] | None
+
+    @property
+    def steps(self) -> int:
+        return count_steps(self.batches, self.config)
+
+    def __call__(
+        self,
+        loss: Callable[[Batch], Tensor],
+        parameters: Iterable[nn.Parameter],
+        *,
+        after_step: Callable[[], None] = lambda: None,
+        **state: nn.Module,
+    ) -> pd.DataFrame:
+        return train(
+            self.batches,
+            loss,
+            parameters,
+            self.config,
+            state=state,
+            after_step=after_step,
+            about=self.about,
+            checkpoint=self.checkpoint,
+            description=self.about["method"],
+        )
+
+
+def trainer(
+    name: str,
+    backbone: Backbone,
+    task: Task,
+    config: Any,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Train:
+    """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
+    loop = getattr(config, "training", None) or LOOP
+    images = task.images
+    about: dict[str, Any] = {
+        "method": name,
+        "backbone": backbone.name,
+        "pretrained": backbone.pretrained,
+        "data": images.name,
+    }
+    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
+    about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
+    settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
+    return _Trainer(task.batches(backbone, loop), loop, about | settings, checkpoint)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -6,19 +6,20 @@ labels, one-hot. Tip-Adapter trains nothing; Tip-Adapter-F goes on to train the 
 Source: Zhang et al. 2022, "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification".
 """
 
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import require_untouched
-from radapter_lite.evaluation import encode_images, text_head
-from radapter_lite.methods.classification import check_temperature, no_steps, require_classes
-from radapter_lite.training import TrainingConfig, TunedPoint, train
+from radapter_lite.encoding import image_features, text_features
+from radapter_lite.methods.objectives import frozen_features, labels_of, no_steps, require_texts
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.settings import check_above_zero
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -39,76 +40,67 @@ class TipAdapterConfig:
     training: TrainingConfig | None = None
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        for name in ("cache_ratio", "beta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        check_above_zero(self, "temperature", "cache_ratio", "beta")
 
 
 class Cache(nn.Module):
-    """Votes [B, C] of stored features for unit features [B, D], nearer ones louder."""
+    """Logits [B, C] of unit features [B, D]: the zero-shot head's, and votes of stored features, nearer ones louder."""
 
     votes: Tensor
 
-    def __init__(self, keys: Tensor, votes: Tensor, beta: float) -> None:
+    def __init__(self, keys: Tensor, votes: Tensor, config: TipAdapterConfig) -> None:
         super().__init__()
         self.keys = nn.Parameter(keys)  # (N, D)
         self.register_buffer("votes", votes)  # (N, C)
-        self.beta = beta
+        self.config = config
 
-    def forward(self, features: Tensor) -> Tensor:
-        affinity = torch.exp(-self.beta * (1 - features @ self.keys.T))  # (B, N)
-        return affinity @ self.votes
+    def forward(self, features: Tensor, head: Tensor) -> Tensor:
+        affinity = torch.exp(-self.config.beta * (1 - features @ self.keys.T))  # (B, N)
+        return self.config.cache_ratio * (affinity @ self.votes) + features @ head.T / self.config.temperature
 
 
-def tip_adapter(
-    backbone: Backbone,
-    images: ImageSet,
-    config: TipAdapterConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    require_texts(tuned.method, tuned.meta["texts"], task)
+    cache = Cache(tuned.tensors["keys"], tuned.tensors["votes"], tuned.config).to(backbone.device)
+    return cache(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))
+
+
+@register(
+    "Tip-Adapter",
+    TipAdapterConfig(beta=10.0),
+    searched="cache_ratio",
+    grid=(5.0, 10.0, 20.0),
+    elsewhere={"cache_ratio": 1.0, "beta": 5.5},
+    answer=_answer,
+)
+def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
     """Fill the cache with un-augmented training images, and train its keys if asked; similarities are logits [N, C].
 
     Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy, both encoders frozen.
 
     Raises:
-        ValueError: what `train` raises; later, for images whose classes are not the training ones.
+        ValueError: what `train` raises, and for a task without classes.
     """
-    require_untouched(backbone.model)
-    keys = encode_images(backbone, images)
-    head = text_head(backbone, images.classes)  # (C, D)
-    votes = F.one_hot(images.labels, len(images.classes)).to(keys)
-    cache = Cache(keys, votes, config.beta)
+    labels = labels_of("Tip-Adapter", task)
+    keys = image_features(backbone, task.images)
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
+    cache = Cache(keys, F.one_hot(labels, len(head)).to(keys), config)
 
-    def logits(features: Tensor) -> Tensor:
-        return config.cache_ratio * cache(features) + features @ head.T / config.temperature
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):
+            return F.cross_entropy(cache(features, head), batch.labels)
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = backbone.model.encode_image(images, normalize=True)  # type: ignore[operator]
-        with torch.autocast(images.device.type, enabled=False):
-            return F.cross_entropy(logits(features.float()), labels)
+    trains = config.training is not None
+    history = train(loss, cache.parameters(), cache=cache) if trains else no_steps()
+    return Tuned(dict(cache.state_dict()), history, keys.numel() if trains else 0)
 
-    name, history, count = "Tip-Adapter", no_steps(), 0
-    if config.training is not None:
-        name, count = "Tip-Adapter-F", keys.numel()
-        history = train(
-            backbone,
-            images,
-            loss,
-            cache.parameters(),
-            config.training,
-            state={"cache": cache},
-            settings=asdict(config),
-            checkpoint=checkpoint,
-            description=name,
-        )
-    cache.requires_grad_(False)
-    classes = list(images.classes)
 
-    def similarities(images: ImageSet) -> Tensor:
-        require_classes(name, classes, images)
-        return logits(encode_images(backbone, images))
-
-    return TunedPoint(name, similarities, history, count)
+register(
+    "Tip-Adapter-F",
+    TipAdapterConfig(cache_ratio=10.0, beta=10.0, training=LOOP),
+    searched="lr",
+    grid=(3e-4, 1e-3, 3e-3),
+    elsewhere=ADAPTERS_ELSEWHERE | {"cache_ratio": 1.0, "beta": 5.5},
+    answer=_answer,
+)(tip_adapter)

@@ -20,13 +20,14 @@ from torch import Tensor
 from radapter_lite.adapter import AdapterSet
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.evaluation import EVALUATION_BATCH, templates
+from radapter_lite.encoding import BATCH
+from radapter_lite.tasks import Task, as_task
 
 IMAGES = 256  # enough to see the loud directions
 
 
 @torch.no_grad()
-def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int = 0) -> None:
+def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed: int = 0) -> None:
     """Set the bases of adapters that were just attached, from the zero-shot model's features.
 
     M is the mean over batches of 256 images or texts. Each batch counts alike, so that the inputs of a last one that
@@ -34,7 +35,7 @@ def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int
 
     Args:
         adapters: attached to the backbone's model, still at zero; their configuration's `whitening` is λ.
-        images: at most 256 of them, drawn with the seed, and prompts with all of their classes are encoded.
+        task: at most 256 of its images, drawn with the seed, and all wordings of its texts are encoded.
     """
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
@@ -42,19 +43,18 @@ def whiten(adapters: AdapterSet, backbone: Backbone, images: ImageSet, seed: int
     handles = [
         adapters[site].register_forward_pre_hook(_collect(moments[site.name])) for site in adapters.sites
     ]
+    task = as_task(task)
+    images = task.images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
-    device = next(backbone.model.parameters()).device
-    tokens = backbone.tokenizer(
-        [prompt.format(name) for name in images.classes for prompt in templates(backbone)]
-    )
+    tokens = backbone.tokenizer([wording for wordings in task.texts(backbone) for wording in wordings])
     was_training = adapters.training
     adapters.eval()
     try:
         pixels = images.tensor(backbone.preprocess, order.tolist())
-        for batch in pixels.split(EVALUATION_BATCH):
-            backbone.model.encode_image(batch.to(device))  # type: ignore[operator]
-        for part in tokens.split(EVALUATION_BATCH):
-            backbone.model.encode_text(part.to(device))  # type: ignore[operator]
+        for batch in pixels.split(BATCH):
+            backbone.encode_images(batch)
+        for part in tokens.split(BATCH):
+            backbone.encode_texts(part)
     finally:
         adapters.train(was_training)
         for handle in handles:

@@ -1,7 +1,7 @@
 """How a method gives the backbone back as it was: its weights, and which of them take a gradient."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -29,3 +29,8 @@ def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         model.load_state_dict(before)
         model.zero_grad()
+
+
+def count(parameters: Iterable[Tensor]) -> int:
+    """How many numbers there are in some parameters."""
+    return sum(parameter.numel() for parameter in parameters)

@@ -6,10 +6,10 @@ Image (VPT, deep): each layer reads its tokens with the learned ones beside them
 Source: Li and Liang 2021 (prefix tuning, without its re-parameterizing MLP), Jia et al. 2022 (visual prompt tuning).
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +18,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.attaching import attached
 from radapter_lite.backbone.sites import TOWERS
-from radapter_lite.data import ImageSet
-from radapter_lite.delta import require_untouched
-from radapter_lite.evaluation import predict, templates, text_head
-from radapter_lite.methods.classification import check_temperature, cosine_cross_entropy
+from radapter_lite.encoding import predict, text_features
+from radapter_lite.methods.freezing import count, frozen
+from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
 from radapter_lite.methods.prompts import token_embedding
-from radapter_lite.methods.unchanged import frozen
-from radapter_lite.training import TrainingConfig, TunedPoint, train
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,8 @@ class PrefixConfig:
     temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        if self.length < 1:
-            raise ValueError(f"length must be 1 or more, not {self.length}")
+        check_above_zero(self, "temperature")
+        check_whole(self, 1, "length")
         if not self.towers or set(self.towers) - set(TOWERS):
             raise ValueError(f"towers must be 'image', 'text' or both, not {self.towers}")
 
@@ -76,10 +79,13 @@ class Prefixes(nn.Module):
             if (text := getattr(self, "text", None)) is not None:
                 for block, (keys, values) in zip(_text_blocks(model), text, strict=True):
                     stack.enter_context(_prefixed(block.attn, keys, values))
+            layers = {}
             if (image := getattr(self, "image", None)) is not None:
-                for block, tokens in zip(_image_blocks(model), image, strict=True):
-                    for hook in _hooks(block, tokens):
-                        stack.callback(hook.remove)
+                _image_blocks(model)
+                layers = {f"visual.transformer.resblocks.{layer}": own for layer, own in enumerate(image)}
+            drops = {name: _drop(len(tokens)) for name, tokens in layers.items()}
+            appends = {name: partial(_append, tokens) for name, tokens in layers.items()}
+            stack.enter_context(attached(model, drops, appends))
             yield
 
 
@@ -108,13 +114,22 @@ def attend(
     return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
-def prefix(
-    backbone: Backbone,
-    images: ImageSet,
-    config: PrefixConfig,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> TunedPoint:
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    prefixes = Prefixes(backbone.model, tuned.config.length, tuned.config.towers)
+    prefixes.load_state_dict(tuned.tensors)
+    with prefixes.installed(backbone.model):
+        return predict(backbone, task)
+
+
+@register(
+    "prefix tuning",
+    PrefixConfig(LOOP),
+    searched="lr",
+    grid=(3e-3, 1e-2, 3e-2),
+    elsewhere=ADAPTERS_ELSEWHERE,
+    answer=_answer,
+)
+def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: Train) -> Tuned:
     """Train the prefixes by cross-entropy, the weights frozen; similarities are cosines [N, C].
 
     Each step puts every class name into a prompt drawn anew. Afterwards a class is the mean of its prompts, as
@@ -122,56 +137,28 @@ def prefix(
     zero-shot model, not at it. Raises what `Prefixes` and `train` raise.
     """
     model = backbone.model
-    require_untouched(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+    with seeded(config.training.seed):
         prefixes = Prefixes(model, config.length, config.towers)
-    encode_classes = _class_encoder(backbone, images.classes, learned="text" in config.towers)
+    encode_texts = _text_encoder(backbone, task, learned="text" in config.towers)
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
+    def loss(batch: Batch) -> Tensor:
         with prefixes.installed(model):
             with torch.set_grad_enabled("image" in config.towers):
-                features = model.encode_image(images, normalize=True)  # type: ignore[operator]
-            return cosine_cross_entropy(features, encode_classes(), labels, config.temperature)
+                features = backbone.encode_images(batch.images)
+            return cosine_cross_entropy(features, encode_texts(), batch.labels, config.temperature)
 
     with frozen(model):
-        history = train(
-            backbone,
-            images,
-            loss,
-            prefixes.parameters(),
-            config.training,
-            state={"prefixes": prefixes},
-            settings=asdict(config),
-            checkpoint=checkpoint,
-            description="prefix tuning",
-        )
-    prefixes.requires_grad_(False)
-
-    def similarities(images: ImageSet) -> Tensor:
-        with prefixes.installed(model):
-            return predict(backbone, images)
-
-    count = sum(parameter.numel() for parameter in prefixes.parameters())
-    return TunedPoint("prefix tuning", similarities, history, count)
+        history = train(loss, prefixes.parameters(), prefixes=prefixes)
+    return Tuned(dict(prefixes.state_dict()), history, count(prefixes.parameters()))
 
 
-def _class_encoder(backbone: Backbone, classes: list[str], *, learned: bool) -> Callable[[], Tensor]:
-    """A function that gives a unit vector a class [C, D]: anew each time where the text encoder learns."""
+def _text_encoder(backbone: Backbone, task: Task, *, learned: bool) -> Callable[[], Tensor]:
+    """A function that gives a unit vector a text [T, D]: of a wording drawn anew where the text encoder learns."""
     if not learned:
-        head = text_head(backbone, classes)
+        head = text_features(backbone, task.texts(backbone))
         return lambda: head
-    prompts = templates(backbone)
-    device = next(backbone.model.parameters()).device
-    tokens = backbone.tokenizer([prompt.format(name) for name in classes for prompt in prompts])
-    tokens = tokens.view(len(classes), len(prompts), -1).to(device)  # (C, T, L)
-
-    def encode() -> Tensor:
-        drawn = torch.randint(len(prompts), (len(classes),)).to(device)
-        texts = tokens[torch.arange(len(classes), device=device), drawn]
-        return backbone.model.encode_text(texts, normalize=True)  # type: ignore[operator]
-
-    return encode
+    draw, every = wordings(backbone, task), torch.arange(len(task.names))
+    return lambda: backbone.encode_texts(draw(every))
 
 
 def _text_blocks(model: nn.Module) -> list[Any]:
@@ -209,16 +196,11 @@ def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) ->
         del attention.forward  # the class's own again
 
 
-def _hooks(block: nn.Module, tokens: Tensor) -> list[Any]:
-    """Hooks that give a block the learned tokens [P, D] behind its own, and take them from its output."""
-    count = len(tokens)
+def _append(tokens: Tensor, x: Tensor) -> Tensor:
+    """A block's input [B, L, D] with the learned tokens [P, D] behind its own."""
+    return torch.cat([x, tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)
 
-    def append(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *others = inputs
-        own = tokens.to(x.dtype).expand(len(x), -1, -1)
-        return (torch.cat([x, own], dim=1), *others)
 
-    def drop(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return output[:, :-count]
-
-    return [block.register_forward_pre_hook(append), block.register_forward_hook(drop)]
+def _drop(count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Takes the learned tokens from a block's output again."""
+    return lambda inputs, output: output[:, :-count]

@@ -1,0 +1,91 @@
+"""Changing what modules of a frozen model take and give, and giving the model back as it was.
+
+All that is tuned beside CLIP's own weights is attached in this one way: adapters behind a layer, networks beside one,
+vectors in place of a prompt's words, tokens beside an image's.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+# a module's first input, its output [..., d] -> what takes the output's place [..., d]
+Change = Callable[[Tensor, Tensor], Tensor]
+
+# Models with something attached at this moment; merging into their weights would count it twice.
+attached_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+class Attachment:
+    """Changes to a model's modules, from now until `remove`; the model's own weights are frozen meanwhile.
+
+    Args:
+        outputs: by a module's dotted name, the change of what it gives back.
+        inputs: by a module's dotted name, the change of its first input.
+
+    Raises:
+        ValueError: for a model that has something attached already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        outputs: Mapping[str, Change],
+        inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ) -> None:
+        if model in attached_models:
+            raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
+        self._model = model
+        self._handles = [
+            model.get_submodule(name).register_forward_hook(_changing_output(change))
+            for name, change in outputs.items()
+        ] + [
+            model.get_submodule(name).register_forward_pre_hook(_changing_input(change))
+            for name, change in (inputs or {}).items()
+        ]
+        self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        attached_models.add(model)
+
+    def remove(self) -> None:
+        """Take the changes away and thaw what was frozen; a second call does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        if self._handles:
+            attached_models.discard(self._model)
+        self._handles, self._frozen = [], []
+
+
+@contextmanager
+def attached(
+    model: nn.Module,
+    outputs: Mapping[str, Change],
+    inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+) -> Iterator[None]:
+    """An `Attachment` for the length of a with block."""
+    attachment = Attachment(model, outputs, inputs)
+    try:
+        yield
+    finally:
+        attachment.remove()
+
+
+def _changing_output(change: Change) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
+            return (change(inputs[0], output[0]), *output[1:])
+        return change(inputs[0], output)
+
+    return hook
+
+
+def _changing_input(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (change(inputs[0]), *inputs[1:])
+
+    return hook

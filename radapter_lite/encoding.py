@@ -1,0 +1,47 @@
+"""From images and texts to unit features, and from both to similarities: what a model says of a task."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.progress import progress
+from radapter_lite.tasks import Task, as_task
+
+BATCH = 256  # images or texts encoded at once
+
+
+@torch.no_grad()
+def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
+    """Unit features of images [N, D]."""
+    parts = []
+    starts = range(0, len(images), BATCH)
+    for start in progress(starts, "encoding", disable=None if len(images) >= 10_000 else True):
+        rows = range(len(images))[start : start + BATCH]
+        parts.append(backbone.encode_images(images.tensor(backbone.preprocess, rows)))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def text_features(backbone: Backbone, texts: Sequence[Sequence[str]]) -> Tensor:
+    """One unit vector for each text [T, D]: the mean of the unit features of its wordings [T][wordings]."""
+    tokens = backbone.tokenizer([wording for wordings in texts for wording in wordings])
+    features = torch.cat([backbone.encode_texts(part) for part in tokens.split(BATCH)])
+    counts = torch.tensor([len(wordings) for wordings in texts], device=features.device)
+    owner = torch.repeat_interleave(torch.arange(len(texts), device=features.device), counts)
+    total = features.new_zeros(len(texts), features.shape[1]).index_add_(0, owner, features)
+    return F.normalize(total / counts[:, None], dim=-1)
+
+
+def text_head(backbone: Backbone, classes: Iterable[str]) -> Tensor:
+    """One unit vector for each class [C, D]: the mean of its name in the backbone's prompts."""
+    return text_features(backbone, backbone.describe(classes))
+
+
+def predict(backbone: Backbone, images: ImageSet | Task) -> Tensor:
+    """Cosine similarities of a task's images, or of a set's, with its texts [N, T], from the model as it stands."""
+    task = as_task(images)
+    return image_features(backbone, task.images) @ text_features(backbone, task.texts(backbone)).T

@@ -1,0 +1,94 @@
+"""What methods minimize over a batch of a task, and what heads need to know of it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pandas as pd
+import torch
+from torch import Tensor, autocast
+from torch.nn import functional as F
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.losses import mpm_nce
+from radapter_lite.tasks import Batch, Classification, Task
+
+BatchLoss = Callable[[Batch], Tensor]  # -> scalar
+# image features [B, D], text features [B, D], positives [B, B] -> scalar
+PairLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> BatchLoss:
+    """FLYP's loss, without margin or smoothing, which the neighbours of R-Adapter that tune both encoders share."""
+    return pair_loss(backbone, task, partial(mpm_nce, temperature=temperature, margin=0.0, smoothing=0.0))
+
+
+def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
+    """The loss of a batch of images, each paired with its text in a wording drawn at random."""
+    draw = wordings(backbone, task)
+
+    def loss(batch: Batch) -> Tensor:
+        # The same wording of the same text stands several times in a batch and is encoded once.
+        texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
+        image_features = backbone.encode_images(batch.images)
+        text_features = backbone.encode_texts(texts)
+        return criterion(
+            image_features, text_features.index_select(0, place.to(batch.images.device)), batch.positives
+        )
+
+    return loss
+
+
+def wordings(backbone: Backbone, task: Task) -> Callable[[Tensor], Tensor]:
+    """A function from texts, by number [B], to token ids [B, L] of a wording of each, drawn at random."""
+    texts = task.texts(backbone)
+    widest = max(len(own) for own in texts)
+    tokens = backbone.tokenizer([own[number % len(own)] for own in texts for number in range(widest)])
+    tokens = tokens.view(len(texts), widest, -1)  # (T, W, L)
+    return lambda labels: tokens[labels, torch.randint(widest, (len(labels),))]
+
+
+def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
+    """Unit features of a batch's images [B, D], in float32, without a gradient."""
+    with torch.no_grad():
+        return backbone.encode_images(batch.images).float()
+
+
+def cosine_cross_entropy(
+    features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor
+) -> Tensor:
+    """Cross-entropy of cosine similarities divided by the temperature, in float32 [scalar].
+
+    Args:
+        features: unit image features [B, D].
+        head: a unit vector a class [C, D].
+        labels: [B].
+        temperature: τ, above 0.
+    """
+    with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
+        return F.cross_entropy(features.float() @ head.float().T / temperature, labels)
+
+
+def labels_of(method: str, task: Task) -> Tensor:
+    """The class of every training image [N]. Raises ValueError for a task that has no classes to make a head for."""
+    if not isinstance(task, Classification):
+        raise ValueError(
+            f"{method} makes a head for classes, and {type(task).__name__} has none: choose a method that tunes the "
+            f"encoders, such as R-Adapter or FLYP"
+        )
+    return task.images.labels
+
+
+def require_texts(method: str, trained: list[str], task: Task) -> None:
+    """Raise ValueError for other texts than a head was made for: its columns would mean others."""
+    found = list(task.names)
+    if trained != found:
+        raise ValueError(
+            f"{method} has a head for its {len(trained)} training classes ({', '.join(trained[:3])}, ...), and these "
+            f"images have {len(found)} classes ({', '.join(found[:3])}, ...): train it on these classes, or evaluate "
+            f"it on images of the same ones"
+        )
+
+
+def no_steps() -> pd.DataFrame:
+    """The history of a method that takes no gradient step: `train`'s columns, no row."""
+    return pd.DataFrame({name: [] for name in ("step", "epoch", "loss", "lr", "seconds")})

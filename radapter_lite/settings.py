@@ -1,0 +1,96 @@
+"""Settings are frozen dataclasses: checked when they are made, changed by name, and read back from JSON."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+
+def check_above_zero(settings: Any, *names: str) -> None:
+    """Raise ValueError for a setting that is no finite number above 0."""
+    for name in names:
+        if not (_is_number(value := getattr(settings, name)) and value > 0):
+            raise ValueError(f"{name} must be a number above 0, not {value!r}")
+
+
+def check_zero_or_more(settings: Any, *names: str) -> None:
+    """Raise ValueError for a setting that is no finite number of 0 or more."""
+    for name in names:
+        if not (_is_number(value := getattr(settings, name)) and value >= 0):
+            raise ValueError(f"{name} must be a number of 0 or more, not {value!r}")
+
+
+def check_whole(settings: Any, least: int, *names: str) -> None:
+    """Raise ValueError for a setting that is no whole number of `least` or more."""
+    for name in names:
+        if type(value := getattr(settings, name)) is not int or value < least:
+            raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
+
+
+def check_share(settings: Any, *names: str) -> None:
+    """Raise ValueError for a setting outside [0, 1)."""
+    for name in names:
+        if not (_is_number(value := getattr(settings, name)) and 0 <= value < 1):
+            raise ValueError(f"{name} must lie in [0, 1), not {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+    """A copy of a configuration with some settings changed, wherever in it they stand.
+
+    Raises:
+        ValueError: for a setting that the configuration does not have; the sentence lists those it has.
+    """
+    for name, value in settings.items():
+        found, config = _set(config, name, value)
+        if not found:
+            raise ValueError(
+                f"{type(config).__name__} has no setting {name!r}; it has {', '.join(setting_names(config))}"
+            )
+    return config
+
+
+def setting_names(config: Any) -> list[str]:
+    """The names of a configuration's settings, those of its parts among them."""
+    names: list[str] = []
+    for field in fields(config):
+        part = getattr(config, field.name)
+        names += setting_names(part) if is_dataclass(part) else [field.name]
+    return names
+
+
+def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
+    """The configuration of type `kind` whose `asdict`, as JSON gives it back, is `settings`.
+
+    Settings that the type does not have, as another version's, are left out.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name not in settings:
+            continue
+        value, hint = settings[field.name], hints[field.name]
+        if isinstance(value, Mapping):
+            value = from_json(next(part for part in _parts(hint) if is_dataclass(part)), value)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types that a hint allows: of `A | None`, A and None."""
+    return getattr(hint, "__args__", None) or (hint,)
+
+
+def _set(config: Any, name: str, value: Any) -> tuple[bool, Any]:
+    for field in fields(config):
+        if field.name == name:
+            return True, replace(config, **{name: value})
+        part = getattr(config, field.name)
+        if is_dataclass(part):
+            found, changed = _set(part, name, value)
+            if found:
+                return True, replace(config, **{field.name: changed})
+    return False, config

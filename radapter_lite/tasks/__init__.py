@@ -1,0 +1,22 @@
+"""Tasks, one file each; a set of images alone means its classification."""
+
+from radapter_lite.data import ImageSet
+from radapter_lite.tasks.classification import Classification
+from radapter_lite.tasks.task import Batch, Task
+
+__all__ = ["Batch", "Classification", "Task", "as_task"]
+
+
+def as_task(images: ImageSet | Task) -> Task:
+    """The task itself, or the classification of a set of images.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(images, ImageSet):
+        return Classification(images)
+    if isinstance(images, Task):
+        return images
+    raise TypeError(
+        f"expected an ImageSet, as load_images gives it, or a task over one, not a {type(images).__name__}"
+    )

@@ -1,0 +1,142 @@
+"""What a method gives back, whichever it was: it answers for images, and it is saved and loaded."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from radapter_lite.alpha import Alpha
+from radapter_lite.backbone import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.delta import Delta, describe, fingerprint
+from radapter_lite.delta_file import write_delta
+from radapter_lite.encoding import predict
+from radapter_lite.tasks import Task, as_task
+
+# How a method that changes no weight of CLIP answers on a task, with its own tensors: similarities [N, T].
+Answer = Callable[[Backbone, Task, "Tuned"], Tensor]
+
+POINT = "point"  # the kind of a file that holds no delta
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What a method learned.
+
+    Attributes:
+        learned: a `Delta`, and with it a curve along α; or, of a method that changes no weight of CLIP, its own tensors
+            (a head, prompts, a network), which are one tuned model without an α.
+        history: a row a step, as `train` makes it; empty where nothing was trained by gradient, and after loading.
+        trained_parameters: how many numbers were trained.
+        method: its name in `METHODS`.
+        config: its settings.
+        meta: what else is known of it: the backbone, the texts it was trained with, versions.
+        answer: how tensors answer; None for a delta.
+    """
+
+    learned: Delta | dict[str, Tensor]
+    history: pd.DataFrame
+    trained_parameters: int
+    method: str = ""
+    config: Any = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    answer: Answer | None = None
+    _fits: weakref.WeakSet[nn.Module] = field(default_factory=weakref.WeakSet, repr=False)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether there is a curve between zero-shot and tuned, or a point."""
+        return isinstance(self.learned, Delta)
+
+    @property
+    def delta(self) -> Delta:
+        """The change of CLIP's weights. Raises ValueError for a method that learns none."""
+        if isinstance(self.learned, Delta):
+            return self.learned
+        raise ValueError(
+            f"{self.method} learns no change of CLIP's own weights, so it has no delta and no α: it is one point; "
+            f"call similarities(backbone, images) instead"
+        )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a method without a delta. Raises ValueError for one with."""
+        if isinstance(self.learned, Delta):
+            raise ValueError(f"{self.method} learned a delta: its tensors are those of tuned.delta")
+        return self.learned
+
+    def similarities(self, backbone: Backbone, images: ImageSet | Task, alpha: Alpha = 1.0) -> Tensor:
+        """Similarities of images with their task's texts [N, T]: the largest of a row is the answer.
+
+        Args:
+            backbone: that it was tuned on; its weights are afterwards what they were before.
+            images: a set of images, whose classes are the texts, or a task.
+            alpha: how much of the tuning, from 0 (zero-shot) to 1; without an α, it is 1.
+
+        Raises:
+            ValueError: for a backbone of other weights, or another α than 1 where there is none.
+        """
+        task = as_task(images)
+        if isinstance(self.learned, Delta):
+            with self.learned.applied(backbone.model, alpha):
+                return predict(backbone, task)
+        if alpha != 1:
+            raise ValueError(
+                f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}"
+            )
+        assert self.answer is not None
+        self._check_weights(backbone.model)
+        with torch.no_grad():
+            return self.answer(backbone, task, self)
+
+    def completed(
+        self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None
+    ) -> Tuned:
+        """The same with all that is known of how it was made."""
+        about: dict[str, Any] = {"trained_parameters": self.trained_parameters}
+        if isinstance(self.learned, Delta):
+            settings = self.learned.meta["settings"] | asdict(config)
+        else:
+            state = backbone.model.state_dict()
+            about |= {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
+            settings = asdict(config)
+        about |= describe(backbone, method, settings)
+        return replace(self.with_meta(**about), method=method, config=config, answer=answer)
+
+    def with_meta(self, **about: Any) -> Tuned:
+        """The same with more known of it, which is saved with it; JSON."""
+        learned = self.learned
+        if isinstance(learned, Delta):
+            learned = replace(learned, meta=learned.meta | about)
+        return replace(self, learned=learned, meta=self.meta | about)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable); `load_tuned` reads them.
+
+        Raises:
+            OSError: if the folder does not exist or cannot be written to.
+        """
+        if isinstance(self.learned, Delta):
+            self.learned.save(path)
+        else:
+            write_delta(path, self.learned, {"kind": POINT} | self.meta)
+
+    def _check_weights(self, model: nn.Module) -> None:
+        """Refuse another model than the tensors were trained in; each model is looked at once."""
+        if model in self._fits or not self.meta.get("fingerprint"):
+            return
+        state = model.state_dict()
+        if fingerprint(state, state) != self.meta["fingerprint"]:
+            made_on = f"load_clip({self.meta.get('backbone')!r}, pretrained={self.meta.get('pretrained')!r})"
+            raise ValueError(
+                f"this model's weights are not the ones that {self.method} was trained with: it is for {made_on}, "
+                f"loaded afresh"
+            )
+        self._fits.add(model)
