@@ -18,7 +18,8 @@ from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach
-from radapter_lite.methods.registry import recommended, trainer
+from radapter_lite.methods.registry import recommended
+from radapter_lite.methods.trainer import trainer
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.settings import with_settings

@@ -48,8 +48,8 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     import nbformat
-    from tqdm import tqdm
 
+    from radapter_lite.progress import progress
     from radapter_lite.publish import notebook
     from radapter_lite.publish.html import to_html
 
@@ -67,7 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     measured: dict[str, dict[str, Any]] = {}
     cells = sum(len(notebook.code_cells(nb)) for nb in notebooks.values())
-    with tqdm(total=cells, unit="cell", bar_format="{l_bar}{bar}| {elapsed}") as bar:
+    with progress(total=cells, unit="cell", bar_format="{l_bar}{bar}| {elapsed}") as bar:
         for source in sources:
             started = time.perf_counter()
             bar.set_description(source.stem)
@@ -75,7 +75,7 @@ def execute(arguments: argparse.Namespace) -> int:
             done = notebook.execute(source, out / "notebooks", parameters=own, on_cell=lambda: bar.update(1))
             to_html(done, out / "html" / f"{source.stem}.html")
             measured[source.stem] = notebook.metrics(done)
-            tqdm.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
+            bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
 
     print(f"\n{_table(measured)}\n")
     if arguments.update:

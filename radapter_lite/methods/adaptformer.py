@@ -13,7 +13,8 @@ from radapter_lite.backbone.attaching import Change, attached
 from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.encoding import predict
 from radapter_lite.methods.bottleneck import make_bottlenecks, tune_bottlenecks
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task
 from radapter_lite.training import TrainingConfig

@@ -13,7 +13,7 @@ from radapter_lite.backbone.attaching import Change, attached
 from radapter_lite.backbone.sites import Site
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import Train
+from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task
 from radapter_lite.training import TrainingConfig

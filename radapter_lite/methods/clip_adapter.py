@@ -16,7 +16,8 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Batch, Task

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
-from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, Train, register
+from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task

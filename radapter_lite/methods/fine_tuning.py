@@ -12,7 +12,8 @@ from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import cosine_cross_entropy
-from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, Train, register
+from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig

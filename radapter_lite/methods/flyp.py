@@ -9,7 +9,8 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, Train, register
+from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero
 from radapter_lite.tasks import Task
 from radapter_lite.training import TrainingConfig

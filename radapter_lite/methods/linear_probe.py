@@ -11,7 +11,8 @@ from torch import Tensor
 from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features
 from radapter_lite.methods.objectives import labels_of, no_steps, require_texts
-from radapter_lite.methods.registry import Train, register
+from radapter_lite.methods.registry import register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned

@@ -17,7 +17,8 @@ from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.delta import Delta
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task

@@ -17,7 +17,8 @@ from radapter_lite.encoding import image_features
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.linear_probe import LinearProbeConfig, count_head, fit_head
 from radapter_lite.methods.objectives import labels_of, require_texts
-from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, Train, register
+from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned

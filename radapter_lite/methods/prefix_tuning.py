@@ -24,7 +24,8 @@ from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods.freezing import count, frozen
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
 from radapter_lite.methods.prompts import token_embedding
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Batch, Task

@@ -15,7 +15,7 @@ from radapter_lite.backbone.attaching import attached
 from radapter_lite.encoding import image_features
 from radapter_lite.methods.freezing import count, frozen
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.registry import Train
+from radapter_lite.methods.trainer import Train
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 

@@ -13,7 +13,8 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_share, check_zero_or_more

@@ -8,30 +8,30 @@ A method's function is given the backbone, the task, its settings and `train`, a
         history = train(loss, parameters, head=head)
         return Tuned(delta, history, count)
 
-From then on it can be called as `my_method(backbone, images)` and `tune(backbone, images, "my method")`, on the command
-line too, and has recommended settings, a look in figures and a place in tables.
+From then on it can be called as `my_method(backbone, images)` and `tune(backbone, images, "my method")`, and has
+recommended settings, a look in figures and a place in tables.
 """
 
-import hashlib
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, wraps
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
+from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
 from radapter_lite.settings import from_json, with_settings
-from radapter_lite.tasks import Batch, Task, as_task
-from radapter_lite.training import TrainingConfig, count_steps, train
+from radapter_lite.tasks import Task, as_task
+from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
 
 # What all methods share on PictoCLIP: batches of 64, as many epochs, chosen for 48 to 252 steps on PictoShift.
@@ -43,24 +43,6 @@ EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12}  # by shots
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
-
-
-class Train(Protocol):
-    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in."""
-
-    @property
-    def steps(self) -> int:
-        """How many there will be."""
-
-    def __call__(
-        self,
-        loss: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter],
-        *,
-        after_step: Callable[[], None] = ...,
-        **state: nn.Module,
-    ) -> pd.DataFrame:
-        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
 
 
 @dataclass(frozen=True)
@@ -293,67 +275,3 @@ def _search_results(name: str) -> pd.DataFrame:
 def _shots(task: Task) -> int:
     """How many training images a class has, at most."""
     return int(task.images.table["class"].value_counts().max())
-
-
-# --- training ---
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    batches: Iterable[Batch]
-    config: TrainingConfig
-    about: dict[str, Any]
-    checkpoint: str | os.PathLike[str] | None
-
-    @property
-    def steps(self) -> int:
-        return count_steps(self.batches, self.config)
-
-    def __call__(
-        self,
-        loss: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter],
-        *,
-        after_step: Callable[[], None] = lambda: None,
-        **state: nn.Module,
-    ) -> pd.DataFrame:
-        return train(
-            self.batches,
-            loss,
-            parameters,
-            self.config,
-            state=state,
-            after_step=after_step,
-            about=self.about,
-            checkpoint=self.checkpoint,
-            description=self.about["method"],
-        )
-
-
-def trainer(
-    name: str,
-    backbone: Backbone,
-    task: Task,
-    config: Any,
-    checkpoint: str | os.PathLike[str] | None = None,
-) -> Train:
-    """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
-    loop = getattr(config, "training", None) or LOOP
-    images = task.images
-    about: dict[str, Any] = {
-        "method": name,
-        "backbone": backbone.name,
-        "pretrained": backbone.pretrained,
-        "data": images.name,
-    }
-    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
-    about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
-    settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
-    return _Trainer(task.batches(backbone, loop), loop, about | settings, checkpoint)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
-    return flat

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.objectives import frozen_features, labels_of, no_steps, require_texts
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, Train, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig

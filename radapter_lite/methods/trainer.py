@@ -1,0 +1,93 @@
+"""What a method is given to train with: the loop, with all that is not the method's own filled in."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+from torch import Tensor, nn
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig, count_steps, train
+
+
+class Train(Protocol):
+    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in."""
+
+    @property
+    def steps(self) -> int:
+        """How many there will be."""
+
+    def __call__(
+        self,
+        loss: Callable[[Batch], Tensor],
+        parameters: Iterable[nn.Parameter],
+        *,
+        after_step: Callable[[], None] = ...,
+        **state: nn.Module,
+    ) -> pd.DataFrame:
+        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    batches: Iterable[Batch]
+    config: TrainingConfig
+    about: dict[str, Any]
+    checkpoint: str | os.PathLike[str] | None
+
+    @property
+    def steps(self) -> int:
+        return count_steps(self.batches, self.config)
+
+    def __call__(
+        self,
+        loss: Callable[[Batch], Tensor],
+        parameters: Iterable[nn.Parameter],
+        *,
+        after_step: Callable[[], None] = lambda: None,
+        **state: nn.Module,
+    ) -> pd.DataFrame:
+        return train(
+            self.batches,
+            loss,
+            parameters,
+            self.config,
+            state=state,
+            after_step=after_step,
+            about=self.about,
+            checkpoint=self.checkpoint,
+            description=self.about["method"],
+        )
+
+
+def trainer(
+    name: str,
+    backbone: Backbone,
+    task: Task,
+    config: Any,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Train:
+    """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
+    loop = getattr(config, "training", None) or TrainingConfig()
+    images = task.images
+    about: dict[str, Any] = {
+        "method": name,
+        "backbone": backbone.name,
+        "pretrained": backbone.pretrained,
+        "data": images.name,
+    }
+    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
+    about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
+    settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
+    return _Trainer(task.batches(backbone, loop), loop, about | settings, checkpoint)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return flat
