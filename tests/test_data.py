@@ -1,14 +1,18 @@
 """PictoShift and folders of one's own: what is in them, how they are divided, and what is refused."""
 
 import gc
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_backbone, make_folder
 from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from radapter_lite.data import load_images
+from radapter_lite.data import ImageSet, load_images
 from radapter_lite.data import pictoshift as pictoshift_module
 from radapter_lite.evaluation import evaluate
 
@@ -206,6 +210,117 @@ def test_odd_folders_are_refused(tmp_path):
     (tmp_path / "red").rename(tmp_path / "mixed" / "red")
     with pytest.raises(ValueError, match="mixed.red holds images while .*class/image or domain/class/image"):
         load_images(tmp_path / "mixed")
+
+
+FOLDERS = ["dark-blue", "green", "red"]
+
+
+# --- tables ---
+
+
+def make_table(**columns):
+    files = [f"{name}/{number}.png" for name in FOLDERS for number in range(8)]
+    return pd.DataFrame({"file": files, "class": [file.split("/")[0] for file in files], **columns})
+
+
+def test_a_table_works_as_a_folder_does(tmp_path, monkeypatch):
+    make_folder(tmp_path / "mine")
+    table = make_table(author="me")
+    monkeypatch.chdir(tmp_path)
+    images, folder = ImageSet.from_table(table, "mine", seed=3), load_images("mine", seed=3)
+    monkeypatch.chdir("/")
+    assert images.name == "mine" and images.domains == ["images"] and images.classes == FOLDERS
+    assert images.table["split"].tolist() == folder.table["split"].tolist()
+    assert set(images.table["author"]) == {"me"} and list(table) == ["file", "class", "author"]
+    assert np.array_equal(images.image(20), folder.image(20))
+
+
+def test_a_table_says_what_it_says(tmp_path):
+    root = make_folder(tmp_path)
+    table = make_table(domain=["b", "a"] * 12, split=["train", "test", "test", "validation"] * 6)
+    table["file"] = [root / file for file in table["file"]]  # full paths
+    images = ImageSet.from_table(
+        table.set_index(table.index + 7), classes=["red", "blue", "green", "dark-blue"], name="n"
+    )
+    assert images.id_domain == "b" and images.domains == ["b", "a"] and images.name == "n"
+    assert images.table["split"].tolist() == table["split"].tolist()
+    assert images.labels.tolist() == [3] * 8 + [2] * 8 + [0] * 8 and images.image(0).size == (40, 36)
+    undivided = ImageSet.from_table(table.drop(columns="split"), id_domain="a")
+    assert set(undivided.select(domain="b").table["split"]) == {"test"} and len(undivided.few_shot(1)) == 3
+    assert ImageSet.from_table(table, read=lambda file: file).image(2) == str(root / "dark-blue" / "2.png")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "sentence"),
+    [
+        (make_table().drop(columns="class"), {}, "has no column class, only file: give the file and the class"),
+        (make_table().rename(columns=str.title), {}, "has no column file and no column class, only Class, File"),
+        (make_table()[:0], {}, "has no rows: give one for each image"),
+        (make_table(domain=["a", None] * 12), {}, "has no domain in row 1: fill it in or drop the row"),
+        (make_table(split="val"), {}, "has the split val: name splits train, validation, test"),
+        (pd.concat([make_table()] * 2), {}, "table names dark-blue/0.png twice: keep one row of it"),
+        (make_table(), dict(classes=["red", "green"]), "has the class dark-blue, but its classes are green, red: add"),
+        (make_table(), dict(classes=[*FOLDERS, "red"]), "the classes of mine have red twice"),
+        (make_table(), dict(id_domain="web"), "mine has no domain 'web'; it has images"),
+    ],
+)  # fmt: skip
+def test_odd_tables_are_refused(table, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ImageSet.from_table(table, "mine", **options)
+
+
+# --- other processes ---
+
+
+def pixels(image):
+    return torch.tensor(np.asarray(image.resize((16, 16))).copy())
+
+
+class Pixels(Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return self.images.tensor(pixels, [row])[0], self.images.labels[row]
+
+
+@pytest.mark.parametrize("source", ["pictoshift", "folder"])
+def test_an_image_set_can_be_pickled(tmp_path, monkeypatch, source):
+    whole = load_images(source if source == "pictoshift" else make_folder(tmp_path / "mine", ("a", "b")))
+    images = whole.few_shot(2)
+    expected = images.tensor(pixels)
+    dumped = pickle.dumps(images)
+    assert len(dumped) < len(pickle.dumps(images.table)) + expected.nbytes // 2  # without what was read
+    monkeypatch.chdir("/")
+    again = pickle.loads(dumped)
+    assert again.table.equals(images.table) and again.classes == images.classes and not again._tensors
+    assert (again.id_domain, again.name, again.domains) == (images.id_domain, images.name, images.domains)
+    assert torch.equal(again.tensor(pixels), expected) and torch.equal(again.labels, images.labels)
+    assert pickle.loads(pickle.dumps(whole)).test.table.equals(whole.test.table)
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_what_one_process_reads(tmp_path, start):
+    if start not in torch.multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {start}")
+    folder, pictoshift = load_images(make_folder(tmp_path, images=10)), load_images()
+    dataset = ConcatDataset([Pixels(folder), Pixels(pictoshift.take(range(0, 4000, 5)))])
+    loader = DataLoader(dataset, 10, num_workers=2, multiprocessing_context=start)
+    pictoshift.image(0)  # the archive is open when the workers begin
+    found = list(loader)
+    for part in (0, 1):  # images and labels
+        expected = torch.stack([item[part] for item in dataset])
+        assert torch.equal(torch.cat([batch[part] for batch in found]), expected)
+
+
+def test_threads_read_what_one_thread_reads(pictoshift):
+    rows = range(0, 2000, 5)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda row: pictoshift.image(row).tobytes(), rows))
+    assert found == [pictoshift.image(row).tobytes() for row in rows]
 
 
 # --- reading ---

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from radapter_lite.data.images import ImageSet, upright_rgb
+from radapter_lite.data.images import ImageSet
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-# How a folder's ID images are divided, class by class.
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
 
 def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
@@ -22,22 +18,7 @@ def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
         (file.relative_to(root).as_posix(), *place) for place, files in _class_folders(root) for file in files
     ]
     table = pd.DataFrame(rows, columns=["file", "domain", "class"])
-    first = id_domain or table["domain"].iloc[0]
-    table["split"] = "test"
-    rng = np.random.default_rng(seed)
-    too_small = True
-    for _, members in table[table["domain"] == first].groupby("class"):
-        order = rng.permutation(members.index)
-        # Every class with 3 images or more has at least one in each split.
-        n_test = max(int(len(order) * TEST_SHARE), len(order) > 2)
-        n_validation = max(int(len(order) * VALIDATION_SHARE), len(order) > 2)
-        table.loc[order[n_test + n_validation :], "split"] = "train"
-        table.loc[order[n_test : n_test + n_validation], "split"] = "validation"
-        too_small &= not n_test
-    classes = sorted(table["class"].unique())
-    return ImageSet(
-        table, classes, first, root.resolve().name, lambda file: _read_file(root / file), too_small
-    )
+    return ImageSet.from_table(table, root, id_domain=id_domain, seed=seed)
 
 
 def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
@@ -76,11 +57,3 @@ def _folders(path: Path) -> list[Path]:
 
 def _class_name(folder: str) -> str:
     return folder.replace("_", " ").replace("-", " ")
-
-
-def _read_file(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            return upright_rgb(image)
-    except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
-        raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error
