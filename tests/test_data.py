@@ -212,7 +212,106 @@ def test_odd_folders_are_refused(tmp_path):
         load_images(tmp_path / "mixed")
 
 
+# --- splits that a folder has ---
+
+
+def make_splits(root, *places, images=4):
+    """A folder with the same three classes in each place, such as train/web; a number goes into each file's name."""
+    for number, place in enumerate(places):
+        for file in make_folder(root / place, images=images).glob("*/*.png"):
+            file.rename(file.with_name(f"{number}_{file.name}"))
+    return root
+
+
+def places(images):
+    """The splits that each folder above the classes went to, by domain."""
+    above = images.table["file"].str.rsplit("/", n=2).str[0]
+    return images.table.groupby([images.table["domain"], above])["split"].agg(lambda s: set(s)).to_dict()
+
+
+def test_train_val_and_test_are_splits(tmp_path):
+    images = load_images(make_splits(tmp_path, "train", "val", "test"))
+    assert images.domains == ["images"] and images.classes == ["dark blue", "green", "red"]
+    assert places(images) == {
+        ("images", "train"): {"train"}, ("images", "val"): {"validation"}, ("images", "test"): {"test"}
+    }  # fmt: skip
+    assert len(images.train) == len(images.validation) == len(images.test) == 12
+
+
+@pytest.mark.parametrize("names", [("Training", "valid"), ("train", "test"), ("train", "validation")])
+def test_without_one_of_them_validation_comes_from_train(tmp_path, names):
+    images = load_images(make_splits(tmp_path, *names))
+    assert places(images) == {("images", names[0]): {"train", "validation"}, ("images", names[1]): {"test"}}
+    assert set(images.validation.table["class"].value_counts()) == {1}
+    again = [files(load_images(tmp_path, seed=seed).validation) for seed in (0, 1)]
+    assert again[0] == files(images.validation) != again[1]
+
+
+def test_domains_stand_below_the_splits(tmp_path):
+    images = load_images(make_splits(tmp_path, "test/drawing", "test/web", "train/web"))
+    assert images.domains == ["web", "drawing"]  # the first that has images to train on
+    assert places(images) == {
+        ("web", "train/web"): {"train", "validation"}, ("web", "test/web"): {"test"},
+        ("drawing", "test/drawing"): {"test"},
+    }  # fmt: skip
+
+
+def test_splits_stand_in_each_domain_that_has_them(tmp_path):
+    make_splits(tmp_path, "photo/train", "photo/val", "sketch/train", "sketch/test", "toy")
+    images = load_images(tmp_path)
+    assert places(images) == {
+        ("photo", "photo/train"): {"train", "validation"}, ("photo", "photo/val"): {"test"},
+        ("sketch", "sketch/train"): {"test"}, ("sketch", "sketch/test"): {"test"}, ("toy", "toy"): {"test"},
+    }  # fmt: skip
+    undivided = load_images(tmp_path, id_domain="toy")
+    assert places(undivided)["toy", "toy"] == {"train", "validation", "test"}
+    assert places(undivided)["photo", "photo/train"] == {"test"}
+    with pytest.raises(ValueError, match="has no domain 'train'; it has photo, sketch, toy"):
+        load_images(tmp_path, id_domain="train")
+
+
+def test_classes_and_single_domains_may_be_called_as_splits_are(tmp_path):
+    (make_folder(tmp_path / "classes", images=3) / "red").rename(tmp_path / "classes" / "train")
+    (tmp_path / "classes" / "green").rename(tmp_path / "classes" / "test")
+    assert load_images(tmp_path / "classes").classes == ["dark blue", "test", "train"]
+    assert load_images(make_splits(tmp_path / "one", "train")).domains == ["train"]
+
+
+def test_splits_beside_something_else_are_refused(tmp_path):
+    make_splits(tmp_path / "beside", "train", "val", "sketch")
+    with pytest.raises(ValueError, match=r"holds splits \(train, val\) beside sketch; put the splits into"):
+        load_images(tmp_path / "beside")
+    make_splits(tmp_path / "unlabelled", "train", "val")
+    (tmp_path / "unlabelled" / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "unlabelled" / "test" / "0.png")
+    with pytest.raises(ValueError, match="unlabelled.test has no sub-folders; put each class's images"):
+        load_images(tmp_path / "unlabelled")
+
+
+# --- names ---
+
 FOLDERS = ["dark-blue", "green", "red"]
+
+
+@pytest.mark.parametrize("place", ["mine/caf\udce9/a.png", "mine/cup/caf\udce9.png", "caf\udce9/cup/a.png"])
+def test_names_that_are_not_utf_8_are_refused(tmp_path, place):
+    file = tmp_path / place
+    try:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system knows no such names")
+    with pytest.raises(
+        ValueError, match=r"^The name of .*caf\\xe9(\.png)? is not UTF-8; rename it\.$"
+    ) as refused:
+        load_images(tmp_path / place.split("/")[0])
+    str(refused.value).encode()
+
+
+def test_names_of_any_script_are_welcome(tmp_path):
+    make_folder(tmp_path / "мои", images=1)
+    (tmp_path / "мои" / "red").rename(tmp_path / "мои" / "é_猫")
+    assert load_images(tmp_path / "мои").classes == ["dark blue", "green", "é 猫"]
 
 
 # --- tables ---

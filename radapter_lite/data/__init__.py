@@ -26,6 +26,9 @@ def load_images(
 ) -> ImageSet:
     """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
 
+    Folders named train, val and test above the classes or the domains, or in a domain, are its splits. Where there is
+    no val, validation images are drawn from train; where there is no test, val is the test. OOD images are all test.
+
     Args:
         source: "pictoshift", or the folder.
         id_domain: the domain to tune on; "outline" for PictoShift, the first one for a folder.
