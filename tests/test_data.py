@@ -1,7 +1,9 @@
 """PictoShift and folders of one's own: what is in them, how they are divided, and what is refused."""
 
 import gc
+import json
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -291,6 +293,70 @@ def test_splits_beside_something_else_are_refused(tmp_path):
 # --- names ---
 
 FOLDERS = ["dark-blue", "green", "red"]
+NAMES = ["navy", "leaf green", "scarlet"]
+FILES = {
+    "dict.json": json.dumps(dict(zip(FOLDERS, NAMES, strict=True)) | {"n9": "unused"}),
+    "index.json": json.dumps(
+        {"0": ["green", "leaf_green"], "1": ["dark-blue", "navy"], "2": ["red", "scarlet"]}
+    ),
+    "names.csv": 'code,name\ndark-blue,"navy, a blue"\ngreen,leaf green\nred,scarlet\n',
+    "names.tsv": "green\tleaf green\n\ndark-blue\tnavy\nred\tscarlet",
+    "synsets.txt": "red scarlet, vermilion\ndark-blue navy\ngreen leaf green, moss\n",
+    "tabs.txt": "red\tscarlet\ndark-blue\tnavy\ngreen\tleaf green\n",
+    "commas.txt": "\ufeffred,scarlet\ndark-blue, navy\ngreen,leaf green\n",
+    "list.txt": "navy\nleaf green, moss\nscarlet\n",
+    "list.csv": 'navy\n"leaf green, moss"\nscarlet\n',
+}
+
+
+@pytest.mark.parametrize("source", ["dict", *FILES])
+def test_names_take_the_place_of_codes(tmp_path, source):
+    folder = make_folder(tmp_path / "photos", ("a", "b"))
+    names = dict(zip(FOLDERS, NAMES, strict=True))
+    if source != "dict":
+        names = tmp_path / source
+        names.write_text(FILES[source], encoding="utf-8")
+    coded, named = load_images(folder), load_images(folder, class_names=names)
+    assert named.classes == NAMES and torch.equal(named.labels, coded.labels)
+    assert named.table.drop(columns="class").equals(coded.table.drop(columns="class"))  # the same division
+    assert set(named.select(classes=["navy"]).table["file"].str.split("/").str[1]) == {"dark-blue"}
+
+
+def test_classes_of_one_name_are_kept_apart_and_said_so(tmp_path):
+    """ImageNet's list has two cranes: to refuse it would bar it, to merge them would be another benchmark."""
+    folder = make_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"class_names gives several class folders the same name \(crane\)"):
+        images = load_images(folder, class_names={"green": "crane", "dark-blue": "owl", "red": "crane"})
+    assert images.classes == ["owl", "crane (green)", "crane (red)"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a folder that has one of them needs no more
+        load_images(folder, class_names=dict(zip(FOLDERS, NAMES, strict=True)) | {"blue": "navy"})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("a.txt", "red scarlet", "a.txt has no name for dark-blue, green: add one for each class folder"),
+        ("a.csv", "red,scarlet\ngreen,\ndark-blue,navy", "a.csv has no name for green"),
+        ("a.json", "{}", "a.json has no name for dark-blue, green, red"),
+        ("a.txt", "navy\nmoss", r"a.txt has 2 lines, none of which begins with .*\(dark-blue, green, red\)"),
+        ("a.json", "[1", r"a.json holds no class names \(.*\): expected UTF-8 text"),
+        ("a.json", "[]", r"a.json holds no class names \(.*\): expected UTF-8 text"),
+        ("a.txt", b"red \xe9carlate", r"a.txt holds no class names \(.*\): expected UTF-8 text"),
+        ("a.xlsx", "", "expected a .json, .csv, .tsv or .txt file"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, file, text, sentence):
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=sentence):
+        load_images(make_folder(tmp_path / "photos"), class_names=tmp_path / file)
+
+
+def test_names_are_for_folders_and_must_be_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file .*nowhere.txt"):
+        load_images(make_folder(tmp_path), class_names=tmp_path / "nowhere.txt")
+    with pytest.raises(ValueError, match="PictoShift's classes have their names"):
+        load_images(class_names={})
 
 
 @pytest.mark.parametrize("place", ["mine/caf\udce9/a.png", "mine/cup/caf\udce9.png", "caf\udce9/cup/a.png"])

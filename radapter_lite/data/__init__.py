@@ -8,6 +8,7 @@ All give an `ImageSet`, and everything downstream takes one.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from radapter_lite.data.folders import load_folder
@@ -22,6 +23,7 @@ def load_images(
     source: str | os.PathLike[str] = "pictoshift",
     *,
     id_domain: str | None = None,
+    class_names: Mapping[str, str] | str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> ImageSet:
     """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
@@ -32,6 +34,8 @@ def load_images(
     Args:
         source: "pictoshift", or the folder.
         id_domain: the domain to tune on; "outline" for PictoShift, the first one for a folder.
+        class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
+            and names, or of a name for each class folder in sorted order; classes keep the order of the codes.
         seed: of the division of a folder's ID images into splits that it does not have.
 
     Raises:
@@ -40,5 +44,7 @@ def load_images(
             UTF-8; the sentence names it.
     """
     if source != "pictoshift":
-        return load_folder(Path(source), seed, id_domain)
+        return load_folder(Path(source), seed, id_domain, class_names)
+    if class_names is not None:
+        raise ValueError("PictoShift's classes have their names: give class_names with a folder of images")
     return load_pictoshift(id_domain)

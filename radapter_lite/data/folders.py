@@ -1,11 +1,14 @@
 """A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from radapter_lite.data.class_names import name_classes
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.table import VALIDATION_SHARE, divide, some
 
@@ -26,7 +29,12 @@ class ClassFolder(NamedTuple):
     split: str | None
 
 
-def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
+def load_folder(
+    root: Path,
+    seed: int,
+    id_domain: str | None,
+    class_names: Mapping[str, str] | str | os.PathLike[str] | None,
+) -> ImageSet:
     if not root.is_dir():
         raise FileNotFoundError(
             f"There is no folder {root}; give one that holds a sub-folder of images for each class."
@@ -35,7 +43,7 @@ def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
     rows = []
     for folder, domain, split in _class_folders(root):
         place = folder.relative_to(root).as_posix()
-        code = _words(folder.name)
+        code = _words(folder.name) if class_names is None else folder.name
         rows += [(f"{place}/{file}", domain or "images", code, split) for file in _images(folder)]
     table = pd.DataFrame(rows, columns=["file", "domain", "class", "split"])
     id_domain = id_domain or table["domain"].iloc[0]
@@ -43,7 +51,16 @@ def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
         table = table.drop(columns="split")  # it is divided by the seed
     else:
         _complete(table, id_domain, seed)
-    return ImageSet.from_table(table, root, id_domain=id_domain, seed=seed)
+    images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed)
+    if class_names is None:
+        return images
+    # After the division, which names thus leave as it is.
+    names = name_classes(images.classes, class_names)
+    return replace(
+        images,
+        table=images.table.assign(**{"class": images.table["class"].map(names)}),
+        classes=[*names.values()],
+    )
 
 
 def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
