@@ -1,14 +1,20 @@
 """PictoShift and folders of one's own: what is in them, how they are divided, and what is refused."""
 
 import gc
+import json
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make_backbone, make_folder
 from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from radapter_lite.data import load_images
+from radapter_lite.data import ImageSet, load_images
 from radapter_lite.data import pictoshift as pictoshift_module
 from radapter_lite.evaluation import evaluate
 
@@ -206,6 +212,280 @@ def test_odd_folders_are_refused(tmp_path):
     (tmp_path / "red").rename(tmp_path / "mixed" / "red")
     with pytest.raises(ValueError, match="mixed.red holds images while .*class/image or domain/class/image"):
         load_images(tmp_path / "mixed")
+
+
+# --- splits that a folder has ---
+
+
+def make_splits(root, *places, images=4):
+    """A folder with the same three classes in each place, such as train/web; a number goes into each file's name."""
+    for number, place in enumerate(places):
+        for file in make_folder(root / place, images=images).glob("*/*.png"):
+            file.rename(file.with_name(f"{number}_{file.name}"))
+    return root
+
+
+def places(images):
+    """The splits that each folder above the classes went to, by domain."""
+    above = images.table["file"].str.rsplit("/", n=2).str[0]
+    return images.table.groupby([images.table["domain"], above])["split"].agg(lambda s: set(s)).to_dict()
+
+
+def test_train_val_and_test_are_splits(tmp_path):
+    images = load_images(make_splits(tmp_path, "train", "val", "test"))
+    assert images.domains == ["images"] and images.classes == ["dark blue", "green", "red"]
+    assert places(images) == {
+        ("images", "train"): {"train"}, ("images", "val"): {"validation"}, ("images", "test"): {"test"}
+    }  # fmt: skip
+    assert len(images.train) == len(images.validation) == len(images.test) == 12
+
+
+@pytest.mark.parametrize("names", [("Training", "valid"), ("train", "test"), ("train", "validation")])
+def test_without_one_of_them_validation_comes_from_train(tmp_path, names):
+    images = load_images(make_splits(tmp_path, *names))
+    assert places(images) == {("images", names[0]): {"train", "validation"}, ("images", names[1]): {"test"}}
+    assert set(images.validation.table["class"].value_counts()) == {1}
+    again = [files(load_images(tmp_path, seed=seed).validation) for seed in (0, 1)]
+    assert again[0] == files(images.validation) != again[1]
+
+
+def test_domains_stand_below_the_splits(tmp_path):
+    images = load_images(make_splits(tmp_path, "test/drawing", "test/web", "train/web"))
+    assert images.domains == ["web", "drawing"]  # the first that has images to train on
+    assert places(images) == {
+        ("web", "train/web"): {"train", "validation"}, ("web", "test/web"): {"test"},
+        ("drawing", "test/drawing"): {"test"},
+    }  # fmt: skip
+
+
+def test_splits_stand_in_each_domain_that_has_them(tmp_path):
+    make_splits(tmp_path, "photo/train", "photo/val", "sketch/train", "sketch/test", "toy")
+    images = load_images(tmp_path)
+    assert places(images) == {
+        ("photo", "photo/train"): {"train", "validation"}, ("photo", "photo/val"): {"test"},
+        ("sketch", "sketch/train"): {"test"}, ("sketch", "sketch/test"): {"test"}, ("toy", "toy"): {"test"},
+    }  # fmt: skip
+    undivided = load_images(tmp_path, id_domain="toy")
+    assert places(undivided)["toy", "toy"] == {"train", "validation", "test"}
+    assert places(undivided)["photo", "photo/train"] == {"test"}
+    with pytest.raises(ValueError, match="has no domain 'train'; it has photo, sketch, toy"):
+        load_images(tmp_path, id_domain="train")
+
+
+def test_classes_and_single_domains_may_be_called_as_splits_are(tmp_path):
+    (make_folder(tmp_path / "classes", images=3) / "red").rename(tmp_path / "classes" / "train")
+    (tmp_path / "classes" / "green").rename(tmp_path / "classes" / "test")
+    assert load_images(tmp_path / "classes").classes == ["dark blue", "test", "train"]
+    assert load_images(make_splits(tmp_path / "one", "train")).domains == ["train"]
+
+
+def test_splits_beside_something_else_are_refused(tmp_path):
+    make_splits(tmp_path / "beside", "train", "val", "sketch")
+    with pytest.raises(ValueError, match=r"holds splits \(train, val\) beside sketch; put the splits into"):
+        load_images(tmp_path / "beside")
+    make_splits(tmp_path / "unlabelled", "train", "val")
+    (tmp_path / "unlabelled" / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "unlabelled" / "test" / "0.png")
+    with pytest.raises(ValueError, match="unlabelled.test has no sub-folders; put each class's images"):
+        load_images(tmp_path / "unlabelled")
+
+
+# --- names ---
+
+FOLDERS = ["dark-blue", "green", "red"]
+NAMES = ["navy", "leaf green", "scarlet"]
+FILES = {
+    "dict.json": json.dumps(dict(zip(FOLDERS, NAMES, strict=True)) | {"n9": "unused"}),
+    "index.json": json.dumps(
+        {"0": ["green", "leaf_green"], "1": ["dark-blue", "navy"], "2": ["red", "scarlet"]}
+    ),
+    "names.csv": 'code,name\ndark-blue,"navy, a blue"\ngreen,leaf green\nred,scarlet\n',
+    "names.tsv": "green\tleaf green\n\ndark-blue\tnavy\nred\tscarlet",
+    "synsets.txt": "red scarlet, vermilion\ndark-blue navy\ngreen leaf green, moss\n",
+    "tabs.txt": "red\tscarlet\ndark-blue\tnavy\ngreen\tleaf green\n",
+    "commas.txt": "\ufeffred,scarlet\ndark-blue, navy\ngreen,leaf green\n",
+    "list.txt": "navy\nleaf green, moss\nscarlet\n",
+    "list.csv": 'navy\n"leaf green, moss"\nscarlet\n',
+}
+
+
+@pytest.mark.parametrize("source", ["dict", *FILES])
+def test_names_take_the_place_of_codes(tmp_path, source):
+    folder = make_folder(tmp_path / "photos", ("a", "b"))
+    names = dict(zip(FOLDERS, NAMES, strict=True))
+    if source != "dict":
+        names = tmp_path / source
+        names.write_text(FILES[source], encoding="utf-8")
+    coded, named = load_images(folder), load_images(folder, class_names=names)
+    assert named.classes == NAMES and torch.equal(named.labels, coded.labels)
+    assert named.table.drop(columns="class").equals(coded.table.drop(columns="class"))  # the same division
+    assert set(named.select(classes=["navy"]).table["file"].str.split("/").str[1]) == {"dark-blue"}
+
+
+def test_classes_of_one_name_are_kept_apart_and_said_so(tmp_path):
+    """ImageNet's list has two cranes: to refuse it would bar it, to merge them would be another benchmark."""
+    folder = make_folder(tmp_path)
+    with pytest.warns(UserWarning, match=r"class_names gives several class folders the same name \(crane\)"):
+        images = load_images(folder, class_names={"green": "crane", "dark-blue": "owl", "red": "crane"})
+    assert images.classes == ["owl", "crane (green)", "crane (red)"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a folder that has one of them needs no more
+        load_images(folder, class_names=dict(zip(FOLDERS, NAMES, strict=True)) | {"blue": "navy"})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("a.txt", "red scarlet", "a.txt has no name for dark-blue, green: add one for each class folder"),
+        ("a.csv", "red,scarlet\ngreen,\ndark-blue,navy", "a.csv has no name for green"),
+        ("a.json", "{}", "a.json has no name for dark-blue, green, red"),
+        ("a.txt", "navy\nmoss", r"a.txt has 2 lines, none of which begins with .*\(dark-blue, green, red\)"),
+        ("a.json", "[1", r"a.json holds no class names \(.*\): expected UTF-8 text"),
+        ("a.json", "[]", r"a.json holds no class names \(.*\): expected UTF-8 text"),
+        ("a.txt", b"red \xe9carlate", r"a.txt holds no class names \(.*\): expected UTF-8 text"),
+        ("a.xlsx", "", "expected a .json, .csv, .tsv or .txt file"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path, file, text, sentence):
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=sentence):
+        load_images(make_folder(tmp_path / "photos"), class_names=tmp_path / file)
+
+
+def test_names_are_for_folders_and_must_be_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file .*nowhere.txt"):
+        load_images(make_folder(tmp_path), class_names=tmp_path / "nowhere.txt")
+    with pytest.raises(ValueError, match="PictoShift's classes have their names"):
+        load_images(class_names={})
+
+
+@pytest.mark.parametrize("place", ["mine/caf\udce9/a.png", "mine/cup/caf\udce9.png", "caf\udce9/cup/a.png"])
+def test_names_that_are_not_utf_8_are_refused(tmp_path, place):
+    file = tmp_path / place
+    try:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system knows no such names")
+    with pytest.raises(
+        ValueError, match=r"^The name of .*caf\\xe9(\.png)? is not UTF-8; rename it\.$"
+    ) as refused:
+        load_images(tmp_path / place.split("/")[0])
+    str(refused.value).encode()
+
+
+def test_names_of_any_script_are_welcome(tmp_path):
+    make_folder(tmp_path / "мои", images=1)
+    (tmp_path / "мои" / "red").rename(tmp_path / "мои" / "é_猫")
+    assert load_images(tmp_path / "мои").classes == ["dark blue", "green", "é 猫"]
+
+
+# --- tables ---
+
+
+def make_table(**columns):
+    files = [f"{name}/{number}.png" for name in FOLDERS for number in range(8)]
+    return pd.DataFrame({"file": files, "class": [file.split("/")[0] for file in files], **columns})
+
+
+def test_a_table_works_as_a_folder_does(tmp_path, monkeypatch):
+    make_folder(tmp_path / "mine")
+    table = make_table(author="me")
+    monkeypatch.chdir(tmp_path)
+    images, folder = ImageSet.from_table(table, "mine", seed=3), load_images("mine", seed=3)
+    monkeypatch.chdir("/")
+    assert images.name == "mine" and images.domains == ["images"] and images.classes == FOLDERS
+    assert images.table["split"].tolist() == folder.table["split"].tolist()
+    assert set(images.table["author"]) == {"me"} and list(table) == ["file", "class", "author"]
+    assert np.array_equal(images.image(20), folder.image(20))
+
+
+def test_a_table_says_what_it_says(tmp_path):
+    root = make_folder(tmp_path)
+    table = make_table(domain=["b", "a"] * 12, split=["train", "test", "test", "validation"] * 6)
+    table["file"] = [root / file for file in table["file"]]  # full paths
+    images = ImageSet.from_table(
+        table.set_index(table.index + 7), classes=["red", "blue", "green", "dark-blue"], name="n"
+    )
+    assert images.id_domain == "b" and images.domains == ["b", "a"] and images.name == "n"
+    assert images.table["split"].tolist() == table["split"].tolist()
+    assert images.labels.tolist() == [3] * 8 + [2] * 8 + [0] * 8 and images.image(0).size == (40, 36)
+    undivided = ImageSet.from_table(table.drop(columns="split"), id_domain="a")
+    assert set(undivided.select(domain="b").table["split"]) == {"test"} and len(undivided.few_shot(1)) == 3
+    assert ImageSet.from_table(table, read=lambda file: file).image(2) == str(root / "dark-blue" / "2.png")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "sentence"),
+    [
+        (make_table().drop(columns="class"), {}, "has no column class, only file: give the file and the class"),
+        (make_table().rename(columns=str.title), {}, "has no column file and no column class, only Class, File"),
+        (make_table()[:0], {}, "has no rows: give one for each image"),
+        (make_table(domain=["a", None] * 12), {}, "has no domain in row 1: fill it in or drop the row"),
+        (make_table(split="val"), {}, "has the split val: name splits train, validation, test"),
+        (pd.concat([make_table()] * 2), {}, "table names dark-blue/0.png twice: keep one row of it"),
+        (make_table(), dict(classes=["red", "green"]), "has the class dark-blue, but its classes are green, red: add"),
+        (make_table(), dict(classes=[*FOLDERS, "red"]), "the classes of mine have red twice"),
+        (make_table(), dict(id_domain="web"), "mine has no domain 'web'; it has images"),
+    ],
+)  # fmt: skip
+def test_odd_tables_are_refused(table, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ImageSet.from_table(table, "mine", **options)
+
+
+# --- other processes ---
+
+
+def pixels(image):
+    return torch.tensor(np.asarray(image.resize((16, 16))).copy())
+
+
+class Pixels(Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        return self.images.tensor(pixels, [row])[0], self.images.labels[row]
+
+
+@pytest.mark.parametrize("source", ["pictoshift", "folder"])
+def test_an_image_set_can_be_pickled(tmp_path, monkeypatch, source):
+    whole = load_images(source if source == "pictoshift" else make_folder(tmp_path / "mine", ("a", "b")))
+    images = whole.few_shot(2)
+    expected = images.tensor(pixels)
+    dumped = pickle.dumps(images)
+    assert len(dumped) < len(pickle.dumps(images.table)) + expected.nbytes // 2  # without what was read
+    monkeypatch.chdir("/")
+    again = pickle.loads(dumped)
+    assert again.table.equals(images.table) and again.classes == images.classes and not again._tensors
+    assert (again.id_domain, again.name, again.domains) == (images.id_domain, images.name, images.domains)
+    assert torch.equal(again.tensor(pixels), expected) and torch.equal(again.labels, images.labels)
+    assert pickle.loads(pickle.dumps(whole)).test.table.equals(whole.test.table)
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_read_what_one_process_reads(tmp_path, start):
+    if start not in torch.multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {start}")
+    folder, pictoshift = load_images(make_folder(tmp_path, images=10)), load_images()
+    dataset = ConcatDataset([Pixels(folder), Pixels(pictoshift.take(range(0, 4000, 5)))])
+    loader = DataLoader(dataset, 10, num_workers=2, multiprocessing_context=start)
+    pictoshift.image(0)  # the archive is open when the workers begin
+    found = list(loader)
+    for part in (0, 1):  # images and labels
+        expected = torch.stack([item[part] for item in dataset])
+        assert torch.equal(torch.cat([batch[part] for batch in found]), expected)
+
+
+def test_threads_read_what_one_thread_reads(pictoshift):
+    rows = range(0, 2000, 5)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda row: pictoshift.image(row).tobytes(), rows))
+    assert found == [pictoshift.image(row).tobytes() for row in rows]
 
 
 # --- reading ---

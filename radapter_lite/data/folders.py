@@ -1,86 +1,139 @@
-"""A folder of images as an `ImageSet`: class/image, or domain/class/image."""
+"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both."""
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from radapter_lite.data.images import ImageSet, upright_rgb
+from radapter_lite.data.class_names import name_classes
+from radapter_lite.data.images import ImageSet
+from radapter_lite.data.table import VALIDATION_SHARE, divide, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-# How a folder's ID images are divided, class by class.
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
+# Folders of these names are splits, not domains, where there is one for training and another.
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test",
+}  # fmt: skip
 
 
-def load_folder(root: Path, seed: int, id_domain: str | None) -> ImageSet:
+class ClassFolder(NamedTuple):
+    """A folder of images of one class, and what the folders above it say of them."""
+
+    path: Path
+    domain: str | None
+    split: str | None
+
+
+def load_folder(
+    root: Path,
+    seed: int,
+    id_domain: str | None,
+    class_names: Mapping[str, str] | str | os.PathLike[str] | None,
+) -> ImageSet:
     if not root.is_dir():
         raise FileNotFoundError(
             f"There is no folder {root}; give one that holds a sub-folder of images for each class."
         )
-    rows = [
-        (file.relative_to(root).as_posix(), *place) for place, files in _class_folders(root) for file in files
-    ]
-    table = pd.DataFrame(rows, columns=["file", "domain", "class"])
-    first = id_domain or table["domain"].iloc[0]
-    table["split"] = "test"
-    rng = np.random.default_rng(seed)
-    too_small = True
-    for _, members in table[table["domain"] == first].groupby("class"):
-        order = rng.permutation(members.index)
-        # Every class with 3 images or more has at least one in each split.
-        n_test = max(int(len(order) * TEST_SHARE), len(order) > 2)
-        n_validation = max(int(len(order) * VALIDATION_SHARE), len(order) > 2)
-        table.loc[order[n_test + n_validation :], "split"] = "train"
-        table.loc[order[n_test : n_test + n_validation], "split"] = "validation"
-        too_small &= not n_test
-    classes = sorted(table["class"].unique())
-    return ImageSet(
-        table, classes, first, root.resolve().name, lambda file: _read_file(root / file), too_small
+    _check_name(root.resolve())
+    rows = []
+    for folder, domain, split in _class_folders(root):
+        place = folder.relative_to(root).as_posix()
+        code = _words(folder.name) if class_names is None else folder.name
+        rows += [(f"{place}/{file}", domain or "images", code, split) for file in _images(folder)]
+    table = pd.DataFrame(rows, columns=["file", "domain", "class", "split"])
+    id_domain = id_domain or table["domain"].iloc[0]
+    if table.loc[table["domain"] == id_domain, "split"].isna().all():
+        table = table.drop(columns="split")  # it is divided by the seed
+    else:
+        _complete(table, id_domain, seed)
+    images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed)
+    if class_names is None:
+        return images
+    # After the division, which names thus leave as it is.
+    names = name_classes(images.classes, class_names)
+    return replace(
+        images,
+        table=images.table.assign(**{"class": images.table["class"].map(names)}),
+        classes=[*names.values()],
     )
 
 
-def _class_folders(root: Path) -> list[tuple[tuple[str, str], list[Path]]]:
-    """((domain, class), image files) for each class folder of either layout."""
-    tops = _folders(root)
-    if not tops:
+def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
+    """Give the ID domain the splits that its folders lack, and every other image to the test."""
+    own = table["domain"] == id_domain
+    if "test" not in set(table.loc[own, "split"]):  # what users of ImageNet measure on is its "val"
+        table.loc[own & (table["split"] == "validation"), "split"] = "test"
+    if "validation" not in set(table.loc[own, "split"]):
+        train = table.loc[own & (table["split"] == "train"), "class"]
+        table.loc[train.index, "split"] = divide(train, seed, {"validation": VALIDATION_SHARE})
+    table.loc[~own, "split"] = "test"
+
+
+def _class_folders(folder: Path, domain: str | None = None, split: str | None = None) -> list[ClassFolder]:
+    """The class folders below a folder, which itself is the root, a domain or a split."""
+    below = _folders(folder)
+    if not below:
         raise ValueError(
-            f"{root} has no sub-folders; put each class's images into a sub-folder named after it."
+            f"{folder} has no sub-folders; put each class's images into a sub-folder named after it."
         )
-    with_domains = [bool(_folders(top)) for top in tops]
-    if any(with_domains) and not all(with_domains):
-        odd = tops[with_domains.index(False)]
-        raise ValueError(
-            f"{odd} holds images while other sub-folders of {root} hold folders; use class/image or "
-            f"domain/class/image throughout."
-        )
-    found = []
-    for domain in tops if all(with_domains) else [root]:
-        for folder in _folders(domain):
-            files = sorted(
-                file
-                for file in folder.iterdir()
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    splits = {path: SPLIT_FOLDERS[path.name.lower()] for path in below if path.name.lower() in SPLIT_FOLDERS}
+    if split is None and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
+        if others := [path.name for path in below if path not in splits]:
+            raise ValueError(
+                f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}; put the splits "
+                f"into a sub-folder of their own, a domain, or the others elsewhere."
             )
-            if not files:
-                raise ValueError(
-                    f"The class folder {folder} holds no image; add images or remove the folder."
-                )
-            found.append(((domain.name if domain != root else "images", _class_name(folder.name)), files))
+        in_order = sorted(splits, key=lambda path: splits[path] != "train")
+        return [found for path in in_order for found in _class_folders(path, domain, splits[path])]
+    if domain is None and any(with_folders := [bool(_folders(path)) for path in below]):
+        if not all(with_folders):
+            odd = below[with_folders.index(False)]
+            raise ValueError(
+                f"{odd} holds images while other sub-folders of {folder} hold folders; use class/image or "
+                f"domain/class/image throughout."
+            )
+        return [found for path in below for found in _class_folders(path, path.name, split)]
+    return [ClassFolder(path, domain, split) for path in below]
+
+
+def _folders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    found = [folder / name for name in names]
+    for path in found:
+        _check_name(path)
     return found
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _images(folder: Path) -> list[str]:
+    """The names of a class folder's images, sorted."""
+    with os.scandir(folder) as entries:
+        names = sorted(
+            entry.name
+            for entry in entries
+            if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
+        )
+    if not names:
+        raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
+    for name in names:
+        if not name.isascii():
+            _check_name(folder / name)
+    return names
 
 
-def _class_name(folder: str) -> str:
-    return folder.replace("_", " ").replace("-", " ")
-
-
-def _read_file(file: Path) -> Image.Image:
+def _check_name(path: Path) -> None:
+    """Raise ValueError for a name that is not UTF-8, which no table, report or delta could hold."""
     try:
-        with Image.open(file) as image:
-            return upright_rgb(image)
-    except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
-        raise ValueError(f"{file} is no readable image ({error}); repair or remove it.") from error
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise ValueError(f"The name of {shown} is not UTF-8; rename it.") from None
+
+
+def _words(folder: str) -> str:
+    return folder.replace("_", " ").replace("-", " ")

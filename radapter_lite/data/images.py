@@ -1,26 +1,34 @@
 """The set of images that everything downstream takes: a table, the classes, and how a file becomes a picture."""
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-SPLITS = ("train", "validation", "test")
-# A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
-DRAFT = (1024, 1024)
+from radapter_lite.data.readers import FolderReader
+from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide
+from radapter_lite.progress import progress
+
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
+
+
+class TensorCache(weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]):
+    """For each preprocess, for as long as it lives, the tensors it made by file. Another process begins with none."""
+
+    def __reduce__(self) -> tuple[type["TensorCache"], tuple[()]]:
+        return TensorCache, ()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images, each with a class, a domain and a split.
+    """Images, each with a class, a domain and a split. It can be pickled, as workers of a DataLoader need.
 
     Attributes:
         table: a row an image, with the columns file, class, domain and split (and, for PictoShift, captions,
@@ -36,10 +44,56 @@ class ImageSet:
     name: str
     _read: Callable[[str], Image.Image] = field(repr=False)
     _too_small: bool = field(default=False, repr=False)  # no class has an ID image for each split
-    # For each preprocess, for as long as it lives, the tensors it made; selections share them.
-    _tensors: "weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]" = field(
-        default_factory=weakref.WeakKeyDictionary, repr=False
-    )
+    _tensors: TensorCache = field(default_factory=TensorCache, repr=False)  # selections share it
+
+    @classmethod
+    def from_table(
+        cls,
+        table: pd.DataFrame,
+        root: str | os.PathLike[str] = ".",
+        *,
+        classes: Iterable[str] | None = None,
+        id_domain: str | None = None,
+        name: str | None = None,
+        read: Callable[[str], Image.Image] | None = None,
+        seed: int = 0,
+    ) -> "ImageSet":
+        """Make an image set of a table with a row an image.
+
+        Args:
+            table: with the columns file and class, and perhaps domain (one, "images", if there is none) and split
+                ("train", "validation" or "test"); without it, ID images are divided class by class and OOD images
+                are all test. Other columns are kept.
+            root: the folder that the files are relative to.
+            classes: all class names, in the order of the labels; those of the table, sorted, if not given.
+            id_domain: the domain to tune on; the table's first if not given.
+            name: what errors and reports call it; the folder's name if not given.
+            read: gives the image of a file, RGB, in place of reading it from `root`; it must be picklable if the
+                image set is to be.
+            seed: of the division into splits.
+
+        Raises:
+            ValueError: for a table without rows, without those columns or with gaps in them, a file named twice, an
+                unknown split, class or domain; the sentence names it.
+        """
+        root = Path(root).absolute()
+        name = name or root.resolve().name
+        table = checked(table, name)
+        names = sorted(table["class"].unique()) if classes is None else [str(known) for known in classes]
+        check_classes(names, table, name)
+        if "domain" not in table:
+            table["domain"] = "images"
+        id_domain = id_domain or table["domain"].iloc[0]
+        own = table.loc[table["domain"] == id_domain, "class"]
+        if own.empty:
+            domains = ", ".join(table["domain"].unique())
+            raise ValueError(f"{name} has no domain {id_domain!r}; it has {domains}")
+        too_small = False
+        if "split" not in table:
+            splits = divide(own, seed, {"test": TEST_SHARE, "validation": VALIDATION_SHARE})
+            table["split"] = splits.reindex(table.index, fill_value="test")
+            too_small = bool((splits == "train").all())
+        return cls(table, names, id_domain, name, read or FolderReader(root), too_small)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -59,6 +113,21 @@ class ImageSet:
         """Index of each image's class in `classes` [N]."""
         order = {name: label for label, name in enumerate(self.classes)}
         return torch.tensor([order[name] for name in self.table["class"]])
+
+    @property
+    def train(self) -> "ImageSet":
+        """The images to train on."""
+        return self.select(split="train")
+
+    @property
+    def validation(self) -> "ImageSet":
+        """The images to choose settings on."""
+        return self.select(split="validation")
+
+    @property
+    def test(self) -> "ImageSet":
+        """The images to measure on, of every domain."""
+        return self.select(split="test")
 
     def select(
         self, *, domain: str | None = None, split: str | None = None, classes: Iterable[str] | None = None
@@ -127,7 +196,7 @@ class ImageSet:
         missing = sum(file not in kept for file in wanted)
         long = missing >= 2000
         found = []
-        for file in tqdm(wanted, desc=f"reading {self.name}", unit="image", leave=False) if long else wanted:
+        for file in progress(wanted, f"reading {self.name}", unit="image") if long else wanted:
             image = kept.get(file)
             if image is None:
                 image = preprocess(self._read(file))
@@ -144,23 +213,3 @@ class ImageSet:
     def take(self, rows: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images in these rows of the table, in this order."""
         return replace(self, table=self.table.iloc[list(rows)].reset_index(drop=True))
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
-
-    Of 16 bits of grey the upper 8 are kept, as Pillow does for colours. A large JPEG is decoded at a half, a quarter
-    or an eighth of its size, which is faster, while no side falls below 1024 pixels. Raises what Pillow raises for
-    a damaged file, which are errors of many kinds.
-    """
-    image.draft("RGB", DRAFT)
-    image.load()
-    with suppress(Exception):  # EXIF that makes no sense fails in many ways, and leaves the image as it lies
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return image.convert("RGB")
-    # White shows through: what lies under transparent pixels is often black, as the drawing is.
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

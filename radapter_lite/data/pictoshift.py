@@ -4,24 +4,20 @@ import io
 import zipfile
 
 import pandas as pd
-from PIL import Image
 
 from radapter_lite.assets import PICTOSHIFT as ARCHIVE
 from radapter_lite.data.images import ImageSet
+from radapter_lite.data.readers import ArchiveReader
 
 
-def load_pictoshift() -> ImageSet:
+def load_pictoshift(id_domain: str | None) -> ImageSet:
     if not ARCHIVE.is_file():
         raise FileNotFoundError(
             f"{ARCHIVE.name} is missing from the installation: install radapter-lite again"
         )
+    read = ArchiveReader(ARCHIVE)
     try:
-        archive = zipfile.ZipFile(ARCHIVE)
-        table = pd.read_csv(io.BytesIO(archive.read("pictoshift.csv")), keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(read.read_bytes("pictoshift.csv")), keep_default_na=False)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{ARCHIVE.name} is damaged ({error}): install radapter-lite again") from error
-
-    def read(file: str) -> Image.Image:
-        return Image.open(io.BytesIO(archive.read(file))).convert("RGB")
-
-    return ImageSet(table, sorted(table["class"].unique()), "outline", "pictoshift", read)
+    return ImageSet.from_table(table, id_domain=id_domain or "outline", name="pictoshift", read=read)

@@ -1,0 +1,72 @@
+"""How a file becomes a picture: readers of folders and archives that other processes can have, and what they return."""
+
+import io
+import os
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
+DRAFT = (1024, 1024)
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads files by their place in a folder.
+
+    Calling it raises ValueError for a file that is no readable image; the sentence names it.
+    """
+
+    root: Path
+
+    def __call__(self, file: str) -> Image.Image:
+        path = self.root / file
+        try:
+            with Image.open(path) as image:
+                return upright_rgb(image)
+        except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
+            raise ValueError(f"{path} is no readable image ({error}); repair or remove it.") from error
+
+
+@dataclass(frozen=True)
+class ArchiveReader:
+    """Reads files by their name in a zip archive, which every process opens for itself."""
+
+    path: Path
+
+    def __call__(self, file: str) -> Image.Image:
+        return Image.open(io.BytesIO(self.read_bytes(file))).convert("RGB")
+
+    def read_bytes(self, file: str) -> bytes:
+        return _open_archive(self.path, os.getpid()).read(file)
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
+    """The open archive of one process: forked processes that share one move each other's place in the file."""
+    return zipfile.ZipFile(path)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
+
+    Of 16 bits of grey the upper 8 are kept, as Pillow does for colours. A large JPEG is decoded at a half, a quarter
+    or an eighth of its size, which is faster, while no side falls below 1024 pixels. Raises what Pillow raises for
+    a damaged file, which are errors of many kinds.
+    """
+    image.draft("RGB", DRAFT)
+    image.load()
+    with suppress(Exception):  # EXIF that makes no sense fails in many ways, and leaves the image as it lies
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    # White shows through: what lies under transparent pixels is often black, as the drawing is.
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

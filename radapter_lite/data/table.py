@@ -1,0 +1,73 @@
+"""The table of an image set: what it must hold, and how its images are divided into splits."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+SPLITS = ("train", "validation", "test")
+# How ID images are divided, class by class; the rest is for training.
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
+
+
+def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A copy of a table whose rows each name a file and its class, as text, and perhaps its domain and its split.
+
+    Raises:
+        ValueError: for a table without rows, without these columns or with gaps in them, for a file that is named
+            twice and for an unknown split; the sentence names it.
+    """
+    if lacking := [column for column in ("file", "class") if column not in table]:
+        raise ValueError(
+            f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}: give the "
+            f"file and the class of each image"
+        )
+    if table.empty:
+        raise ValueError(f"{name}'s table has no rows: give one for each image")
+    table = table.reset_index(drop=True)
+    for column in [column for column in ("file", "class", "domain", "split") if column in table]:
+        if (gaps := table[column].isna()).any():
+            raise ValueError(
+                f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row"
+            )
+        table[column] = table[column].astype(str)
+    if (again := table["file"].duplicated()).any():
+        raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")
+    if "split" in table and (unknown := set(table["split"]) - set(SPLITS)):
+        raise ValueError(f"{name}'s table has the split {some(unknown)}: name splits {', '.join(SPLITS)}")
+    return table
+
+
+def check_classes(classes: list[str], table: pd.DataFrame, name: str) -> None:
+    """Raise ValueError unless `classes` names all of a table's classes, and each of its own once."""
+    if again := [known for known, times in Counter(classes).items() if times > 1]:
+        raise ValueError(f"the classes of {name} have {some(again)} twice: give each class a name of its own")
+    if unknown := set(table["class"]) - set(classes):
+        raise ValueError(
+            f"{name}'s table has the class {some(unknown)}, but its classes are {some(classes)}: add it there or "
+            f"drop its rows"
+        )
+
+
+def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Series:
+    """The split of each image [N], given its class [N]: of every class these shares, and the rest for training.
+
+    A class with an image for every split has at least one in each; a smaller one is all for training.
+    """
+    splits = pd.Series("train", index=classes.index)
+    rng = np.random.default_rng(seed)
+    for _, members in classes.groupby(classes):
+        order = rng.permutation(members.index)
+        start = 0
+        for split, share in shares.items():
+            end = start + max(int(len(order) * share), len(order) > len(shares))
+            splits.loc[order[start:end]] = split
+            start = end
+    return splits
+
+
+def some(names: Iterable[str]) -> str:
+    """The first three of some names, for a sentence."""
+    listed = [str(name) for name in sorted(names)]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
