@@ -17,10 +17,40 @@ def close():
 
 
 def test_no_two_methods_look_the_same() -> None:
-    looks = {
-        name: (plots.METHOD_COLOURS[name], plots.METHOD_MARKERS[name]) for name in [*METHODS, "zero-shot"]
-    }
-    assert len(set(looks.values())) == len(looks)
+    names = [*METHODS, "zero-shot", "mine", "yours"]
+    looks = {(plots.look(name)["color"], plots.look(name)["marker"]) for name in names}
+    assert len(looks) == len(names)
+    assert not {colour for colour, _ in plots.OTHERS} & {*plots.COLOURS}
+
+
+def test_a_method_of_ones_own_has_a_place_in_every_figure() -> None:
+    rows = [("mine", s, a, 50 + 10 * a + s, 40 + a) for s in range(3) for a in (0.0, 1.0)]
+    by_seed = pd.DataFrame(rows, columns=["method", "seed", "alpha", "id", "ood"])
+    points = pd.DataFrame({"method": ["mine"], "rule": "oracle", "left": 1.0, "left_ci": 0.1, "shots": 4})
+    figure, axis = plt.subplots()
+    plots.plot_trade_off(axis, by_seed)
+    plots.plot_few_shot(axis, points, "left", 0.0)
+    comparison_plots.plot_methods(axis, by_seed)
+    comparison_plots.plot_ranking(axis, points, "left")
+    comparison_plots.plot_rules(axis, points)
+    comparison_plots.method_legend(figure, ["mine", "LoRA", "FLYP", "mine"])
+    handles = figure.legends[0].legend_handles
+    assert [handle.get_label() for handle in handles] == ["FLYP", "LoRA", "mine"]
+    assert handles[2].get_marker() == plots.look("mine")["marker"]
+
+
+def test_a_domain_has_the_same_look_in_every_chart() -> None:
+    sweep = pd.DataFrame({"domain": ["photo", "sketch"] * 2, "alpha": [0, 0, 1, 1], "accuracy": [1, 2, 3, 4]})
+    _, axis = plt.subplots()
+    plots.plot_along_alpha(axis, sweep, "photo")
+    for place, line in enumerate(axis.lines):
+        look = plots.line_look(place, ("photo", "sketch")[place], is_id=place == 0)
+        assert (line.get_label(), line.get_color(), line.get_lw()) == (
+            look["label"],
+            look["color"],
+            look["lw"],
+        )
+    assert axis.lines[0].get_label() == "photo (ID)" and axis.lines[0].get_lw() > axis.lines[1].get_lw()
 
 
 def test_a_curve_is_a_line_and_a_point_a_point() -> None:

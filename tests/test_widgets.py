@@ -1,21 +1,24 @@
 """The widgets follow their sliders, and what they show is what the curve says."""
 
+import base64
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import fill, make_backbone, make_folder
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from matplotlib import pyplot as plt
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.tasks.classification import accuracy_by_domain
+from radapter_lite.view.comparison_plots import plot_map
+from radapter_lite.view.plots import line_look, look, use_style
 from radapter_lite.view.slider_view import Thumbnails, top_bars
 from radapter_lite.view.sliders import AlphaSlider, alpha_slider, encoder_map
-from radapter_lite.view.svg_chart import Chart, HeatMap, Line
+from radapter_lite.view.svg_chart import Chart, Line
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,15 @@ def test_a_benchmark_times_every_move_and_puts_the_slider_back(slider):
 def test_pictures_are_sent_once_and_moves_are_small(slider):
     assert "data:" not in slider.picture.value
     assert slider._thumbnails.style.count("data:image/jpeg") > 0
-    assert len(slider.picture.value) < 60_000
+    assert len(slider.picture.value) < 25_000
+    styles, picture = slider.children[1].value, slider.picture.value
+    assert styles.count("data:image/svg+xml") == 3  # each method's chart and the trade-off
+    shown = set(re.findall(r'class="(picture-\w+)"', picture))
+    assert len(shown) > 3 and all(f".{name}{{background" in styles for name in shown)
+
+
+def test_a_method_of_ones_own_has_its_look(slider):
+    assert f'stroke="{look("<back>")["color"]}"' in slider.picture.value
 
 
 def test_one_domain_has_no_trade_off(curve, images):
@@ -140,15 +151,39 @@ def test_the_map_shows_the_pair_under_its_sliders(curve, images):
         shown.image.value, shown.text.value = image, text_alpha
         accuracies = accuracy_by_domain(curve.at(image, text_alpha), images)
         expected = [*accuracies["accuracy"], accuracies["accuracy"].mean()]
-        found = re.findall(r"<b>([\d.]+)% here</b>", shown.picture.value)
+        found = re.findall(r">([\d.]+)% here</b>", shown.picture.value)
         assert found == [f"{value:.1f}" for value in expected]
-    assert len(shown.benchmark(3)) == 3
+    assert all(
+        len(chart.show([])) < 300 and chart.style in shown.children[1].value for chart in shown._maps.values()
+    )
 
 
-def test_a_chart_places_its_points_and_escapes_its_words():
-    chart = Chart([Line("a < b", "#000", (0, 1), (0, 1))], "t & u", "x", "y", (0, 1), (0, 1), (300, 200))
-    assert chart.place(0, 0) == (46, 160) and chart.place(1, 1) == (288, 24)
-    assert "a &lt; b" in chart.show([]) and "t &amp; u" in chart.show([])
+def drawing(chart: Chart) -> str:
+    """The SVG that matplotlib drew."""
+    return base64.b64decode(re.search(r"base64,([^)]+)", chart.style)[1]).decode()
+
+
+def test_points_lie_on_the_line_that_matplotlib_drew():
+    x, y = (0.0, 0.25, 0.5, 1.0), (3.0, 40.0, 7.0, 90.0)
+    chart = Chart.of_lines(
+        [Line(x, y, line_look(1, "a"))], (300, 200), title="t", xlabel="x", xlim=(-0.1, 1.1)
+    )
+    drawn = drawing(chart)
+    assert 'viewBox="0 0 300 200"' in drawn
+    path = re.search(r'<path d="(M[^"]+)"[^>]*stroke: #d55e00', drawn)[1]
+    corners = np.array(re.findall(r"[-\d.]+", path), float).reshape(-1, 2)
+    np.testing.assert_allclose([chart.place(*point) for point in zip(x, y, strict=True)], corners, atol=1e-4)
+
+
+def test_a_chart_is_the_same_in_every_style_and_escapes_its_words():
+    def make() -> Chart:
+        return Chart.of_lines([Line((0, 1), (0, 1), line_look(0, "a"))], title="t & $u$", xlabel="x < y")
+
+    chart = make()
+    assert 'role="img" aria-label="t &amp; $u$"' in chart.show([])
+    assert "t &amp; $u$" in drawing(chart) and "x &lt; y" in drawing(chart)
+    use_style()
+    assert make().style == chart.style and not plt.get_fignums()
 
 
 def test_bars_name_the_most_probable_first():
@@ -164,9 +199,15 @@ def test_thumbnails_of_one_image_share_their_bytes(images):
     assert both.names[0] == both.names[1] and both.style.count("data:") == 1
 
 
-def test_a_map_tells_its_scale_and_the_value_under_its_point():
-    values = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.5]])  # [text, image]
-    said = HeatMap(values, "t").say(image_alpha=0.5, text_alpha=1.0)
-    assert "8.0% here" in said and said.index("1.0<") < said.index("9.5<")
-    ends = [to_hex(colormaps["cividis"](share)) for share in (0.0, 0.5, 1.0)]
-    assert ",".join(ends) in said and len(set(ends)) == 3
+def test_a_maps_point_stands_in_the_middle_of_its_cell():
+    ends = (0.0, 0.5, 1.0)
+    table = pd.DataFrame(
+        [(i, t, 10 * i + t) for i in ends for t in ends], columns=["image_alpha", "text_alpha", "id"]
+    )
+    chart = Chart(lambda axes: plot_map(axes, table, "id"), (320, 270))
+    found = re.search(r'width="3" height="3" transform="matrix\(([^)]+)\)"', drawing(chart))
+    cell, _, _, upwards, left, bottom = map(float, found[1].split())
+    for x, y in ((0.0, 1.0), (0.5, 0.0)):
+        assert chart.place(x, y) == pytest.approx(
+            (left + (2 * x + 0.5) * cell, bottom + (2 * y + 0.5) * upwards), abs=1e-4
+        )

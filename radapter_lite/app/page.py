@@ -15,10 +15,10 @@ from radapter_lite.app.uploads import FORMATS, MAX_BYTES, decode_upload, parse_c
 from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.view import plots
 from radapter_lite.view import slider_view as view
+from radapter_lite.view.plots import line_look
 from radapter_lite.view.sliders import STOPS, play_button
-from radapter_lite.view.svg_chart import DASHES, Chart, Line, legend
+from radapter_lite.view.svg_chart import Chart, Line, legend
 
 CLASSES = (
     *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),
@@ -139,8 +139,7 @@ class Page(widgets.VBox):
     def _take_image(self, image: Image.Image, label: str) -> None:
         pixels = self._backbone.preprocess(image)[None]
         self._image, self._label = FeatureCurve.of_images(self._backbone, self._delta, pixels), label
-        thumbnail = view.Thumbnails([image], SHOWN_PIXELS)
-        self._style.value, self._thumbnail = thumbnail.style, thumbnail.show(0, label)
+        self._thumbnail = view.Thumbnails([image], SHOWN_PIXELS)
         for button in self.examples:
             button.remove_class("app-chosen")
         self._ask()
@@ -149,28 +148,29 @@ class Page(widgets.VBox):
         self._answer = Answer(AlphaCurve(self._image, self._text, self._backbone.temperature), self._classes)
         probabilities = self._answer.probabilities
         self._lines = {
-            label: Line(
-                self._classes[label],
-                plots.COLOURS[place],
-                STOPS,
-                probabilities[:, label].tolist(),
-                dash=DASHES[place],
-            )
+            label: Line(STOPS, probabilities[:, label].tolist(), line_look(place, self._classes[label]))
             for place, label in enumerate(self._answer.leaders())
         }
-        lines = list(self._lines.values())
-        axes = ("α (0 zero-shot, 1 tuned)", "probability (%)", (-0.02, 1.02), (-3, 103))
-        self._chart = Chart(lines, "probability along α", *axes, size=(360, 270))
+        self._chart = Chart.of_lines(
+            self._lines.values(),
+            (360, 270),
+            title="probability along α",
+            xlabel="α (0 zero-shot, 1 tuned)",
+            ylabel="probability (%)",
+            xlim=(-0.02, 1.02),
+            ylim=(-3, 103),
+        )
+        self._style.value = self._thumbnail.style + self._chart.style
         self._show()
 
     def _show(self) -> None:
         alpha = round(self.slider.value, 2)
         now, start = (self._answer.probabilities[STOPS.index(stop)].tolist() for stop in (alpha, 0.0))
-        points = [(alpha, now[label], line.colour) for label, line in self._lines.items()]
+        points = [(alpha, now[label], line.look["color"]) for label, line in self._lines.items()]
         rows = [(line, now[label], now[label] - start[label]) for label, line in self._lines.items()]
         bars = view.top_bars(self._answer.probabilities[STOPS.index(alpha)] / 100, self._classes)
         self.picture.value = view.card(
-            f"{self._thumbnail}<div class='app-caption'>{html.escape(self._label)}</div>",
+            f"{self._thumbnail.show(0, self._label)}<div class='app-caption'>{html.escape(self._label)}</div>",
             f"<div class='app-bars'>{bars}</div><p class='app-flips'>{_unbroken(self._answer.say())}</p>",
             self._chart.show(points, alpha),
             legend(f"α = {alpha:.2f}", rows),

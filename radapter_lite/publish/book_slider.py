@@ -23,8 +23,8 @@ from radapter_lite.bench import load_results
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.statistics import summarize
-from radapter_lite.view.plots import COLOURS
-from radapter_lite.view.svg_chart import DASHES, Chart, Line, data_uri, names
+from radapter_lite.view.plots import COLOURS, line_look, look
+from radapter_lite.view.svg_chart import Chart, Line, data_uri, names
 
 PAGE = BOOK / "slider.html"
 SCRIPT = PAGE.with_name("slider.js")
@@ -34,6 +34,7 @@ ALPHAS = np.linspace(0, 1, STEPS)
 METHODS = {"R-Adapter": "R-Adapter", "FLYP": "WiSE-FT over FLYP"}
 POOL, SHOWN, TOP = 24, 2, 3  # images looked at and shown of each domain, classes shown of each image
 RIGHT, WRONG = COLOURS[0], COLOURS[1]
+SIZE = (420, 300)  # of a chart, in pixels
 
 
 def slider_body() -> str:
@@ -86,13 +87,13 @@ def _curves(rows: pd.DataFrame) -> tuple[dict[str, list[float]], list[_Moving]]:
         own.groupby(["domain", "alpha"], sort=False)["accuracy"].mean().unstack(0)[own["domain"].unique()]
     )
     is_id = own.groupby("domain")["is_id"].first()
-    lines = []
-    for number, domain in enumerate(domains):
-        style = (4.0, "") if is_id[domain] else (1.8, DASHES[number % len(DASHES)])
-        label = f"{domain} (ID)" if is_id[domain] else str(domain)
-        colour = COLOURS[number % len(COLOURS)]
-        lines.append(Line(label, colour, domains.index.tolist(), domains[domain].tolist(), *style))
-    along = Chart(lines, "Every domain along α", "α", "accuracy (%)", x_range=(0.0, 1.0), size=(420, 300))
+    lines = [
+        Line(domains.index.tolist(), domains[domain].tolist(), line_look(number, str(domain), is_id[domain]))
+        for number, domain in enumerate(domains)
+    ]
+    along = Chart.of_lines(
+        lines, SIZE, title="Every domain along α", xlabel="α", ylabel="accuracy (%)", xlim=(0, 1)
+    )
     points = [[along.place(alpha, _at(line, alpha)) for alpha in ALPHAS] for line in lines]
     rule = [along.place(alpha, lines[0].y[0])[0] for alpha in ALPHAS]
 
@@ -100,10 +101,16 @@ def _curves(rows: pd.DataFrame) -> tuple[dict[str, list[float]], list[_Moving]]:
     shown = [method for method in METHODS if method in curves.index]
     paths = [curves.loc[method] for method in shown]
     ways = [
-        Line(METHODS[method], COLOURS[number], path["id"].tolist(), path["ood"].tolist(), 2.5, DASHES[number])
+        Line(
+            path["id"].tolist(),
+            path["ood"].tolist(),
+            line_look(number, METHODS[method]) | {"color": look(method)["color"]},
+        )
         for number, (method, path) in enumerate(zip(shown, paths, strict=True))
     ]
-    trade = Chart(ways, "ID against OOD", "ID accuracy (%)", "mean OOD accuracy (%)", size=(420, 300))
+    trade = Chart.of_lines(
+        ways, SIZE, title="ID against OOD", xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)"
+    )
     stations = [
         [trade.place(*(float(np.interp(a, path.index, path[key])) for key in ("id", "ood"))) for a in ALPHAS]
         for path in paths
@@ -123,11 +130,11 @@ def _at(line: Line, alpha: float) -> float:
 def _moving(
     chart: Chart, lines: list[Line], points: list[list[tuple[float, float]]], rule: list[float] | None = None
 ) -> _Moving:
-    start = [(line.x[0], line.y[0], line.colour) for line in lines]
+    start = [(line.x[0], line.y[0], line.look["color"]) for line in lines]
     drawn = chart.show(start, rule=None if rule is None else 0.0)
     rounded = [[[round(x, 1), round(y, 1)] for x, y in path] for path in points]
     frames = {"points": rounded, "rule": None if rule is None else [round(x, 1) for x in rule]}
-    return _Moving(f"<div>{drawn}{names(lines)}</div>", frames)
+    return _Moving(f"<div>{chart.style}{drawn}{names(lines)}</div>", frames)
 
 
 # --- the images ---

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from radapter_lite.statistics import mean_and_interval
-from radapter_lite.view.plots import COLOURS, METHOD_COLOURS, METHOD_MARKERS, look
+from radapter_lite.view.plots import COLOURS, METHOD_MARKERS, look
 
 
 def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
@@ -20,27 +20,24 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
         by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
     """
     for method, own in by_seed.groupby("method", sort=False):
-        colour = METHOD_COLOURS[str(method)]
+        style = look(str(method))
         mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
-        axis.plot(mean["id"], mean["ood"], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
-        end = mean.iloc[-1]
-        axis.errorbar(
-            end["id"],
-            end["ood"],
-            xerr=end["id_ci"],
-            yerr=end["ood_ci"],
-            elinewidth=0.8,
-            zorder=3,
-            **look(str(method)),
+        axis.plot(
+            mean["id"], mean["ood"], color=style["color"], lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2
         )
+        x, y, x_ci, y_ci = mean.iloc[-1][["id", "ood", "id_ci", "ood_ci"]]
+        axis.errorbar(x, y, xerr=x_ci, yerr=y_ci, elinewidth=0.8, zorder=3, **style)
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
 
 
-def method_legend(figure: Figure, methods: Iterable[str], columns: int = 6) -> None:
-    """A legend below the figure: colour and marker of every method, family after family."""
-    known = list(methods)
-    handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in METHOD_MARKERS if name in known]
-    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, fontsize=10)
+def method_legend(figure: Figure, methods: Iterable[str]) -> None:
+    """A legend below the figure: colour and marker of every method, family after family, then those of no family."""
+    given = dict.fromkeys(methods)
+    ordered = [name for name in METHOD_MARKERS if name in given] + [
+        name for name in given if name not in METHOD_MARKERS
+    ]
+    handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in ordered]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=6, fontsize=10)
 
 
 def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
@@ -94,6 +91,23 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str
     axes[0].set_ylim(len(ticks) - 0.4, -0.6)
 
 
+MAP_TITLES = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}
+
+
+def plot_map(axis: Axes, table: pd.DataFrame, column: str) -> None:
+    """One panel of `plot_encoder_map`, without a legend."""
+    grid = table.pivot(index="text_alpha", columns="image_alpha", values=column)
+    half = 0.5 / (len(grid) - 1)  # a cell is around its point
+    ends = (-half, 1 + half, -half, 1 + half)
+    image = axis.imshow(grid, cmap="cividis", origin="lower", extent=ends, interpolation="none")
+    axis.figure.colorbar(image, ax=axis, fraction=0.046)
+    axis.plot([0, 1], [0, 1], color="black", lw=3.2)
+    axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2, label="one α for both")
+    best = table.loc[table[column].idxmax(), ["image_alpha", "text_alpha"]]
+    axis.plot(*best, "*", ms=16, color="white", mec="black", clip_on=False, zorder=3, label="the highest")
+    axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=MAP_TITLES[column])
+
+
 def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
 
@@ -101,23 +115,11 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
 
     Args:
         axes: three.
-        table: columns image_alpha, text_alpha (a full grid), id, ood and mean, as `AlphaCurve.encoder_map` makes it.
+        table: columns image_alpha, text_alpha (every pair of as many even steps from 0 to 1), id, ood and mean, as
+            `AlphaCurve.encoder_map` makes it.
     """
-    titles = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}
-    for axis, (column, title) in zip(axes, titles.items(), strict=True):
-        grid = table.pivot(index="text_alpha", columns="image_alpha", values=column)
-        mesh = axis.pcolormesh(
-            grid.columns, grid.index, grid, cmap="cividis", shading="nearest", rasterized=True
-        )
-        axis.figure.colorbar(mesh, ax=axis, fraction=0.046)
-        axis.plot([0, 1], [0, 1], color="black", lw=3.2)
-        axis.plot([0, 1], [0, 1], color="white", ls="--", lw=2, label="one α for both")
-        best = table.loc[table[column].idxmax()]
-        place = best["image_alpha"], best["text_alpha"]
-        axis.plot(
-            *place, "*", ms=16, color="white", mec="black", clip_on=False, zorder=3, label="the highest"
-        )
-        axis.set(xlabel="α of the image encoder", ylabel="α of the text encoder", title=title, aspect="equal")
+    for axis, column in zip(axes, MAP_TITLES, strict=True):
+        plot_map(axis, table, column)
     axes[0].legend(loc="upper left", frameon=True, facecolor="black", labelcolor="white", fontsize=9)
 
 
@@ -149,16 +151,8 @@ def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     for place, method in enumerate(methods):
         own = table[table["method"] == method]
         heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
-        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
         axis.errorbar(
-            own["left"],
-            heights,
-            xerr=own["left_ci"],
-            ls="",
-            color=colour,
-            marker=marker,
-            capsize=3,
-            label=method,
+            own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(method, 7)
         )
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")

@@ -1,7 +1,9 @@
 """The figures that notebooks and figures/ share: one style, colours that the colour-blind can tell apart."""
 
 import os
+import zlib
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,31 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
 }
 METHOD_COLOURS = {method: colour for colour, markers in FAMILIES.values() for method in markers}
 METHOD_MARKERS = {method: marker for _, markers in FAMILIES.values() for method, marker in markers.items()}
+# Methods of others: in hues of no family, from Tol's muted palette.
+OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS.values()})))
+# In units of a line's width, so that lines are told apart without colour too.
+DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
 
 
 def look(method: str, size: float = 9) -> dict[str, Any]:
-    """Keyword arguments of `plot` and `errorbar` for a method's own colour and marker, edged in white."""
-    marker = METHOD_MARKERS[method]
+    """Keyword arguments of `plot` and `errorbar` for a method's own colour and marker, edged in white.
+
+    A method that is none of the package's gets the one of `OTHERS` that its name leads to.
+    """
+    other = OTHERS[zlib.crc32(method.encode()) % len(OTHERS)]
+    colour, marker = METHOD_COLOURS.get(method, other[0]), METHOD_MARKERS.get(method, other[1])
     size = 1.5 * size if marker == "*" else size  # a star of one size looks smaller than the rest
-    return {"color": METHOD_COLOURS[method], "marker": marker, "ms": size, "mec": "white", "mew": 0.8}
+    return {"color": colour, "marker": marker, "ms": size, "mec": "white", "mew": 0.8}
+
+
+def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
+    """Keyword arguments of `plot` for the line of a domain, or class: colour and dash by its place, ID thicker."""
+    return {
+        "label": f"{name} (ID)" if is_id else name,
+        "color": COLOURS[place % len(COLOURS)],
+        "ls": (0, DASHES[place % len(DASHES)]),
+        "lw": 3 if is_id else 1.7,
+    }
 
 
 def use_style() -> None:
@@ -106,11 +126,12 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
         zero_shot: its id and ood, drawn as a cross; the curves' own α = 0 if left out.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
-        colour, marker = METHOD_COLOURS[str(method)], METHOD_MARKERS[str(method)]
+        style = look(str(method), 6)
+        colour = style["color"]
         for _, one in own.groupby("seed"):
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
         mean = own.groupby("alpha")[["id", "ood"]].mean()
-        axis.plot(mean["id"], mean["ood"], color=colour, lw=2, marker=marker, ms=5, label=method)
+        axis.plot(mean["id"], mean["ood"], lw=2, label=method, **style)
         axis.annotate(
             "α = 1",
             (mean["id"].iloc[-1], mean["ood"].iloc[-1]),
@@ -120,30 +141,18 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
             fontsize=9,
         )
     start = zero_shot or curves[curves["alpha"] == 0][["id", "ood"]].mean()
-    axis.plot(
-        start["id"], start["ood"], "X", color=METHOD_COLOURS["zero-shot"], ms=10, label="zero-shot (α = 0)"
-    )
+    axis.plot(start["id"], start["ood"], ls="", label="zero-shot (α = 0)", **look("zero-shot", 10))
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
     axis.legend(loc="lower right")
 
 
 def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
     """Accuracy against α, a line a domain; the ID domain is drawn thicker."""
-    for i, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
+    for place, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
         mean = own.groupby("alpha")["accuracy"].agg(["mean", "min", "max"])
-        is_id = domain == id_domain
-        axis.plot(
-            mean.index,
-            mean["mean"],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            ms=4,
-            lw=3 if is_id else 1.5,
-            label=f"{domain} (ID)" if is_id else domain,
-        )
-        axis.fill_between(
-            mean.index, mean["min"], mean["max"], color=COLOURS[i % len(COLOURS)], alpha=0.12, lw=0
-        )
+        style = line_look(place, str(domain), domain == id_domain)
+        axis.plot(mean.index, mean["mean"], **style)
+        axis.fill_between(mean.index, mean["min"], mean["max"], color=style["color"], alpha=0.12, lw=0)
     axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)", xlim=(-0.02, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -156,11 +165,10 @@ def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float
             own["shots"] * offset,
             own[column],
             yerr=own[f"{column}_ci"],
-            color=METHOD_COLOURS[str(method)],
-            marker=METHOD_MARKERS[str(method)],
             capsize=3,
             lw=2,
             label=method,
+            **look(str(method), 7),
         )
     axis.set_xscale("log", base=2)
     shots = sorted(table["shots"].unique())

@@ -3,7 +3,6 @@
 Everything stands on its own white ground, so that it reads the same on light and on dark pages.
 """
 
-import hashlib
 import html
 import io
 from collections.abc import Iterable, Sequence
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from radapter_lite.view.plots import COLOURS
-from radapter_lite.view.svg_chart import data_uri
+from radapter_lite.view.svg_chart import background
 
 _ONE_LINE = "white-space:nowrap;overflow:hidden;text-overflow:ellipsis"
 RIGHT, WRONG, GREY = COLOURS[0], COLOURS[1], COLOURS[6]
@@ -43,8 +42,7 @@ class Thumbnails:
             small.thumbnail((side, side))
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=85)
-            name = "thumbnail-" + hashlib.sha256(buffer.getvalue()).hexdigest()[:12]
-            rules[name] = f".{name}{{background-image:url({data_uri(buffer.getvalue(), 'jpeg')})}}"
+            name, rules[name] = background(buffer.getvalue(), "jpeg")
             self.names.append(name)
         self.style = f"<style>{''.join(rules.values())}</style>"
 
@@ -52,23 +50,18 @@ class Thumbnails:
         """The HTML of one of them, in its own size or in another."""
         side = side or self.side
         return (
-            f'<div class="{self.names[number]}" role="img" aria-label="{html.escape(alt)}" style="width:{side}px;'
-            f'height:{side}px;background-size:contain;background-repeat:no-repeat;background-position:center"></div>'
+            f'<div class="{self.names[number]}" role="img" aria-label="{html.escape(alt)}" '
+            f'style="width:{side}px;height:{side}px"></div>'
         )
 
 
-def top_bars(
-    probabilities: Tensor,
-    classes: Sequence[str],
-    truth: str | None = None,
-    top: int = 3,
-) -> str:
-    """The `top` classes of one image as bars of their probability; the first is marked ✓ or ✗ if `truth` is known.
+def top_bars(probabilities: Tensor, classes: Sequence[str], truth: str | None = None) -> str:
+    """The likeliest three classes of one image as bars; the first is marked ✓ or ✗ if `truth` is known.
 
     Args:
         probabilities: of the classes for the image [C].
     """
-    values, order = probabilities.topk(min(top, len(classes)))
+    values, order = probabilities.topk(min(3, len(classes)))
     rows = []
     for place, (value, label) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):
         name = classes[label]

@@ -10,25 +10,26 @@ and writes a little HTML anew; nothing is encoded or drawn by then.
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve, accuracies_of, id_and_ood
 from radapter_lite.data import ImageSet
-from radapter_lite.view import plots
+from radapter_lite.progress import progress
 from radapter_lite.view import slider_view as view
-from radapter_lite.view.svg_chart import DASHES, Chart, HeatMap, Line, legend, names
+from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
+from radapter_lite.view.plots import line_look, look
+from radapter_lite.view.svg_chart import Chart, Line, legend, names
 
 STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
+EXAMPLES = 8  # images whose probabilities are shown
 GALLERY = 22  # images that change their class, at most
 
 
-def alpha_slider(
-    curves: Mapping[str, AlphaCurve], images: ImageSet, examples: int = 8, alpha: float = 0.5
-) -> "AlphaSlider":
+def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet) -> "AlphaSlider":
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
     Above, accuracy along α of every domain, and ID against OOD for all methods, with the current point. In the
@@ -38,8 +39,6 @@ def alpha_slider(
     Args:
         curves: by the method's name, of the same images.
         images: those that the curves were measured on.
-        examples: how many images to show, such as tuning puts right or wrong.
-        alpha: where it begins.
 
     Raises:
         ValueError: without a curve, or for a curve of another number of images.
@@ -48,7 +47,7 @@ def alpha_slider(
         raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
     for name, curve in curves.items():
         _check(name, curve, images)
-    return AlphaSlider(curves, images, examples, alpha)
+    return AlphaSlider(curves, images)
 
 
 class AlphaSlider(widgets.VBox):
@@ -57,23 +56,24 @@ class AlphaSlider(widgets.VBox):
     `examples` are the rows of the images whose probabilities are shown.
     """
 
-    def __init__(
-        self, curves: Mapping[str, AlphaCurve], images: ImageSet, examples: int, alpha: float
-    ) -> None:
-        self._images, self._labels = images, list(images.table["class"])
+    def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet) -> None:
+        self._images = images
+        self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
         self._ways = {
             name: _Way(name, place, curve, images) for place, (name, curve) in enumerate(curves.items())
         }
-        self.examples = next(iter(self._ways.values())).turning(examples)
+        self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
         self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
         self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
         if images.ood_domains:
             lines = [way.trade_off for way in self._ways.values()]
-            self._trade_off = Chart(lines, "The trade-off", "ID accuracy (%)", "mean OOD accuracy (%)")
+            self._trade_off = Chart.of_lines(
+                lines, title="The trade-off", xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)"
+            )
 
-        self.slider = _control("α", alpha)
+        self.slider = _control("α")
         self.play = play_button(self.slider)
         self.method = widgets.Dropdown(options=list(curves), description="method", layout={"width": "240px"})
         self.picture = widgets.HTML()
@@ -81,11 +81,22 @@ class AlphaSlider(widgets.VBox):
             control.observe(lambda change: self._show(), names="value")
         self._show()
         controls = [self.play, self.slider, *([self.method] if len(curves) > 1 else [])]
-        super().__init__([widgets.HBox(controls), widgets.HTML(self._thumbnails.style), self.picture])
+        charts = [*(way.chart for way in self._ways.values()), self._trade_off]
+        styles = self._thumbnails.style + "".join(chart.style for chart in charts if chart)
+        super().__init__([widgets.HBox(controls), widgets.HTML(styles), self.picture])
 
     def benchmark(self, moves: int = 50) -> list[float]:
         """Milliseconds of each of `moves` moves to other stops; the slider ends where it was."""
-        return _milliseconds(self.slider, moves)
+        slider, began, times = self.slider, self.slider.value, []
+        rng = np.random.default_rng(0)
+        with slider.hold_sync():  # the page's echoes of passing values would arrive after the last one
+            for _ in range(moves):
+                stop = float(rng.choice([other for other in STOPS if other != slider.value]))
+                start = time.perf_counter()
+                slider.value = stop
+                times.append(1000 * (time.perf_counter() - start))
+            slider.value = began
+        return times
 
     def _show(self) -> None:
         alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
@@ -97,11 +108,11 @@ class AlphaSlider(widgets.VBox):
 
     def _charts(self, alpha: float, way: "_Way") -> list[str]:
         now, start = way.accuracies.loc[alpha], way.accuracies.loc[0.0]
-        points = [(alpha, now[domain], line.colour) for domain, line in way.domains.items()]
+        points = [(alpha, now[domain], line.look["color"]) for domain, line in way.domains.items()]
         rows = [(line, now[domain], now[domain] - start[domain]) for domain, line in way.domains.items()]
         parts = [way.chart.show(points, alpha), legend(f"α = {alpha:.2f}", rows)]
         if self._trade_off:
-            places = [(*each.means.loc[alpha], each.trade_off.colour) for each in self._ways.values()]
+            places = [(*each.means.loc[alpha], each.trade_off.look["color"]) for each in self._ways.values()]
             parts.append(self._trade_off.show(places) + names(way.trade_off for way in self._ways.values()))
         return parts
 
@@ -112,7 +123,7 @@ class AlphaSlider(widgets.VBox):
             truth = self._labels[row]
             picture = self._thumbnails.show(self._number[row], truth)
             bars = view.top_bars(own, self._images.classes, truth)
-            cards.append(view.example(picture, bars, f"{truth} · {self._images.table['domain'].iloc[row]}"))
+            cards.append(view.example(picture, bars, f"{truth} · {self._domains[row]}"))
         return cards
 
     def _flips(self, alpha: float, way: "_Way") -> list[str]:
@@ -134,22 +145,25 @@ class _Way:
 
     def __init__(self, name: str, place: int, curve: AlphaCurve, images: ImageSet) -> None:
         self.curve, self.labels = curve, images.labels
-        stops = tqdm(STOPS, desc=f"stops of {name}", leave=False)
+        stops = progress(STOPS, f"stops of {name}")
         self.tops = torch.stack([curve.at(alpha).argmax(1) for alpha in stops])  # (stops, N)
         self.accuracies = accuracies_of(self.tops, images).set_axis(STOPS)
         self.means = id_and_ood(self.accuracies, images)
-        self.domains = {}
-        for number, domain in enumerate(images.domains):
-            colour, dash = (each[number % len(each)] for each in (plots.COLOURS, DASHES))
-            is_id = domain == images.id_domain
-            label, width = (f"{domain} (ID)", 3.2) if is_id else (domain, 1.8)
-            self.domains[domain] = Line(label, colour, STOPS, self.accuracies[domain].tolist(), width, dash)
-        self.chart = Chart(
-            list(self.domains.values()), name, "α (0 zero-shot, 1 tuned)", "accuracy (%)", (-0.02, 1.02)
+        self.domains = {
+            domain: Line(
+                STOPS, self.accuracies[domain].tolist(), line_look(number, domain, domain == images.id_domain)
+            )
+            for number, domain in enumerate(images.domains)
+        }
+        self.chart = Chart.of_lines(
+            self.domains.values(),
+            title=name,
+            xlabel="α (0 zero-shot, 1 tuned)",
+            ylabel="accuracy (%)",
+            xlim=(-0.02, 1.02),
         )
-        colour = plots.METHOD_COLOURS.get(name, plots.COLOURS[place % len(plots.COLOURS)])
-        dash = DASHES[place % len(DASHES)]
-        self.trade_off = Line(name, colour, self.means["id"].tolist(), self.means["ood"].tolist(), 2.4, dash)
+        style = line_look(place, name) | {"color": look(name)["color"]}
+        self.trade_off = Line(self.means["id"].tolist(), self.means["ood"].tolist(), style)
         self.gallery = self._gallery()
         self._small: dict[tuple[int, ...], AlphaCurve] = {}
 
@@ -201,25 +215,28 @@ class EncoderMap(widgets.VBox):
 
     def __init__(self, curve: AlphaCurve, images: ImageSet, steps: int) -> None:
         self.table = curve.encoder_map(images, np.linspace(0, 1, steps).tolist())
-        self._maps = {}
-        for column, title in {"id": "ID", "ood": "OOD", "mean": "mean of ID and OOD"}.items():
-            values = self.table.pivot(index="text_alpha", columns="image_alpha", values=column).to_numpy()
-            self._maps[column] = HeatMap(values, title)
-        self.image, self.text = _control("α image", 0.5, steps), _control("α text", 0.5, steps)
+        self._maps = {
+            column: Chart(partial(plot_map, table=self.table, column=column), (320, 270))
+            for column in MAP_TITLES
+        }
+        self.image, self.text = _control("α image", steps), _control("α text", steps)
         self.picture = widgets.HTML()
         for slider in (self.image, self.text):
             slider.observe(lambda change: self._show(), names="value")
         self._show()
-        super().__init__([widgets.HBox([self.image, self.text]), self.picture])
-
-    def benchmark(self, moves: int = 50) -> list[float]:
-        """Milliseconds of each of `moves` moves of the image encoder's slider, which ends where it was."""
-        return _milliseconds(self.image, moves)
+        styles = "".join(chart.style for chart in self._maps.values())
+        super().__init__([widgets.HBox([self.image, self.text]), widgets.HTML(styles), self.picture])
 
     def _show(self) -> None:
-        alphas = (self.image.value, self.text.value)
+        image, text = self.image.value, self.text.value
+        near = abs(self.table["image_alpha"] - image) + abs(self.table["text_alpha"] - text)
+        here = self.table.loc[near.idxmin()]
         self.picture.value = view.card(
-            *(each.show([(*alphas, "#fff")]) + each.say(*alphas) for each in self._maps.values())
+            *(
+                f'{chart.show([(image, text, "#fff")])}<b style="display:block;margin-left:56px">'
+                f"{here[column]:.1f}% here</b>"
+                for column, chart in self._maps.items()
+            )
         )
 
 
@@ -240,21 +257,6 @@ def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:
         )
 
 
-def _control(description: str, value: float, stops: int = len(STOPS)) -> widgets.FloatSlider:
-    layout = {"width": "400px"}
-    step = 1 / (stops - 1)
-    return widgets.FloatSlider(value, min=0, max=1, step=step, description=description, layout=layout)
-
-
-def _milliseconds(slider: widgets.FloatSlider, moves: int) -> list[float]:
-    began, times = slider.value, []
-    rng = np.random.default_rng(0)
-    stops = np.arange(0, 1 + slider.step / 2, slider.step)
-    with slider.hold_sync():  # the page's echoes of passing values would arrive after the last one
-        for _ in range(moves):
-            stop = float(rng.choice(stops[abs(stops - slider.value) > slider.step / 2]))
-            start = time.perf_counter()
-            slider.value = stop
-            times.append(1000 * (time.perf_counter() - start))
-        slider.value = began
-    return times
+def _control(description: str, stops: int = len(STOPS)) -> widgets.FloatSlider:
+    layout, step = {"width": "400px"}, 1 / (stops - 1)
+    return widgets.FloatSlider(0.5, min=0, max=1, step=step, description=description, layout=layout)
