@@ -14,15 +14,13 @@ from typing import Any
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import get_kernel_dict
 from IPython.display import display
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from radapter_lite.errors import NotebookError
 from radapter_lite.files import write_text
+from radapter_lite.publish.kernel import Kernel
 
 PACKAGE = Path(__file__).resolve().parent.parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
@@ -133,7 +131,7 @@ def execute(
             language="python",
             progress_bar=False,
             cwd=out_dir,
-            kernel_manager_class=_ThisInterpreter,
+            kernel_manager_class=Kernel,
             on_cell_executed=after_cell,
         )
     except (PapermillExecutionError, RuntimeError) as error:
@@ -147,14 +145,6 @@ def execute(
         ) from error
     _finish(target, completed=True)
     return target
-
-
-class _ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with the Python that runs this, whatever kernels the machine has registered."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=ERROR"]))
 
 
 def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
