@@ -202,9 +202,9 @@ def _finish(path: Path, completed: bool) -> None:
 
 
 def _settled(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """A cell's outputs with each stream as a terminal would show it at the end: a progress bar is one line.
+    """A cell's outputs with each stream as a terminal would show it at the end: of progress bars, nothing is left.
 
-    All of stderr, where the bars are, becomes one output; stdout keeps its place between figures.
+    All of stderr becomes one output; stdout keeps its place between figures.
     """
     merged: list[NotebookNode] = []
     streams: dict[str, NotebookNode] = {}  # by name, the output that further text of a stream is added to
