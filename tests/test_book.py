@@ -17,7 +17,7 @@ from radapter_lite.bench import load_results
 from radapter_lite.cli import main
 from radapter_lite.publish import book, book_slider, notebook
 from radapter_lite.publish.book import build
-from radapter_lite.publish.html import markdown_body, notebook_body
+from radapter_lite.publish.html import markdown_body, notebook_body, relink
 from radapter_lite.publish.notebook import WIDGET_MIME
 from radapter_lite.statistics import summarize
 from radapter_lite.view import plots
@@ -181,7 +181,7 @@ def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -
         ),
     ]
     nb = nbformat.from_dict(v4.new_notebook(cells=cells))
-    text = notebook_body(nb, tmp_path, widget_note="<b>a note</b>")
+    text = str(notebook_body(nb, tmp_path, widget_note="<b>a note</b>"))
     assert re.findall(r'alt="([^"]+)"', text) == [
         "As written.",
         "Measured: 12 of 13.",
@@ -191,7 +191,22 @@ def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -
 
 
 def test_headings_have_names_that_links_can_use() -> None:
-    assert '<h2 id="Two-words">Two words</h2>' in markdown_body("## Two words")
+    assert '<h2 id="Two-words">Two words</h2>' in str(markdown_body("## Two words"))
+    assert '<h2 id="Weight-W"' in str(markdown_body("## Weight `W`"))
+
+
+def test_relinking_changes_paths_and_nothing_else() -> None:
+    body = markdown_body(
+        "[a](b.md#c) [d](https://e.org/b.md) [f](#g) <a href='b.md'>h</a> ![i](data:image/png;base64,AAAA)\n"
+        "\n$\\tilde W < 1$\n\n```\n  if a < b:\n\n    c = 'b.md'\n```\n"
+    )
+    before = str(body)
+    relink(body, lambda name: {"b.md": "../b.html"}[name])
+    assert 'href="../b.html#c"' in str(body)
+    assert str(body) == before.replace('href="b.md', 'href="../b.html')
+    assert "<math" in before and "  if a &lt; b:\n\n    c = 'b.md'" in body.pre.get_text().replace(
+        "<", "&lt;"
+    )
 
 
 # --- the glossary ---

@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import nbformat
-from tqdm import tqdm
+from bs4 import BeautifulSoup
 
 from radapter_lite.files import write_text
+from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
 from radapter_lite.publish.book_slider import slider_body
-from radapter_lite.publish.html import description, markdown_body, notebook_body, page, title
+from radapter_lite.publish.html import description, markdown_body, notebook_body, page, relink, title
 
 TITLE = "R-Adapter Lite"
 LEAD = (
@@ -58,14 +59,10 @@ class Chapter:
         """Its heading, the question in bold under it, and the sentence that begins with "It runs in"."""
         nb = nbformat.read(path, as_version=4)
         text = nb.cells[0].source if nb.cells else ""
-        question = re.search(r"\*\*(.+?\?)\*\*", text, re.DOTALL)
+        bold = [strong.get_text() for strong in markdown_body(text).find_all("strong")]
+        question = next((said for said in bold if said.endswith("?")), "")
         time = re.search(r"It runs in [^.;,]+", text)
-        return cls(
-            path,
-            title(nb) or path.stem,
-            _one_line(question[1] if question else ""),
-            _one_line(time[0] if time else ""),
-        )
+        return cls(path, title(text) or path.stem, _one_line(question), _one_line(time[0] if time else ""))
 
 
 def build(out: Path) -> Path:
@@ -83,7 +80,7 @@ def build(out: Path) -> Path:
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
     site = _Site(root, out, chapters)
-    for write in tqdm(site.pages(), desc="book", unit="page", leave=False):
+    for write in progress(site.pages(), "book", unit="page"):
         write()
     return out / "index.html"
 
@@ -115,18 +112,17 @@ class _Site:
         if number + 1 < len(self.chapters):
             links.append(_link(self.chapters[number + 1], "next", "", " →"))
         turn = f'<nav class="turn" aria-label="Chapters">{"".join(links)}</nav>\n'
-        self._write(chapter.page, chapter.title, self._relink(body, "notebooks"), turn)
+        self._write(chapter.page, chapter.title, self._relinked(body, "notebooks"), turn)
 
     def _document(self, name: str) -> None:
         text = (self.root / name).read_text(encoding="utf-8")
-        body = self._relink(markdown_body(text), str(PurePosixPath(name).parent))
+        body = self._relinked(markdown_body(text), str(PurePosixPath(name).parent))
         self._write(self.documents[name], self._heading(name), body)
 
     def _heading(self, name: str) -> str:
         """A document's first heading, or else its name."""
         text = (self.root / name).read_text(encoding="utf-8")
-        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
-        return heading[1] if heading else name
+        return title(text) or name
 
     def _figures(self) -> None:
         parts = ["<h1>Figures</h1>"]
@@ -174,27 +170,25 @@ class _Site:
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
         write_text(self.out / name, page(whole, body, before, after))
 
-    def _relink(self, body: str, folder: str) -> str:
-        """Let relative links of a file in `folder` lead to the site's page, or to a copy of the file."""
+    def _relinked(self, body: BeautifulSoup, folder: str) -> str:
+        """The HTML of a file in `folder`, its relative links leading to the site's pages, or to copies of files."""
 
-        def replaced(match: re.Match[str]) -> str:
-            attribute, link, anchor = match[1], html.unescape(match[2]), match[3] or ""
-            target = os.path.normpath(PurePosixPath(folder, link)).replace(os.sep, "/")
-            for name in (target, re.sub(r"\.html$", ".ipynb", target)):
-                if name in self.places:
-                    return f'{attribute}="{self.places[name]}{anchor}"'
-            if (self.root / target).is_file() and not target.startswith(".."):
-                return f'{attribute}="{self._copied(target)}{anchor}"'
-            return match[0]
+        def lead(name: str) -> str:
+            target = os.path.normpath(PurePosixPath(folder, name)).replace(os.sep, "/")
+            if target in self.places:
+                return self.places[target]
+            copied = (self.root / target).is_file() and not target.startswith("..")
+            return self._copied(target) if copied else name
 
-        return re.sub(r'\b(href|src)="(?!\w+:|#|/)([^"#]+)(#[^"]*)?"', replaced, body)
+        relink(body, lead)
+        return str(body)
 
     def _copied(self, name: str) -> str:
         """A file of the checkout, copied to the same place in the site."""
         copy = self.out / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.root / name, copy)
-        return html.escape(name)
+        return name
 
 
 def _link(chapter: Chapter, relation: str, before: str = "", after: str = "") -> str:
