@@ -5,7 +5,6 @@ A page carries its whole style: readable on a phone, and dark where the reader's
 
 import ast
 import html
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
@@ -24,7 +23,7 @@ from pygments.formatters import HtmlFormatter
 
 from radapter_lite.assets import BOOK
 from radapter_lite.files import write_text
-from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
+from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME, syntax
 
 STYLE = BOOK / "page.css"
 _FIGURE = "Figure"  # what is said of one that nothing describes
@@ -84,7 +83,7 @@ def notebook_body(
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
         cell.outputs = shown
-    body = _parsed(_BodyExporter().from_notebook_node(nb)[0])
+    body = parsed(_BodyExporter().from_notebook_node(nb)[0])
     for image in body.find_all("img", alt=_FIGURE):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
@@ -94,10 +93,10 @@ def notebook_body(
 def markdown_body(text: str) -> BeautifulSoup:
     """Markdown as a tree of HTML, without the page around it."""
     renderer = _OfflineRenderer(escape=False, exclude_anchor_links=True)
-    return _parsed(f'<div class="rendered_html">{MarkdownWithMath(renderer=renderer).render(text)}</div>')
+    return parsed(f'<div class="rendered_html">{MarkdownWithMath(renderer=renderer).render(text)}</div>')
 
 
-def relink(body: BeautifulSoup, lead: Callable[[str], str]) -> None:
+def relink(body: Tag, lead: Callable[[str], str]) -> None:
     """Let links and images that name a file by its relative path have the path that `lead` gives for it."""
     for tag in body.find_all(["a", "img"]):
         attribute = "href" if tag.name == "a" else "src"
@@ -106,7 +105,8 @@ def relink(body: BeautifulSoup, lead: Callable[[str], str]) -> None:
             tag[attribute] = url._replace(path=lead(url.path)).geturl()
 
 
-def _parsed(body: str) -> BeautifulSoup:
+def parsed(body: str) -> BeautifulSoup:
+    """HTML as a tree; `str` of it is HTML again."""
     return BeautifulSoup(body, "html.parser")
 
 
@@ -123,13 +123,8 @@ def _style() -> str:
 
 def _descriptions(source: str, figures: Path | None) -> list[str]:
     """What each `save_figure(figure, name, folder, alt)` of a cell says its figure shows, in order."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about a cell is no business of its page
-            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    except SyntaxError:  # a cell with a magic
-        return []
     found = []
+    calls = [node for node in syntax(source) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda call: call.lineno):
         arguments = call.args + [keyword.value for keyword in call.keywords]
         if ast.unparse(call.func).endswith("save_figure") and len(arguments) == 4:
@@ -153,7 +148,7 @@ class _OfflineRenderer(IPythonRenderer):
     """Renders formulas as MathML, which browsers show by themselves; gives headings an id, as JupyterLab does."""
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
-        anchor = _parsed(text).get_text().strip().replace(" ", "-")
+        anchor = parsed(text).get_text().strip().replace(" ", "-")
         return f'<h{level} id="{html.escape(anchor)}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
