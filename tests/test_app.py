@@ -24,7 +24,7 @@ from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app import uploads
 from radapter_lite.app.answer import Answer, choose_examples
 from radapter_lite.app.page import Page
-from radapter_lite.app.server import TEMPLATE, _ThisInterpreter
+from radapter_lite.app.server import TEMPLATE
 from radapter_lite.app.uploads import decode_upload, parse_class_names
 from radapter_lite.assets import DEMO_DELTA
 from radapter_lite.backbone import Backbone
@@ -32,6 +32,7 @@ from radapter_lite.cli import main
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_head
+from radapter_lite.publish.kernel import ThisInterpreter
 from radapter_lite.view.sliders import STOPS
 
 SCRIPT = "<script>alert(1)</script>"
@@ -365,8 +366,8 @@ def test_the_kernel_is_this_interpreter_without_a_registered_one(
         json.dumps({"argv": ["elsewhere"], "display_name": "x", "language": "python"})
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    assert list(_ThisInterpreter().get_all_specs()) == ["python3"]
-    assert _ThisInterpreter().get_kernel_spec("python3").argv[0] == sys.executable
+    assert list(ThisInterpreter().get_all_specs()) == ["python3"]
+    assert ThisInterpreter().get_kernel_spec("python3").argv[0] == sys.executable
 
 
 def test_the_template_is_in_the_package() -> None:

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,14 +13,17 @@ from urllib.parse import unquote
 import nbformat
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import v4
 
+import radapter_lite
 from radapter_lite.bench import load_results
 from radapter_lite.cli import main
 from radapter_lite.publish import book, book_slider, notebook
 from radapter_lite.publish.book import build
-from radapter_lite.publish.html import markdown_body, notebook_body
+from radapter_lite.publish.html import markdown_body, notebook_body, relink
 from radapter_lite.publish.notebook import WIDGET_MIME
+from radapter_lite.publish.reference import Reference
 from radapter_lite.statistics import summarize
 from radapter_lite.view import plots
 
@@ -32,6 +37,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The book of this checkout."""
     out = tmp_path_factory.mktemp("book") / "site"
     return build(out).parent
+
+
+@cache
+def markup(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
 class Page(HTMLParser):
@@ -141,15 +151,18 @@ def test_an_installed_package_makes_a_book_of_what_it_has(
 ) -> None:
     assert main(["book", "--out", str(tmp_path / "site")]) == 0
     assert str(tmp_path / "site" / "index.html") in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == [
+    assert [
+        path.name for path in sorted((tmp_path / "site").iterdir()) if "radapter_lite" not in path.name
+    ] == [
         "00_first.html",
         "glossary.html",
         "index.html",
+        "reference.html",
         "slider.html",
     ]
 
 
-@pytest.mark.parametrize("page", ["_chapter", "_document", "_slider", "_contents"])
+@pytest.mark.parametrize("page", ["_chapter", "_document", "_module", "_slider", "_contents"])
 def test_a_book_that_was_interrupted_is_made_again(
     page: str, package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +194,7 @@ def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -
         ),
     ]
     nb = nbformat.from_dict(v4.new_notebook(cells=cells))
-    text = notebook_body(nb, tmp_path, widget_note="<b>a note</b>")
+    text = str(notebook_body(nb, tmp_path, widget_note="<b>a note</b>"))
     assert re.findall(r'alt="([^"]+)"', text) == [
         "As written.",
         "Measured: 12 of 13.",
@@ -191,7 +204,91 @@ def test_figures_of_a_notebook_are_described_as_in_their_files(tmp_path: Path) -
 
 
 def test_headings_have_names_that_links_can_use() -> None:
-    assert '<h2 id="Two-words">Two words</h2>' in markdown_body("## Two words")
+    assert '<h2 id="Two-words">Two words</h2>' in str(markdown_body("## Two words"))
+    assert '<h2 id="Weight-W"' in str(markdown_body("## Weight `W`"))
+
+
+def test_relinking_changes_paths_and_nothing_else() -> None:
+    body = markdown_body(
+        "[a](b.md#c) [d](https://e.org/b.md) [f](#g) <a href='b.md'>h</a> ![i](data:image/png;base64,AAAA)\n"
+        "\n$\\tilde W < 1$\n\n```\n  if a < b:\n\n    c = 'b.md'\n```\n"
+    )
+    before = str(body)
+    relink(body, lambda name: {"b.md": "../b.html"}[name])
+    assert 'href="../b.html#c"' in str(body)
+    assert str(body) == before.replace('href="b.md', 'href="../b.html')
+    assert "<math" in before and "  if a &lt; b:\n\n    c = 'b.md'" in body.pre.get_text().replace(
+        "<", "&lt;"
+    )
+
+
+# --- the reference ---
+
+
+def test_every_public_name_has_its_line_and_its_entry(site: Path) -> None:
+    front = markup(site / "reference.html")
+    for name in radapter_lite.__all__:
+        (line,) = [item for item in front.find_all("li") if item.code and item.code.get_text() == name]
+        page, _, anchor = line.a["href"].partition("#")
+        assert anchor == name and line.get_text().strip() != f"{name}:", name
+        assert markup(site / page).select_one(f"#{name} > .docstring"), name
+
+
+def test_a_notebook_links_what_it_imports_and_the_first_one_is_named(site: Path) -> None:
+    seen = set()
+    for path in notebook.available():
+        page = markup(site / f"{path.stem}.html")
+        code = "\n".join(cell.source for cell in notebook.code_cells(nbformat.read(path, as_version=4)))
+        for names in re.findall(r"^from radapter_lite import (.+)$", code, re.MULTILINE):
+            for name in set(names.split(", ")) & set(radapter_lite.__all__):
+                (link,) = [a for a in page.select(".input_area a") if a.get_text() == name]
+                target, _, anchor = link["href"].partition("#")
+                said = markup(site / target).select_one(f"#{anchor} > .attr + p")
+                first = said.a["href"]
+                assert said.get_text().startswith("Introduced in ") and first <= f"{path.stem}.html", name
+                assert any(a.get_text() == name for a in markup(site / first).select(".input_area a")), name
+                seen.add(name)
+    assert len(seen) > 5
+
+
+def test_a_page_of_the_reference_says_what_docstrings_say_and_nothing_of_this_machine(site: Path) -> None:
+    shapes = sources = 0
+    for path in site.glob("radapter_lite.*.html"):
+        assert str(ROOT) not in path.read_text(encoding="utf-8")
+        page = markup(path)
+        assert not page.find("h6") and not [link for link in page("a") if link.get_text().startswith("[")]
+        assert "ScriptModule" not in page.get_text()  # what torch says of its own constructor
+        shapes += len(re.findall(r"\[[A-Z](, [A-Z])+\]", page.get_text()))
+        sources += len([p for p in page.select("p.quiet") if p.get_text().startswith("Source:")])
+    assert shapes > 5 and sources > 5
+
+
+def test_names_in_a_notebook_lead_to_the_reference() -> None:
+    name = next(name for name in radapter_lite.__all__ if name.islower())
+    cells = [
+        v4.new_markdown_cell(f"# 00 · `x`\n\n`{name}` and `{name} x`, [`{name}`](y.html)\n\n    {name}"),
+        v4.new_code_cell(f"x = 'α'; from radapter_lite import {name}  # {name}\n%magic"),
+        v4.new_code_cell(f"# α\nfrom radapter_lite import {name} as y, nothing\nfrom os import path\n{name}"),
+    ]
+    chapter = book.Chapter(Path("00.ipynb"), v4.new_notebook(cells=cells), "A < B", "", "")
+    reference = Reference([chapter])
+    entry = reference.public[name]
+    body = notebook_body(chapter.nb)
+    before = body.get_text()
+    reference.link(body)
+    links = [(link["href"], link.get_text()) for link in body("a")]
+    assert links == [(entry.page, name), ("y.html", name), (entry.page, name)] and body.get_text() == before
+    assert "Introduced in A < B." in reference.body(entry.module).get_text()
+
+
+def test_a_missing_pdoc_is_told_in_a_sentence(
+    package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "radapter_lite.publish.reference")
+    monkeypatch.setitem(sys.modules, "pdoc", None)
+    assert main(["book", "--out", str(tmp_path / "site")]) == 1
+    assert "The book needs pdoc, which is missing: pip install pdoc" in capsys.readouterr().err
+    assert not (tmp_path / "site").exists()
 
 
 # --- the glossary ---

@@ -49,6 +49,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "print('after')",
         "import ipywidgets\nipywidgets.IntSlider()",
         "import os, sys\nrecord('interpreter', sys.executable)\nrecord('folder', os.getcwd())",
+        "from radapter_lite.progress import progress\n"
+        "for _ in progress(range(2), 'outer'):\n"
+        "    for _ in progress(range(5), 'inner'):\n        sleep(0.12)",
         markdown=r"Costs \$5: $\tilde W$ and $$\frac{a}{b}$$",
     )
     return source, execute(source, folder / "out", "smoke", {"seed": 0})
@@ -94,6 +97,10 @@ def test_progress_bars_leave_one_line(executed: tuple[Path, Path]) -> None:
     text = {output.name: output.text for output in outputs}
     assert text["stdout"] == "before\nafter\n"
     assert re.fullmatch(r"outer: 100%\|█+\| 2/2 \[.*\]\n", text["stderr"]), text["stderr"]
+
+
+def test_the_packages_own_progress_bars_leave_no_output(executed: tuple[Path, Path]) -> None:
+    assert read(executed[1]).cells[-1].outputs == []
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from ipykernel.kernelspec import RESOURCES, get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbformat import v4
 from traitlets.config import Config
 from voila.app import Voila
 
 from radapter_lite.app.uploads import MAX_BYTES
+from radapter_lite.publish.kernel import ThisInterpreter
 
 TEMPLATE = Path(__file__).parent / "template"
 HOST = "localhost"
@@ -43,18 +42,8 @@ class _Page(Voila):
         self.template_paths.insert(0, str(TEMPLATE))
 
 
-class _ThisInterpreter(KernelSpecManager):
-    """Knows one kernel, the Python that runs this, whatever kernels the machine has registered."""
-
-    def find_kernel_specs(self) -> dict[str, str]:
-        return {"python3": RESOURCES}
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        return KernelSpec(
-            resource_dir=RESOURCES,
-            env={"TQDM_DISABLE": "1"},  # bars would end up on the page
-            **get_kernel_dict(extra_arguments=["--log-level=ERROR"]),
-        )
+class _Kernels(ThisInterpreter):
+    env = {"TQDM_DISABLE": "1"}  # bars would end up on the page
 
 
 def _notebook(settings: dict[str, Any]) -> nbformat.NotebookNode:
@@ -84,7 +73,7 @@ def _config(port: int, browser: bool) -> Config:
                 "allow_theme_override": "NO",
                 "file_allowlist": [],  # no file is served but Voilà's own
                 "strip_sources": True,
-                "kernel_spec_manager_class": _ThisInterpreter,
+                "kernel_spec_manager_class": _Kernels,
                 "resources": {"max_bytes": MAX_BYTES},
             },
             # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.

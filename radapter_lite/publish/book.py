@@ -12,14 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import nbformat
-from tqdm import tqdm
+from bs4 import Tag
+from nbformat import NotebookNode
 
 from radapter_lite.files import write_text
+from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
 from radapter_lite.publish.book_slider import slider_body
-from radapter_lite.publish.html import description, markdown_body, notebook_body, page, title
+from radapter_lite.publish.html import description, markdown_body, notebook_body, page, relink, title
+
+if TYPE_CHECKING:
+    from radapter_lite.publish.reference import Reference
 
 TITLE = "R-Adapter Lite"
 LEAD = (
@@ -45,6 +51,7 @@ class Chapter:
     """A notebook as the contents page shows it."""
 
     path: Path
+    nb: NotebookNode
     title: str
     question: str
     time: str
@@ -58,13 +65,11 @@ class Chapter:
         """Its heading, the question in bold under it, and the sentence that begins with "It runs in"."""
         nb = nbformat.read(path, as_version=4)
         text = nb.cells[0].source if nb.cells else ""
-        question = re.search(r"\*\*(.+?\?)\*\*", text, re.DOTALL)
+        bold = [strong.get_text() for strong in markdown_body(text).find_all("strong")]
+        question = next((said for said in bold if said.endswith("?")), "")
         time = re.search(r"It runs in [^.;,]+", text)
         return cls(
-            path,
-            title(nb) or path.stem,
-            _one_line(question[1] if question else ""),
-            _one_line(time[0] if time else ""),
+            path, nb, title(text) or path.stem, _one_line(question), _one_line(time[0] if time else "")
         )
 
 
@@ -73,8 +78,12 @@ def build(out: Path) -> Path:
 
     Raises:
         FileNotFoundError: if there are no notebooks.
-        ValueError: if `out` is a file, or a folder with something else in it.
+        ValueError: if `out` is a file, or a folder with something else in it, and if pdoc is not installed.
     """
+    try:
+        from radapter_lite.publish.reference import Reference
+    except ModuleNotFoundError as error:
+        raise ValueError(f"The book needs {error.name}, which is missing: pip install {error.name}") from None
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]
     if not chapters:
@@ -82,51 +91,61 @@ def build(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "slider.html").is_file())):
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
-    site = _Site(root, out, chapters)
-    for write in tqdm(site.pages(), desc="book", unit="page", leave=False):
+    site = _Site(root, out, chapters, Reference(chapters))
+    for write in progress(site.pages(), "book", unit="page"):
         write()
     return out / "index.html"
 
 
 class _Site:
-    def __init__(self, root: Path, out: Path, chapters: Sequence[Chapter]) -> None:
-        self.root, self.out, self.chapters = root, out, chapters
+    def __init__(self, root: Path, out: Path, chapters: Sequence[Chapter], reference: "Reference") -> None:
+        self.root, self.out, self.chapters, self.reference = root, out, chapters, reference
         self.documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
         self.figures = sorted((root / "figures").glob("*.png"))
         self.places = {
             f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters
         } | self.documents
+        self.places |= {_pdoc_place(module): f"{module}.html" for module in reference.modules}
 
     def pages(self) -> list[Callable[[], None]]:
         """What is to be done, a call a page: first the slider, by which `build` knows a book, finished or not."""
         writes: list[Callable[[], None]] = [
             *(partial(self._chapter, number) for number in range(len(self.chapters))),
             *(partial(self._document, name) for name in self.documents),
+            self._reference,
+            *(partial(self._module, name) for name in self.reference.modules),
         ]
         writes += [self._figures] if self.figures else []
         return [self._slider, *writes, self._contents]
 
     def _chapter(self, number: int) -> None:
         chapter = self.chapters[number]
-        body = notebook_body(nbformat.read(chapter.path, as_version=4), self.root / "figures", _WIDGET_NOTE)
+        body = notebook_body(chapter.nb, self.root / "figures", _WIDGET_NOTE)
+        self.reference.link(body)
         links = []
         if number:
             links.append(_link(self.chapters[number - 1], "prev", "← "))
         if number + 1 < len(self.chapters):
             links.append(_link(self.chapters[number + 1], "next", "", " →"))
         turn = f'<nav class="turn" aria-label="Chapters">{"".join(links)}</nav>\n'
-        self._write(chapter.page, chapter.title, self._relink(body, "notebooks"), turn)
+        self._write(chapter.page, chapter.title, self._relinked(body, "notebooks"), turn)
 
     def _document(self, name: str) -> None:
         text = (self.root / name).read_text(encoding="utf-8")
-        body = self._relink(markdown_body(text), str(PurePosixPath(name).parent))
+        body = self._relinked(markdown_body(text), str(PurePosixPath(name).parent))
         self._write(self.documents[name], self._heading(name), body)
+
+    def _reference(self) -> None:
+        self._write("reference.html", "Reference", str(self.reference.contents()))
+
+    def _module(self, name: str) -> None:
+        folder = str(PurePosixPath(_pdoc_place(name)).parent)
+        self._write(f"{name}.html", name, self._relinked(self.reference.body(name), folder))
 
     def _heading(self, name: str) -> str:
         """A document's first heading, or else its name."""
         text = (self.root / name).read_text(encoding="utf-8")
-        heading = re.search(r"^# (.+)$", text, re.MULTILINE)
-        return heading[1] if heading else name
+        return title(text) or name
 
     def _figures(self) -> None:
         parts = ["<h1>Figures</h1>"]
@@ -160,13 +179,14 @@ class _Site:
 
     def _others(self) -> Iterable[tuple[str, str]]:
         yield "The α slider, without a kernel", "slider.html"
+        yield "Reference, made from the docstrings", "reference.html"
         if self.figures:
             yield "Figures", "figures.html"
         for name, to in self.documents.items():
             yield html.escape("README" if name == "README.md" else self._heading(name)), to
 
     def _write(self, name: str, heading: str, body: str, after: str = "") -> None:
-        links = [("index.html", TITLE), ("slider.html", "Slider")]
+        links = [("index.html", TITLE), ("slider.html", "Slider"), ("reference.html", "Reference")]
         links += [("figures.html", "Figures")] if self.figures else []
         links += [("glossary.html", "Glossary")] if "glossary.html" in self.documents.values() else []
         bar = "".join(f'<a href="{to}">{text}</a>' for to, text in links)
@@ -174,27 +194,30 @@ class _Site:
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
         write_text(self.out / name, page(whole, body, before, after))
 
-    def _relink(self, body: str, folder: str) -> str:
-        """Let relative links of a file in `folder` lead to the site's page, or to a copy of the file."""
+    def _relinked(self, body: Tag, folder: str) -> str:
+        """The HTML of a file in `folder`, its relative links leading to the site's pages, or to copies of files."""
 
-        def replaced(match: re.Match[str]) -> str:
-            attribute, link, anchor = match[1], html.unescape(match[2]), match[3] or ""
-            target = os.path.normpath(PurePosixPath(folder, link)).replace(os.sep, "/")
-            for name in (target, re.sub(r"\.html$", ".ipynb", target)):
-                if name in self.places:
-                    return f'{attribute}="{self.places[name]}{anchor}"'
-            if (self.root / target).is_file() and not target.startswith(".."):
-                return f'{attribute}="{self._copied(target)}{anchor}"'
-            return match[0]
+        def lead(name: str) -> str:
+            target = os.path.normpath(PurePosixPath(folder, name)).replace(os.sep, "/")
+            if target in self.places:
+                return self.places[target]
+            copied = (self.root / target).is_file() and not target.startswith("..")
+            return self._copied(target) if copied else name
 
-        return re.sub(r'\b(href|src)="(?!\w+:|#|/)([^"#]+)(#[^"]*)?"', replaced, body)
+        relink(body, lead)
+        return str(body)
 
     def _copied(self, name: str) -> str:
         """A file of the checkout, copied to the same place in the site."""
         copy = self.out / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.root / name, copy)
-        return html.escape(name)
+        return name
+
+
+def _pdoc_place(module: str) -> str:
+    """Where pdoc's links expect a module's page."""
+    return module.replace(".", "/") + ".html"
 
 
 def _link(chapter: Chapter, relation: str, before: str = "", after: str = "") -> str:

@@ -5,13 +5,14 @@ A page carries its whole style: readable on a phone, and dark where the reader's
 
 import ast
 import html
-import re
-import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nbformat
+from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
@@ -22,9 +23,10 @@ from pygments.formatters import HtmlFormatter
 
 from radapter_lite.assets import BOOK
 from radapter_lite.files import write_text
-from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
+from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME, syntax
 
 STYLE = BOOK / "page.css"
+_FIGURE = "Figure"  # what is said of one that nothing describes
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
 
@@ -35,7 +37,10 @@ def to_html(path: str | Path, out: str | Path) -> Path:
     """
     nb, out = nbformat.read(path, as_version=4), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page(title(nb) or Path(path).stem, notebook_body(nb)))
+    opening = nb.cells[0].source if nb.cells else ""
+    body = notebook_body(nb)
+    relink(body, lambda name: name.removesuffix(".ipynb") + ".html" if name.endswith(".ipynb") else name)
+    write_text(out, page(title(opening) or Path(path).stem, str(body)))
     return out
 
 
@@ -48,14 +53,16 @@ def page(name: str, body: str, before: str = "", after: str = "") -> str:
     )
 
 
-def title(nb: NotebookNode) -> str:
-    """A notebook's first heading, or nothing."""
-    found = re.search(r"^# (.+)$", nb.cells[0].source if nb.cells else "", re.MULTILINE)
-    return found[1].strip() if found else ""
+def title(markdown: str) -> str:
+    """The first heading of Markdown, as plain text, or nothing."""
+    heading = markdown_body(markdown).h1
+    return heading.get_text() if heading else ""
 
 
-def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE) -> str:
-    """A notebook as HTML, without the page around it.
+def notebook_body(
+    nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE
+) -> BeautifulSoup:
+    """A notebook as a tree of HTML, without the page around it.
 
     Args:
         nb: executed; it is not changed.
@@ -64,11 +71,7 @@ def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: st
     """
     nb = nbformat.from_dict(nb)
     nb.metadata.pop("widgets", None)
-    heading = title(nb)
     for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
-            continue
         if cell.cell_type != "code":
             continue
         shown = [output for output in cell.outputs if METRIC_MIME not in output.get("data", ())]
@@ -77,17 +80,34 @@ def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: st
             if WIDGET_MIME in output.get("data", ()):
                 output.data = NotebookNode({"text/html": widget_note})
             elif "image/png" in output.get("data", ()):
-                alt = next(described, f"Figure in the section “{heading}”")
+                alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
         cell.outputs = shown
-    body, _ = _BodyExporter().from_notebook_node(nb)
+    body = parsed(_BodyExporter().from_notebook_node(nb)[0])
+    for image in body.find_all("img", alt=_FIGURE):
+        if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
+            image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
     return body
 
 
-def markdown_body(text: str) -> str:
-    """Markdown as HTML, without the page around it."""
+def markdown_body(text: str) -> BeautifulSoup:
+    """Markdown as a tree of HTML, without the page around it."""
     renderer = _OfflineRenderer(escape=False, exclude_anchor_links=True)
-    return f'<div class="rendered_html">{_to_pages(MarkdownWithMath(renderer=renderer).render(text))}</div>'
+    return parsed(f'<div class="rendered_html">{MarkdownWithMath(renderer=renderer).render(text)}</div>')
+
+
+def relink(body: Tag, lead: Callable[[str], str]) -> None:
+    """Let links and images that name a file by its relative path have the path that `lead` gives for it."""
+    for tag in body.find_all(["a", "img"]):
+        attribute = "href" if tag.name == "a" else "src"
+        url = urlsplit(str(tag.get(attribute, "")))
+        if not url.scheme and url.path and not url.path.startswith("/"):
+            tag[attribute] = url._replace(path=lead(url.path)).geturl()
+
+
+def parsed(body: str) -> BeautifulSoup:
+    """HTML as a tree; `str` of it is HTML again."""
+    return BeautifulSoup(body, "html.parser")
 
 
 @cache
@@ -101,20 +121,10 @@ def _style() -> str:
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
 
 
-def _to_pages(body: str) -> str:
-    """Links between notebooks lead to their pages."""
-    return re.sub(r'href="(?!\w+:)([^"]+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
-
-
 def _descriptions(source: str, figures: Path | None) -> list[str]:
     """What each `save_figure(figure, name, folder, alt)` of a cell says its figure shows, in order."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about a cell is no business of its page
-            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    except SyntaxError:  # a cell with a magic
-        return []
     found = []
+    calls = [node for node in syntax(source) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda call: call.lineno):
         arguments = call.args + [keyword.value for keyword in call.keywords]
         if ast.unparse(call.func).endswith("save_figure") and len(arguments) == 4:
@@ -138,8 +148,8 @@ class _OfflineRenderer(IPythonRenderer):
     """Renders formulas as MathML, which browsers show by themselves; gives headings an id, as JupyterLab does."""
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
-        anchor = re.sub(r"<[^>]+>", "", text).strip().replace(" ", "-")
-        return f'<h{level} id="{html.escape(html.unescape(anchor))}">{text}</h{level}>\n'
+        anchor = parsed(text).get_text().strip().replace(" ", "-")
+        return f'<h{level} id="{html.escape(anchor)}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
         return self._mathml(body, "inline")
@@ -169,4 +179,4 @@ class _BodyExporter(HTMLExporter):
     def markdown2html(self, context: Any, source: str) -> str:
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = _OfflineRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        return _to_pages(MarkdownWithMath(renderer=renderer).render(source))
+        return MarkdownWithMath(renderer=renderer).render(source)

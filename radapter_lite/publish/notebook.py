@@ -8,21 +8,20 @@ import ast
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import get_kernel_dict
 from IPython.display import display
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from radapter_lite.errors import NotebookError
 from radapter_lite.files import write_text
+from radapter_lite.publish.kernel import Kernel
 
 PACKAGE = Path(__file__).resolve().parent.parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
@@ -87,6 +86,16 @@ def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     ]
 
 
+def syntax(source: str) -> list[ast.AST]:
+    """Every node of a cell's code, and none where it is no Python, as with a magic."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd about a cell is its own business
+            return list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return []
+
+
 def code_hash(nb: NotebookNode) -> str:
     """sha256 of a notebook's code: the same before and after execution, whatever was injected."""
     return hashlib.sha256(json.dumps([cell.source for cell in code_cells(nb)]).encode()).hexdigest()
@@ -133,7 +142,7 @@ def execute(
             language="python",
             progress_bar=False,
             cwd=out_dir,
-            kernel_manager_class=_ThisInterpreter,
+            kernel_manager_class=Kernel,
             on_cell_executed=after_cell,
         )
     except (PapermillExecutionError, RuntimeError) as error:
@@ -147,14 +156,6 @@ def execute(
         ) from error
     _finish(target, completed=True)
     return target
-
-
-class _ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with the Python that runs this, whatever kernels the machine has registered."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=ERROR"]))
 
 
 def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
@@ -212,9 +213,9 @@ def _finish(path: Path, completed: bool) -> None:
 
 
 def _settled(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """A cell's outputs with each stream as a terminal would show it at the end: a progress bar is one line.
+    """A cell's outputs with each stream as a terminal would show it at the end: of progress bars, nothing is left.
 
-    All of stderr, where the bars are, becomes one output; stdout keeps its place between figures.
+    All of stderr becomes one output; stdout keeps its place between figures.
     """
     merged: list[NotebookNode] = []
     streams: dict[str, NotebookNode] = {}  # by name, the output that further text of a stream is added to

@@ -1,0 +1,1 @@
+"""What the notebooks become: executed copies, HTML, and the book with its slider and its reference."""

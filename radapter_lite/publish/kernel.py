@@ -1,0 +1,27 @@
+"""The kernel of notebooks and of the page is the Python that runs this, whatever kernels the machine has registered."""
+
+from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import default
+
+
+class ThisInterpreter(KernelSpecManager):
+    """Knows one kernel, this Python; a subclass may set variables of its environment."""
+
+    env: dict[str, str] = {}
+
+    def find_kernel_specs(self) -> dict[str, str]:
+        return {"python3": RESOURCES}
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = get_kernel_dict(extra_arguments=["--log-level=ERROR"])
+        return KernelSpec(resource_dir=RESOURCES, env=self.env, **argv)
+
+
+class Kernel(AsyncKernelManager):
+    """Starts `ThisInterpreter`, for those that start a kernel by themselves."""
+
+    @default("kernel_spec_manager")
+    def _this_interpreter(self) -> KernelSpecManager:
+        return ThisInterpreter()
