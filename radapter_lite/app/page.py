@@ -1,7 +1,6 @@
 """The page's widgets: choose an image, name the classes, move α."""
 
 import html
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -88,9 +87,9 @@ class Page(widgets.VBox):
         self.add_class("app-page")
 
     @classmethod
-    def of_files(cls, delta: str | os.PathLike[str], backbone: str, pretrained: str | None) -> "Page":
-        """The page of a saved delta, with PictoShift's images as examples."""
-        return cls(load_clip(backbone, pretrained), Delta.load(delta), load_images())
+    def of_files(cls, delta: str, **backbone: Any) -> "Page":
+        """The page of a saved delta, with PictoShift's images as examples; `backbone` is what `load_clip` takes."""
+        return cls(load_clip(**backbone), Delta.load(delta), load_images())
 
     # --- what the visitor does ---
 

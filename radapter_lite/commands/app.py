@@ -41,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
         weights = arguments.pretrained or backbone.pretrained
     if Path(weights).suffix in CHECKPOINT_SUFFIXES:
         weights = str(Path(weights).resolve())
-    settings = {"delta": str(arguments.delta), "backbone": backbone.name, "pretrained": weights}
+    settings = {"delta": str(arguments.delta), "name": backbone.name, "pretrained": weights}
     settings |= {"prompts": backbone.prompts, "device": device}
     del tuned, backbone  # each visitor's kernel loads its own
     serve(settings, arguments.port, not arguments.no_browser)

@@ -14,11 +14,14 @@ from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import torch
 
-from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve, accuracies_of, id_and_ood
+from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.data import ImageSet
 from radapter_lite.progress import progress
+from radapter_lite.statistics import summarize
+from radapter_lite.tasks import Task, as_task
 from radapter_lite.view import slider_view as view
 from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
 from radapter_lite.view.plots import line_look, look
@@ -29,25 +32,26 @@ EXAMPLES = 8  # images whose probabilities are shown
 GALLERY = 22  # images that change their class, at most
 
 
-def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet) -> "AlphaSlider":
+def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "AlphaSlider":
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
-    Above, accuracy along α of every domain, and ID against OOD for all methods, with the current point. In the
-    middle, examples with their three most probable classes. Below, how many images have another class than at
+    Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the
+    middle, examples with their three most probable texts. Below, how many images have another answer than at
     zero-shot, and some of them. A menu chooses the method that is shown.
 
     Args:
         curves: by the method's name, of the same images.
-        images: those that the curves were measured on.
+        images: those that the curves were measured on, or the task over them.
 
     Raises:
         ValueError: without a curve, or for a curve of another number of images.
     """
     if not curves:
         raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
+    task = as_task(images)
     for name, curve in curves.items():
-        _check(name, curve, images)
-    return AlphaSlider(curves, images)
+        _check(name, curve, task.images)
+    return AlphaSlider(curves, task)
 
 
 class AlphaSlider(widgets.VBox):
@@ -56,11 +60,11 @@ class AlphaSlider(widgets.VBox):
     `examples` are the rows of the images whose probabilities are shown.
     """
 
-    def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet) -> None:
-        self._images = images
+    def __init__(self, curves: Mapping[str, AlphaCurve], task: Task) -> None:
+        images, self._names = task.images, task.names
         self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
         self._ways = {
-            name: _Way(name, place, curve, images) for place, (name, curve) in enumerate(curves.items())
+            name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())
         }
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
@@ -70,7 +74,10 @@ class AlphaSlider(widgets.VBox):
         if images.ood_domains:
             lines = [way.trade_off for way in self._ways.values()]
             self._trade_off = Chart.of_lines(
-                lines, title="The trade-off", xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)"
+                lines,
+                title="The trade-off",
+                xlabel=f"ID {task.metric} (%)",
+                ylabel=f"mean OOD {task.metric} (%)",
             )
 
         self.slider = _control("α")
@@ -107,7 +114,7 @@ class AlphaSlider(widgets.VBox):
         )
 
     def _charts(self, alpha: float, way: "_Way") -> list[str]:
-        now, start = way.accuracies.loc[alpha], way.accuracies.loc[0.0]
+        now, start = way.scores.loc[alpha], way.scores.loc[0.0]
         points = [(alpha, now[domain], line.look["color"]) for domain, line in way.domains.items()]
         rows = [(line, now[domain], now[domain] - start[domain]) for domain, line in way.domains.items()]
         parts = [way.chart.show(points, alpha), legend(f"α = {alpha:.2f}", rows)]
@@ -122,7 +129,7 @@ class AlphaSlider(widgets.VBox):
         for row, own in zip(self.examples, probabilities, strict=True):
             truth = self._labels[row]
             picture = self._thumbnails.show(self._number[row], truth)
-            bars = view.top_bars(own, self._images.classes, truth)
+            bars = view.top_bars(own, self._names, truth)
             cards.append(view.example(picture, bars, f"{truth} · {self._domains[row]}"))
         return cards
 
@@ -130,28 +137,32 @@ class AlphaSlider(widgets.VBox):
         before, now = way.tops[0], way.tops[STOPS.index(alpha)]
         flips = []
         for row in way.gallery:
-            was, said = (self._images.classes[int(top[row])] for top in (before, now))
+            was, said = (self._names[int(top[row])] for top in (before, now))
             picture = self._thumbnails.show(self._number[row], self._labels[row], view.SMALL)
             flips.append(view.flip(picture, was, said, self._labels[row]))
-        labels = way.labels
         changed = now != before
-        gained = int((changed & (now == labels)).sum())
-        lost = int((changed & (before == labels)).sum())
-        return [view.count_flips(len(labels), int(changed.sum()), gained, lost), view.row(flips)]
+        gained, lost = (int((changed & way.right[stop]).sum()) for stop in (STOPS.index(alpha), 0))
+        return [view.count_flips(len(now), int(changed.sum()), gained, lost), view.row(flips)]
 
 
 class _Way:
     """One method's way along α: what can be known of it before the slider moves."""
 
-    def __init__(self, name: str, place: int, curve: AlphaCurve, images: ImageSet) -> None:
-        self.curve, self.labels = curve, images.labels
-        stops = progress(STOPS, f"stops of {name}")
-        self.tops = torch.stack([curve.at(alpha).argmax(1) for alpha in stops])  # (stops, N)
-        self.accuracies = accuracies_of(self.tops, images).set_axis(STOPS)
-        self.means = id_and_ood(self.accuracies, images)
+    def __init__(self, name: str, place: int, curve: AlphaCurve, task: Task) -> None:
+        self.curve, images = curve, task.images
+        tops, tables = [], []
+        for alpha in progress(STOPS, f"stops of {name}"):
+            similarities = curve.at(alpha)
+            tops.append(similarities.argmax(1))
+            tables.append(task.score(similarities).assign(alpha=alpha))
+        self.tops = torch.stack(tops)  # (stops, N)
+        self.right = task.right(self.tops)  # (stops, N)
+        table = pd.concat(tables)
+        self.scores = table.pivot(index="alpha", columns="domain", values=task.metric)
+        self.means = summarize(table, ["alpha"], task.metric).set_index("alpha")[["id", "ood"]]
         self.domains = {
             domain: Line(
-                STOPS, self.accuracies[domain].tolist(), line_look(number, domain, domain == images.id_domain)
+                STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain)
             )
             for number, domain in enumerate(images.domains)
         }
@@ -159,7 +170,7 @@ class _Way:
             self.domains.values(),
             title=name,
             xlabel="α (0 zero-shot, 1 tuned)",
-            ylabel="accuracy (%)",
+            ylabel=f"{task.metric} (%)",
             xlim=(-0.02, 1.02),
         )
         style = line_look(place, name) | {"color": look(name)["color"]}
@@ -176,8 +187,8 @@ class _Way:
 
     def turning(self, count: int) -> list[int]:
         """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        right = self.tops[[0, -1]] == self.labels
-        order = np.random.default_rng(0).permutation(len(self.labels))
+        right = self.right[[0, -1]]
+        order = np.random.default_rng(0).permutation(right.shape[1])
         turned = [int(row) for row in order if right[0, row] != right[1, row]]
         others = [int(row) for row in order if right[0, row] == right[1, row]]
         return sorted((turned + others)[:count])
@@ -190,31 +201,30 @@ class _Way:
         return sorted(order.tolist(), key=lambda row: (int(first[row]), row))
 
 
-def encoder_map(curve: AlphaCurve, images: ImageSet, steps: int = 21) -> "EncoderMap":
+def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
     The dashed diagonal is the path of the α slider, the star the highest value of each map.
 
     Args:
-        images: those that the curve was measured on, of more domains than the ID one.
+        images: those that the curve was measured on, or the task over them; of more domains than the ID one.
         steps: values of α on each side of the maps, which are the stops of the two sliders.
 
     Raises:
         ValueError: for a curve of another number of images, or images of no OOD domain.
     """
-    _check("the map", curve, images)
-    if not images.ood_domains:
-        raise ValueError(
-            f"{images.name} has no OOD domain to draw a map of; it has {', '.join(images.domains)}"
-        )
-    return EncoderMap(curve, images, steps)
+    task, own = as_task(images), as_task(images).images
+    _check("the map", curve, own)
+    if not own.ood_domains:
+        raise ValueError(f"{own.name} has no OOD domain to draw a map of; it has {', '.join(own.domains)}")
+    return EncoderMap(curve, task, steps)
 
 
 class EncoderMap(widgets.VBox):
     """See `encoder_map`. `image` and `text` are its sliders; `table` is the map as numbers."""
 
-    def __init__(self, curve: AlphaCurve, images: ImageSet, steps: int) -> None:
-        self.table = curve.encoder_map(images, np.linspace(0, 1, steps).tolist())
+    def __init__(self, curve: AlphaCurve, task: Task, steps: int) -> None:
+        self.table = curve.encoder_map(task, np.linspace(0, 1, steps).tolist())
         self._maps = {
             column: Chart(partial(plot_map, table=self.table, column=column), (320, 270))
             for column in MAP_TITLES
