@@ -19,9 +19,9 @@ def progress(over: Iterable[Any] | None = None, what: str = "", **options: Any) 
         what: is being done, in two words.
         options: tqdm's own, such as total, initial and unit.
     """
-    notebook = "ipykernel" in sys.modules
-    file = sys.stdout if notebook else sys.stderr
-    unwatched = not notebook and (not sys.stderr.isatty() or bool(os.environ.get("CI")))
-    return tqdm(
-        over, desc=what, file=file, leave=False, mininterval=0.5, **({"disable": unwatched} | options)
-    )
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    in_kernel = hasattr(shell, "kernel")
+    unwatched = not in_kernel and (not sys.stderr.isatty() or bool(os.environ.get("CI")))
+    options = {"disable": unwatched or bool(os.environ.get("TQDM_DISABLE"))} | options
+    file = sys.stdout if in_kernel else sys.stderr
+    return tqdm(over, desc=what, file=file, leave=False, mininterval=0.5, **options)

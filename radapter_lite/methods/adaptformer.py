@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Change, attached
+from radapter_lite.backbone.attaching import Change
 from radapter_lite.backbone.sites import TOWERS, find_sites
-from radapter_lite.encoding import predict
-from radapter_lite.methods.bottleneck import make_bottlenecks, tune_bottlenecks
+from radapter_lite.methods.bottleneck import answer_with, make_bottlenecks, tune_bottlenecks
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero, check_whole
@@ -46,11 +45,13 @@ class AdaptFormerConfig:
         check_above_zero(self, "scale", "temperature")
 
 
-def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    adapters, changes = _adapters(backbone, tuned.config)
-    adapters.load_state_dict(tuned.tensors)
-    with attached(backbone.model, changes):
-        return predict(backbone, task)
+def _adapters(backbone: Backbone, config: AdaptFormerConfig) -> tuple[nn.ModuleList, dict[str, Change]]:
+    sites = [site for site in find_sites(backbone.model, config.towers) if site.kind == "mlp"]
+    adapters = make_bottlenecks(backbone, sites, config, F.relu)
+    places = [site.linear.rpartition(".")[0] for site in sites]  # the MLP the linear layer belongs to
+    return adapters, {
+        place: _beside(adapter, config.scale) for place, adapter in zip(places, adapters, strict=True)
+    }
 
 
 @register(
@@ -59,7 +60,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     searched="lr",
     grid=(2.5e-2, 5e-2, 1e-1),
     elsewhere=ADAPTERS_ELSEWHERE,
-    answer=_answer,
+    answer=answer_with(_adapters),
 )
 def adaptformer(backbone: Backbone, task: Task, config: AdaptFormerConfig, train: Train) -> Tuned:
     """Train X' = MLP(LN(X)) + s (ReLU(LN(X) W_down + b_down) W_up + b_up) + X in every layer; W_up starts at zero.
@@ -68,15 +69,6 @@ def adaptformer(backbone: Backbone, task: Task, config: AdaptFormerConfig, train
     `find_sites` and `train` raise.
     """
     return tune_bottlenecks(backbone, task, config, train, *_adapters(backbone, config))
-
-
-def _adapters(backbone: Backbone, config: AdaptFormerConfig) -> tuple[nn.ModuleList, dict[str, Change]]:
-    sites = [site for site in find_sites(backbone.model, config.towers) if site.kind == "mlp"]
-    adapters = make_bottlenecks(backbone, sites, config, F.relu)
-    places = [site.linear.rpartition(".")[0] for site in sites]  # the MLP the linear layer belongs to
-    return adapters, {
-        place: _beside(adapter, config.scale) for place, adapter in zip(places, adapters, strict=True)
-    }
 
 
 def _beside(adapter: nn.Module, scale: float) -> Change:

@@ -4,20 +4,21 @@ Because of it they cannot be merged into CLIP's weights: there is no delta and n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Change, attached
 from radapter_lite.backbone.sites import Site
+from radapter_lite.encoding import predict
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task
 from radapter_lite.training import TrainingConfig
-from radapter_lite.tuned import Tuned
+from radapter_lite.tuned import Answer, Tuned
 
 
 class Bottleneck(nn.Module):
@@ -83,3 +84,17 @@ def tune_bottlenecks(
         loss = contrastive_loss(backbone, task, config.temperature)
         history = train(loss, adapters.parameters(), adapters=adapters)
     return Tuned(dict(adapters.state_dict()), history, count(adapters.parameters()))
+
+
+def answer_with(
+    adapters_of: Callable[[Backbone, Any], tuple[nn.ModuleList, dict[str, Change]]],
+) -> Answer:
+    """How a method answers whose adapters, and where they go, `adapters_of` makes from its settings."""
+
+    def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+        adapters, changes = adapters_of(backbone, tuned.config)
+        adapters.load_state_dict(tuned.tensors)
+        with attached(backbone.model, changes):
+            return predict(backbone, task)
+
+    return answer

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Change, attached
+from radapter_lite.backbone.attaching import Change
 from radapter_lite.backbone.sites import TOWERS, find_sites
-from radapter_lite.encoding import predict
-from radapter_lite.methods.bottleneck import make_bottlenecks, tune_bottlenecks
+from radapter_lite.methods.bottleneck import answer_with, make_bottlenecks, tune_bottlenecks
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.settings import check_above_zero, check_whole
@@ -45,11 +44,10 @@ class HoulsbyConfig:
         check_above_zero(self, "temperature")
 
 
-def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    adapters, changes = _adapters(backbone, tuned.config)
-    adapters.load_state_dict(tuned.tensors)
-    with attached(backbone.model, changes):
-        return predict(backbone, task)
+def _adapters(backbone: Backbone, config: HoulsbyConfig) -> tuple[nn.ModuleList, dict[str, Change]]:
+    sites = find_sites(backbone.model, config.towers)
+    adapters = make_bottlenecks(backbone, sites, config, F.gelu)
+    return adapters, {site.hooked: _behind(adapter) for site, adapter in zip(sites, adapters, strict=True)}
 
 
 @register(
@@ -58,7 +56,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     searched="lr",
     grid=(5e-3, 1e-2, 2e-2),
     elsewhere=ADAPTERS_ELSEWHERE,
-    answer=_answer,
+    answer=answer_with(_adapters),
 )
 def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train: Train) -> Tuned:
     """Train h(X) = X + GELU(X W_down + b_down) W_up + b_up behind every attention and MLP; W_up starts at zero.
@@ -67,12 +65,6 @@ def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train
     the length of an answer. Raises what `find_sites` and `train` raise.
     """
     return tune_bottlenecks(backbone, task, config, train, *_adapters(backbone, config))
-
-
-def _adapters(backbone: Backbone, config: HoulsbyConfig) -> tuple[nn.ModuleList, dict[str, Change]]:
-    sites = find_sites(backbone.model, config.towers)
-    adapters = make_bottlenecks(backbone, sites, config, F.gelu)
-    return adapters, {site.hooked: _behind(adapter) for site, adapter in zip(sites, adapters, strict=True)}
 
 
 def _behind(adapter: nn.Module) -> Change:
