@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint
+from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.tasks import Task, as_task
@@ -92,6 +92,7 @@ class Tuned:
                 f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}"
             )
         assert self.answer is not None
+        require_untouched(backbone.model)
         self._check_weights(backbone.model)
         with torch.no_grad():
             return self.answer(backbone, task, self)

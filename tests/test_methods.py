@@ -13,11 +13,12 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
-from radapter_lite.methods import pairs, registry
+from radapter_lite.methods import objectives, registry, trainer
 from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
 from radapter_lite.methods.flyp import FLYPConfig, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
+from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
@@ -53,6 +54,12 @@ def module_of(tune):
     return sys.modules[tune.__module__]
 
 
+def short(config):
+    """The same settings for one epoch, with an average that forgets its start in two steps."""
+    forgetful = {"momentum": 0.5} if hasattr(config, "adapter") else {}
+    return with_settings(config, {"epochs": 1} | forgetful)
+
+
 def numbers(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -64,17 +71,21 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
     backbone = make_backbone()
     inputs = make_inputs(backbone.model)
     before, zero_shot = copy.deepcopy(backbone.model.state_dict()), features(backbone.model, inputs)
-    train = module_of(tune).train
+    train = trainer.train
     tuned_features = []
 
-    def watched(trained, *args, state, **options):
-        history = train(trained, *args, state=state, **options)
+    def watched(batches, loss, *args, state, **options):
+        history = train(batches, loss, *args, state=state, **options)
         for module in state.values():
             module.eval()
-        tuned_features.append(features(trained.model, inputs))
+        trained = copied[-1] if tune is lora else backbone.model  # peft works on a copy
+        tuned_features.append(features(trained, inputs))
         return history
 
-    monkeypatch.setattr(module_of(tune), "train", watched)
+    copied = []
+    lora_model = module_of(lora).lora_model
+    monkeypatch.setattr(module_of(lora), "lora_model", lambda *a: copied.append(lora_model(*a)) or copied[-1])
+    monkeypatch.setattr(trainer, "train", watched)
     tuned = tune(backbone, images, config)
 
     assert same(backbone.model.state_dict(), before)
@@ -110,8 +121,7 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
 )
 def test_trained_parameters_are_counted(images, name, count):
     tune, config = METHODS[name]
-    short = replace(config, training=replace(config.training, epochs=1))
-    tuned = tune(make_backbone(), images, short)
+    tuned = tune(make_backbone(), images, short(config))
     assert tuned.trained_parameters == count
     if name != "r_adapter" and name != "low rank":
         assert "logit_scale" not in tuned.delta.tensors
@@ -120,12 +130,10 @@ def test_trained_parameters_are_counted(images, name, count):
 
 def test_settings_reach_the_delta(images, method):
     tune, config = method
-    short = replace(config, training=replace(config.training, epochs=1))
-    meta = tune(make_backbone(), images, short).delta.meta
+    meta = tune(make_backbone(), images, short(config)).delta.meta
     assert meta["backbone"] == "tiny" and meta["pretrained"] == "random"
-    assert meta["method"] == {"r_adapter": "r_adapter", "fine_tuning": "fine_tuning"}.get(
-        tune.__name__, tune.__name__
-    )
+    names = {"r_adapter": "R-Adapter", "fine_tuning": "fine-tuning", "flyp": "FLYP", "lora": "LoRA"}
+    assert meta["method"] == names[tune.__name__] and meta["prompts"] == list(make_backbone().prompts)
     settings = meta["settings"]
     assert settings["training"]["lr"] == config.training.lr and settings["training"]["epochs"] == 1
     assert settings["temperature"] == 0.05
@@ -139,7 +147,7 @@ def test_settings_reach_the_delta(images, method):
 @pytest.mark.parametrize("name", ["r_adapter", "flyp", "lora"])
 def test_settings_reach_the_contrastive_loss(images, name, monkeypatch):
     tune, config = METHODS[name]
-    home = module_of(tune) if name == "r_adapter" else pairs  # where the loss is called
+    home = module_of(tune) if name == "r_adapter" else objectives  # where the loss is called
     criterion = home.mpm_nce
     used = []
 
@@ -148,7 +156,7 @@ def test_settings_reach_the_contrastive_loss(images, name, monkeypatch):
         return criterion(image, text, positives, **settings)
 
     monkeypatch.setattr(home, "mpm_nce", watched)
-    tune(make_backbone(), images, replace(config, training=replace(config.training, epochs=1)))
+    tune(make_backbone(), images, short(config))
     margin, smoothing = (0.1, 0.05) if name == "r_adapter" else (0.0, 0.0)
     assert used == [{"temperature": 0.05, "margin": margin, "smoothing": smoothing}] * 2
 
@@ -183,19 +191,19 @@ def test_an_interrupted_tuning_ends_in_the_same_bits(images, method, monkeypatch
 
 
 def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
-    short = replace(R_ADAPTER, training=replace(TRAINING, epochs=1))
-    r_adapter(make_backbone(), images, short, checkpoint=tmp_path / "run.pt")
+    config = short(R_ADAPTER)
+    r_adapter(make_backbone(), images, config, checkpoint=tmp_path / "run.pt")
     backbone = make_backbone()
     with pytest.raises(ValueError, match="is of a run with margin=0.1, this one has 0.0"):
-        r_adapter(backbone, images, replace(short, margin=0.0), checkpoint=tmp_path / "run.pt")
-    r_adapter(backbone, images, short)  # the refused run has left no adapters behind
+        r_adapter(backbone, images, replace(config, margin=0.0), checkpoint=tmp_path / "run.pt")
+    r_adapter(backbone, images, config)  # the refused run has left no adapters behind
 
 
 def test_a_checkpoint_of_another_method_is_refused(images, tmp_path):
-    short = replace(TRAINING, epochs=1)
-    flyp(make_backbone(), images, FLYPConfig(short), checkpoint=tmp_path / "run.pt")
+    loop = replace(TRAINING, epochs=1)
+    flyp(make_backbone(), images, FLYPConfig(loop), checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match="is of a run with method=FLYP, this one has fine-tuning"):
-        fine_tuning(make_backbone(), images, FineTuningConfig(short), checkpoint=tmp_path / "run.pt")
+        fine_tuning(make_backbone(), images, FineTuningConfig(loop), checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("name", registry.METHODS)

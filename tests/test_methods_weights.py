@@ -19,19 +19,20 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
-from radapter_lite.methods import r_adapter
+from radapter_lite.methods import trainer
 from radapter_lite.methods.adaptformer import AdaptFormerConfig, adaptformer
 from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
 from radapter_lite.methods.flyp import FLYPConfig, flyp
-from radapter_lite.methods.houlsby_adapter import HoulsbyConfig
+from radapter_lite.methods.houlsby_adapter import HoulsbyConfig, houlsby_adapter
 from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
+from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, train
 
 TRAINING = TrainingConfig(epochs=4, batch_size=8, lr=1e-2, crop=0.9)  # 2 steps an epoch
 POINTS = {
-    "Houlsby": (houlsby, HoulsbyConfig(TRAINING, bottleneck=5, temperature=0.05)),
+    "Houlsby adapter": (houlsby_adapter, HoulsbyConfig(TRAINING, bottleneck=5, temperature=0.05)),
     "AdaptFormer": (
         adaptformer,
         AdaptFormerConfig(replace(TRAINING, lr=3e-2), bottleneck=5, scale=0.5, temperature=0.05),
@@ -99,12 +100,12 @@ def test_wise_ft_goes_from_one_model_to_the_other(images, name, monkeypatch):
     zero_shot = copy.deepcopy(backbone.model.state_dict())
     stored = []
 
-    def watched(backbone, *args, **options):
-        history = train(backbone, *args, **options)
+    def watched(*args, **options):
+        history = train(*args, **options)
         stored.append(copy.deepcopy(backbone.model.state_dict()))
         return history
 
-    monkeypatch.setattr(sys.modules[tune.__module__], "train", watched)
+    monkeypatch.setattr(trainer, "train", watched)
     delta = tune(backbone, images, config(replace(TRAINING, lr=1e-3))).delta
     for alpha in (0.0, 0.3, 1.0):
         expected = make_backbone()
@@ -264,9 +265,9 @@ def test_attentions_that_peft_cannot_reach_are_refused(name):
 
 
 def test_loras_settings_are_checked():
-    with pytest.raises(ValueError, match="rank must be an integer of 1 or more, not 0"):
+    with pytest.raises(ValueError, match="rank must be a whole number of 1 or more, not 0"):
         LoRAConfig(rank=0)
-    with pytest.raises(ValueError, match="scale must be above 0, not -1"):
+    with pytest.raises(ValueError, match="scale must be a number above 0, not -1"):
         LoRAConfig(scale=-1)
 
 
@@ -311,19 +312,19 @@ def test_adapters_compute_what_their_papers_write(images, point, monkeypatch):
     sites = [
         f"{t}.{n}.{k}" for t, n in (("image", 3), ("text", 2)) for n in range(n) for k in ("attn", "mlp")
     ]
-    sites = [site for site in sites if name == "Houlsby" or site.endswith("mlp")]
+    sites = [site for site in sites if name == "Houlsby adapter" or site.endswith("mlp")]
     zero_shot = features(backbone.model, inputs)
     plain = hand_made(backbone.model, inputs, lambda site, x, y: y)
     torch.testing.assert_close(plain, zero_shot, rtol=0, atol=1e-5)  # the hand can do plain CLIP
     watched = []
 
-    def watch(backbone, *args, state, **options):
+    def watch(*args, state, **options):
         at_start = features(backbone.model, inputs)
-        history = train(backbone, *args, state=state, **options)
+        history = train(*args, state=state, **options)
         watched.append((at_start, features(backbone.model, inputs), state["adapters"]))
         return history
 
-    monkeypatch.setattr("radapter_lite.methods.bottleneck.train", watch)
+    monkeypatch.setattr(trainer, "train", watch)
     tune(backbone, images, config)
     [(at_start, tuned, adapters)] = watched
     torch.testing.assert_close(at_start, zero_shot, rtol=0, atol=1e-6)
@@ -336,7 +337,7 @@ def test_adapters_compute_what_their_papers_write(images, point, monkeypatch):
             key: value.mT if value.ndim == 2 else value
             for key, value in adapter_of[site].state_dict().items()
         }
-        if name == "Houlsby":
+        if name == "Houlsby adapter":
             return y + F.gelu(y @ w["down.weight"] + w["down.bias"]) @ w["up.weight"] + w["up.bias"]
         branch = torch.relu(x @ w["down.weight"] + w["down.bias"]) @ w["up.weight"] + w["up.bias"]
         return y + 0.5 * branch
@@ -353,15 +354,15 @@ def test_a_point_learns_counts_and_leaves_the_backbone(images, point):
     tuned = tune(backbone, images, config)
     assert tuned.history["loss"].tail(3).mean() < 0.9 * tuned.history["loss"].head(3).mean()
     each = sum(n * (d * 5 + 5 + 5 * d + d) for n, d in ((3, 64), (2, 48)))  # both layers with their biases
-    assert tuned.trained_parameters == each * (2 if name == "Houlsby" else 1)
-    similarities = tuned.similarities(images)
+    assert tuned.trained_parameters == each * (2 if name == "Houlsby adapter" else 1)
+    similarities = tuned.similarities(backbone, images)
     assert similarities.shape == (15, 3) and not similarities.requires_grad
     right = (similarities.argmax(1) == images.labels).sum()
     assert right >= (zero_shot.argmax(1) == images.labels).sum() and right >= 10
     assert same(backbone.model.state_dict(), before) and settings_of(backbone.model) == settings
     assert torch.equal(predict(backbone, images), zero_shot)
     assert torch.equal(
-        tune(make_backbone(), images, config).similarities(images), similarities
+        tune(make_backbone(), images, config).similarities(backbone, images), similarities
     )  # the same bits
     with pytest.raises(ValueError, match=f"{name} learns no change of CLIP's own weights"):
         _ = tuned.delta
@@ -384,13 +385,13 @@ def test_a_point_gives_the_backbone_back_after_errors(images, point, monkeypatch
         tune(backbone, images, config, checkpoint=tmp_path / "run.pt")
     assert settings_of(backbone.model) == settings
     with pytest.raises(TypeError):
-        whole.similarities(None)  # fails with the adapters attached
+        whole.similarities(backbone, None)  # which is no set of images
     assert settings_of(backbone.model) == settings
     resumed = tune(make_backbone(), images, config, checkpoint=tmp_path / "run.pt")
-    assert torch.equal(resumed.similarities(images), whole.similarities(images))
+    assert torch.equal(resumed.similarities(backbone, images), whole.similarities(backbone, images))
 
     adapters = AdapterSet(backbone.model)
-    for call in (lambda: tune(backbone, images, config), lambda: whole.similarities(images)):
+    for call in (lambda: tune(backbone, images, config), lambda: whole.similarities(backbone, images)):
         with pytest.raises(ValueError, match="already carries adapters"):
             call()
     adapters.remove()
@@ -411,7 +412,7 @@ def test_every_layout_of_towers_can_be_tuned(images, name):
     )
     short = TrainingConfig(epochs=2, batch_size=3, lr=1e-2)
     moved = [tune(backbone, few, replace(config, training=short)) for tune, config in POINTS.values()]
-    changed = [point.similarities(few) for point in moved]
+    changed = [point.similarities(backbone, few) for point in moved]
     weights = [fine_tuning(backbone, few, FineTuningConfig(short)), flyp(backbone, few, FLYPConfig(short))]
     if name not in ("custom blocks", "timm eva"):
         weights.append(lora(backbone, few, LoRAConfig(short)))
@@ -424,7 +425,7 @@ def test_every_layout_of_towers_can_be_tuned(images, name):
 
 @pytest.mark.parametrize("config", [HoulsbyConfig, AdaptFormerConfig])
 def test_bottlenecks_settings_are_checked(config):
-    with pytest.raises(ValueError, match="bottleneck must be an integer of 1 or more, not 0"):
+    with pytest.raises(ValueError, match="bottleneck must be a whole number of 1 or more, not 0"):
         config(bottleneck=0)
 
 
@@ -435,11 +436,15 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
     """Against matrices that hooks written out here put behind attention and MLP, trained by the same loop."""
     config = RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), TRAINING, temperature=0.05)
     sets = []
-    monkeypatch.setattr(r_adapter, "AdapterSet", lambda *args: sets.append(AdapterSet(*args)) or sets[-1])
+    monkeypatch.setattr(
+        sys.modules[r_adapter.__module__],
+        "AdapterSet",
+        lambda *args: sets.append(AdapterSet(*args)) or sets[-1],
+    )
     found = r_adapter(make_backbone(), images, config)
     for site in sets[0].sites:
         assert torch.equal(found.delta.tensors[site.linear], sets[0][site].weight)
-        assert torch.equal(sets[0][site].average, sets[0][site].weight)
+        assert torch.equal(sets[0][site].average_weight, sets[0][site].weight)
 
     backbone = make_backbone()
     matrices = nn.ParameterDict()
@@ -454,8 +459,9 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
 
         backbone.model.get_submodule(site.hooked).register_forward_hook(hook)
     criterion = lambda *args: mpm_nce(*args, temperature=0.05, margin=0.05, smoothing=0.02)  # noqa: E731
-    loss = pair_loss(backbone, images.classes, criterion)
-    history = train(backbone, images, loss, matrices.parameters(), TRAINING, state={"matrices": matrices})
+    loss = pair_loss(backbone, as_task(images), criterion)
+    batches = as_task(images).batches(backbone, TRAINING)
+    history = train(batches, loss, matrices.parameters(), TRAINING, state={"matrices": matrices})
     assert list(history["loss"]) == pytest.approx(list(found.history["loss"]), rel=1e-4)
     for site in sets[0].sites:
         expected = matrices[site.name.replace(".", "_")]

@@ -1,6 +1,8 @@
 """The training loop: reproducible, resumable, and clear about what it refuses."""
 
+import itertools
 import math
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import pytest
@@ -10,9 +12,19 @@ from conftest import make_backbone, make_folder
 from torch import nn
 
 from radapter_lite.data import load_images
+from radapter_lite.methods.trainer import trainer
+from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, augment, learning_rate, train
 
 CONFIG = TrainingConfig(epochs=4, batch_size=5, lr=0.05, warmup_steps=2, weight_decay=0.01)  # 12 steps
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method might be set by."""
+
+    training: TrainingConfig
+    rank: int | None = None
 
 
 class Head(nn.Module):
@@ -25,8 +37,8 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("average", torch.zeros(3, 3))
 
-    def loss(self, images, labels):
-        return F.cross_entropy(self.linear(F.dropout(images.mean((2, 3)), 0.3)), labels)
+    def loss(self, batch):
+        return F.cross_entropy(self.linear(F.dropout(batch.images.mean((2, 3)), 0.3)), batch.labels)
 
     def accumulate(self):
         self.average.lerp_(self.linear.weight.detach(), 0.1)
@@ -48,16 +60,15 @@ def run(images, config=CONFIG, *, fail_after=None, **options):
         if steps == fail_after:
             raise KeyboardInterrupt
 
-    history = train(
+    loop = trainer(
+        options.pop("method", "a head"),
         make_backbone(),
-        images,
-        options.pop("loss", head.loss),
-        head.parameters(),
-        config,
-        after_step=after_step,
-        state={"head": head},
-        **options,
+        as_task(images),
+        Settings(config, options.pop("rank", None)),
+        options.pop("checkpoint", None),
     )
+    history = loop(options.pop("loss", head.loss), head.parameters(), after_step=after_step, head=head)
+    assert not options
     return head.state_dict(), history
 
 
@@ -111,9 +122,103 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(images, tmp_path, fail_
     checkpoint = tmp_path / "run.pt"
     with pytest.raises(KeyboardInterrupt):
         run(images, fail_after=fail_after, checkpoint=checkpoint)
-    assert checkpoint.exists() == (fail_after > 3)  # it is written after an epoch's last step is whole
+    assert checkpoint.exists() == (fail_after > 3)  # it is written once an epoch is whole
     assert_same(run(images, checkpoint=checkpoint), run(images))
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize("fail_after", range(1, 12))
+def test_a_run_killed_within_an_epoch_ends_in_the_same_bits(images, tmp_path, fail_after):
+    often = replace(CONFIG, save_every=2)
+    checkpoint = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(images, often, fail_after=fail_after, checkpoint=checkpoint)
+    assert checkpoint.exists() == (fail_after > 2)
+    assert_same(run(images, often, checkpoint=checkpoint), run(images))  # how often it was saved is no matter
+
+
+def numbers(count):
+    """A stream that draws its batches from torch's random numbers as it goes."""
+    return (torch.rand(4, 3) for _ in range(count))
+
+
+class Stream:
+    """Batches of unknown number, anew each time they are gone through."""
+
+    def __iter__(self):
+        return numbers(5)
+
+
+def go_through(batches, config, **options):
+    head = Head()
+    history = train(
+        batches,
+        lambda batch: F.cross_entropy(head.linear(batch), torch.tensor([0, 1, 2, 0])),
+        head.parameters(),
+        config,
+        state={"head": head},
+        **options,
+    )
+    return head.state_dict(), history
+
+
+def test_any_iterable_of_batches_will_do():
+    pixels = torch.rand(12, 3, generator=torch.Generator().manual_seed(0))
+    as_list = go_through(list(pixels.split(4)), CONFIG)
+    loader = torch.utils.data.DataLoader(pixels, batch_size=4)
+    assert_same(go_through(loader, CONFIG), as_list)
+    assert len(as_list[1]) == 4 * 3
+
+
+@pytest.mark.parametrize("killed_at", [3, 5, 7])
+def test_a_stream_trains_for_a_number_of_steps_and_resumes(tmp_path, killed_at):
+    config = replace(CONFIG, steps=9, save_every=1)
+    whole = go_through(Stream(), config)
+    assert whole[1]["epoch"].tolist() == [0] * 5 + [1] * 4
+    steps = itertools.count(1)
+
+    def stop():
+        if next(steps) == killed_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go_through(Stream(), config, after_step=stop, checkpoint=tmp_path / "run.pt")
+    assert_same(go_through(Stream(), config, checkpoint=tmp_path / "run.pt"), whole)
+
+
+@pytest.mark.parametrize(
+    ("batches", "config", "sentence"),
+    [
+        (Stream(), CONFIG, "how many batches there are is not known: set TrainingConfig's steps"),
+        ([], CONFIG, "there is no batch to train on"),
+        (numbers(3), replace(CONFIG, steps=9), "the batches gave nothing in epoch 1"),
+    ],
+)
+def test_batches_that_do_not_suffice_are_refused(batches, config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        go_through(batches, config)
+
+
+def test_other_devices_random_numbers_are_left_alone(monkeypatch):
+    def never(*_):
+        raise AssertionError("the random numbers of all devices were set")
+
+    for name in ("torch.manual_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"):
+        monkeypatch.setattr(name, never)
+    go_through(Stream(), replace(CONFIG, steps=3))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("epochs", 2.5), ("epochs", 0), ("batch_size", True), ("batch_size", -1), ("steps", 0)],
+        *[("lr", float("nan")), ("lr", 0), ("lr", "fast"), ("weight_decay", -1), ("warmup_steps", 1.5)],
+        *[("seed", -1), ("clip_norm", float("inf")), ("save_every", 0), ("min_lr", -1e-6)],
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(setting, value):
+    with pytest.raises(ValueError, match=f"^{setting} must be a (whole )?number .*, not {value!r}$"):
+        TrainingConfig(**{setting: value})
 
 
 def test_a_run_that_was_finished_is_not_run_again(images, tmp_path):
@@ -130,15 +235,15 @@ def test_a_run_that_was_finished_is_not_run_again(images, tmp_path):
     [
         (dict(config=TrainingConfig(**(vars(CONFIG) | {"lr": 0.01}))), "with lr=0.05, this one has 0.01"),
         (dict(config=TrainingConfig(**(vars(CONFIG) | {"seed": 5}))), "with seed=0, this one has 5"),
-        (dict(settings={"adapter": {"rank": 4}}), "with rank=None, this one has 4"),
-        (dict(description="P-tuning"), "with method=CoOp, this one has P-tuning"),
+        (dict(rank=4), "with rank=None, this one has 4"),
+        (dict(method="P-tuning"), "with method=CoOp, this one has P-tuning"),
         ("other images", "with files=[0-9a-f]+, this one has [0-9a-f]+"),
         ("fewer images", "with images=15, this one has 12"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, change, sentence):
     checkpoint = tmp_path / "run.pt"
-    own = {"settings": {"adapter": {"rank": None, "towers": ("image",)}}, "description": "CoOp"}
+    own = {"method": "CoOp"}
     run(images, checkpoint=checkpoint, **own)
     if isinstance(
         change, str

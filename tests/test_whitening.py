@@ -10,6 +10,7 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach, r_adapter
 from radapter_lite.methods.whitening import inverse_root
+from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig
 
 CONFIG = RAdapterConfig(
@@ -41,7 +42,7 @@ def test_it_begins_as_zero_shot_and_merges_as_any_adapter(images, rank):
     clip = make_backbone()
     inputs = make_inputs(clip.model)
     before = features(clip.model, inputs)
-    adapters = attach(clip, images, replace(CONFIG, adapter=replace(CONFIG.adapter, rank=rank)))
+    adapters = attach(clip, as_task(images), replace(CONFIG, adapter=replace(CONFIG.adapter, rank=rank)))
     assert all(adapters[site].basis is not None for site in adapters.sites)
     torch.testing.assert_close(features(clip.model, inputs), before)
     optimizer = torch.optim.AdamW(adapters.parameters(), lr=1e-2)
@@ -57,7 +58,7 @@ def test_it_begins_as_zero_shot_and_merges_as_any_adapter(images, rank):
 
 def test_the_bases_come_from_what_reaches_the_adapters(images):
     clip = make_backbone()
-    adapters = attach(clip, images, CONFIG)
+    adapters = attach(clip, as_task(images), CONFIG)
     site = next(site for site in adapters.sites if site.name == "image.1.mlp")
     seen = []
     handle = adapters[site].register_forward_pre_hook(
@@ -98,10 +99,10 @@ def test_an_error_leaves_the_backbone_without_adapters(images, monkeypatch):
     clip = make_backbone()
     monkeypatch.setattr("radapter_lite.methods.whitening.inverse_root", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        attach(clip, images, CONFIG)
+        attach(clip, as_task(images), CONFIG)
     AdapterSet(clip.model).remove()  # which a model that carries adapters would refuse
 
 
 def test_a_damping_must_be_positive():
-    with pytest.raises(ValueError, match="whitening must be None or a damping above 0, not 0"):
+    with pytest.raises(ValueError, match="whitening must be a number above 0, not 0"):
         AdapterConfig(whitening=0)
