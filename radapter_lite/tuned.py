@@ -18,6 +18,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
+from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task, as_task
 
 # How a method that changes no weight of CLIP answers on a task, with its own tensors: similarities [N, T].
@@ -94,7 +95,7 @@ class Tuned:
         assert self.answer is not None
         require_untouched(backbone.model)
         self._check_weights(backbone.model)
-        with torch.no_grad():
+        with torch.no_grad(), seeded(0):  # what it builds may begin at random
             return self.answer(backbone, task, self)
 
     def completed(

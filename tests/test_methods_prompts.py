@@ -19,8 +19,8 @@ from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict
 from radapter_lite.methods.coop import CoOpConfig, coop
 from radapter_lite.methods.p_tuning import PromptLSTM, PTuningConfig, p_tuning
-from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix
-from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens, words_before_the_name
+from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix_tuning
+from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=12, batch_size=8, lr=2e-2, crop=0.9)  # 2 steps an epoch
@@ -28,7 +28,7 @@ STILL = TrainingConfig(epochs=1, batch_size=64, lr=1e-12, min_lr=1e-12, crop=1.0
 METHODS = {
     "CoOp": (coop, CoOpConfig(TRAINING, temperature=0.05)),
     "P-tuning": (p_tuning, PTuningConfig(replace(TRAINING, lr=5e-3), temperature=0.05)),
-    "prefix tuning": (prefix, PrefixConfig(TRAINING, temperature=0.05)),
+    "prefix tuning": (prefix_tuning, PrefixConfig(TRAINING, temperature=0.05)),
 }
 
 
@@ -109,7 +109,7 @@ def test_it_trains_and_leaves_the_backbone_as_it_was(name, images, backbone):
     tune, config = METHODS[name]
     before, state = copy.deepcopy(backbone.model.state_dict()), torch.get_rng_state()
     point = tune(backbone, images, config)
-    similarities = point.similarities(images)
+    similarities = point.similarities(backbone, images)
     assert is_untouched(backbone, before)
     assert torch.equal(torch.get_rng_state(), state)
     assert point.method == name and similarities.shape == (15, 3) and not similarities.requires_grad
@@ -120,9 +120,9 @@ def test_it_trains_and_leaves_the_backbone_as_it_was(name, images, backbone):
         _ = point.delta
 
     torch.manual_seed(5)  # the caller's random numbers have no part in it
-    assert torch.equal(tune(make_backbone(), images, config).similarities(images), similarities)
+    assert torch.equal(tune(make_backbone(), images, config).similarities(backbone, images), similarities)
     other = tune(backbone, images, replace(config, training=replace(config.training, seed=1)))
-    assert not torch.equal(other.similarities(images), similarities)
+    assert not torch.equal(other.similarities(backbone, images), similarities)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -131,7 +131,7 @@ def test_an_interrupted_training_restores_the_backbone_and_ends_in_the_same_bits
 ):
     tune, config = METHODS[name]
     config = replace(config, training=replace(config.training, epochs=5))
-    whole = tune(backbone, images, config).similarities(images)
+    whole = tune(backbone, images, config).similarities(backbone, images)
     before = copy.deepcopy(backbone.model.state_dict())
     norm, calls = backbone.model.visual.ln_post.forward, iter(range(100))  # reached with all hooks in place
 
@@ -146,14 +146,14 @@ def test_an_interrupted_training_restores_the_backbone_and_ends_in_the_same_bits
     vars(backbone.model.visual.ln_post).pop("forward", None)  # the patch's own trace
     assert is_untouched(backbone, before)
     resumed = tune(backbone, images, config, checkpoint=tmp_path / "run.pt")
-    assert torch.equal(resumed.similarities(images), whole)
+    assert torch.equal(resumed.similarities(backbone, images), whole)
     assert len(resumed.history) == 10
 
     def fail(file):
         raise OSError("no such image")
 
     with pytest.raises(OSError, match="no such image"):
-        resumed.similarities(replace(images, _read=fail, _tensors=type(images._tensors)()))
+        resumed.similarities(backbone, replace(images, _read=fail, _tensors=type(images._tensors)()))
     assert is_untouched(backbone, before)
 
 
@@ -166,9 +166,9 @@ LSTM = 2 * 2 * (4 * 24 * (48 + 24) + 8 * 24)  # layers, directions; gates from i
         (coop, CoOpConfig(STILL, context_length=3), 3 * 48),
         (coop, CoOpConfig(STILL, context_length=0), 0),
         (p_tuning, PTuningConfig(STILL, context_length=3), 3 * 48 + LSTM + 2 * (48 * 48 + 48)),
-        (prefix, PrefixConfig(STILL, length=3), 2 * 2 * 3 * 48 + 3 * 3 * 64),
-        (prefix, PrefixConfig(STILL, length=5, towers=("text",)), 2 * 2 * 5 * 48),
-        (prefix, PrefixConfig(STILL, length=5, towers=("image",)), 3 * 5 * 64),
+        (prefix_tuning, PrefixConfig(STILL, length=3), 2 * 2 * 3 * 48 + 3 * 3 * 64),
+        (prefix_tuning, PrefixConfig(STILL, length=5, towers=("text",)), 2 * 2 * 5 * 48),
+        (prefix_tuning, PrefixConfig(STILL, length=5, towers=("image",)), 3 * 5 * 64),
     ],
 )
 def test_trained_parameters_are_counted(tune, config, count, images, backbone):
@@ -179,7 +179,7 @@ def test_trained_parameters_are_counted(tune, config, count, images, backbone):
 
 
 def test_no_context_is_zero_shot_with_the_bare_name(images, any_backbone):
-    found = coop(any_backbone, images, CoOpConfig(STILL, context_length=0)).similarities(images)
+    found = coop(any_backbone, images, CoOpConfig(STILL, context_length=0)).similarities(any_backbone, images)
     expected = image_features(any_backbone, images) @ encode(any_backbone, images.classes).T
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
@@ -193,15 +193,16 @@ def test_a_context_of_words_embeddings_is_the_prompt_of_these_words(images, any_
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     point = coop(any_backbone, images, CoOpConfig(STILL, init_text="an icon of a"))
     torch.testing.assert_close(
-        point.similarities(images), image_features(any_backbone, images) @ expected.T, rtol=0, atol=1e-5
+        point.similarities(any_backbone, images),
+        image_features(any_backbone, images) @ expected.T,
+        rtol=0,
+        atol=1e-5,
     )
     assert (expected - encode(any_backbone, images.classes)).abs().max() > 1e-2
 
 
 def test_pictoclips_own_words_too(picto):
     names = load_images().classes
-    assert words_before_the_name(picto) == "an icon of a"
-    assert words_before_the_name(make_backbone()) == "a photo of a"
     found = encode_prompts(picto, prompt_tokens(picto, names, 4), embed_words(picto, "an icon of a", 4))
     expected = encode(picto, [PROMPTS[1].format(name) for name in names])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -216,7 +217,7 @@ def test_the_context_begins_as_its_words_and_serves_other_classes(images, backbo
     others = replace(images, classes=["red", "teal", "green", "dark blue"])
     expected = encode(backbone, [f"a photo of a {name}" for name in others.classes])
     torch.testing.assert_close(
-        point.similarities(others), image_features(backbone, others) @ expected.T, rtol=0, atol=1e-5
+        point.similarities(backbone, others), image_features(backbone, others) @ expected.T, rtol=0, atol=1e-5
     )
 
 
@@ -236,7 +237,7 @@ def test_the_trained_context_alone_is_what_changes(images, backbone, tmp_path):
             rows.append((model.ln_final(x)[0, -1] @ model.text_projection)[None])
         head = nn.functional.normalize(torch.cat(rows), dim=-1)
     torch.testing.assert_close(
-        point.similarities(images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
+        point.similarities(backbone, images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
     )
 
 
@@ -276,7 +277,7 @@ def test_p_tuning_uses_the_vectors_the_lstm_makes(images, backbone):
     with torch.no_grad():
         head = encode_prompts(backbone, prompt_tokens(backbone, images.classes, 2), vectors)
     torch.testing.assert_close(
-        point.similarities(images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
+        point.similarities(backbone, images), image_features(backbone, images) @ head.T, rtol=0, atol=1e-5
     )
 
 
@@ -289,9 +290,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(images, backbone, picto):
         coop(backbone, images, CoOpConfig(init_text="a photo of"))
     with pytest.raises(ValueError, match="leaves room for 0 learned vectors, not 1"):
         prompt_tokens(picto, ["a name of far more words than the text encoder takes in one prompt"], 1)
-    with pytest.raises(ValueError, match="context_length must be 1 or more"):
+    with pytest.raises(ValueError, match="context_length must be a whole number of 1 or more"):
         PTuningConfig(context_length=0)
-    with pytest.raises(ValueError, match="context_length must be 0 or more"):
+    with pytest.raises(ValueError, match="context_length must be a whole number of 0 or more"):
         CoOpConfig(context_length=-1)
 
     class HFTextEncoder(nn.Module):
@@ -374,7 +375,10 @@ def test_every_text_layer_reads_its_own_keys_and_values(backbone):
 
 
 def test_every_image_layer_reads_its_own_tokens(backbone):
-    model, visual = backbone.model, backbone.model.visual
+    model, visual = (
+        backbone.model.requires_grad_(False),
+        backbone.model.visual,
+    )  # as while attached, to the bit
     torch.manual_seed(3)
     prefixes = Prefixes(model, 3, ("image",))
     fill(prefixes)
@@ -417,15 +421,15 @@ def test_a_text_tower_with_other_attention_is_refused(images):
     backbone = replace(make_backbone(), model=make_clip(text=dict(qk_norm=True)))
     before = copy.deepcopy(backbone.model.state_dict())
     with pytest.raises(ValueError, match=re.escape("the text tower's attention (Attention) normalizes")):
-        prefix(backbone, images, PrefixConfig())
+        prefix_tuning(backbone, images, PrefixConfig())
     assert is_untouched(backbone, before)
-    assert prefix(backbone, images, PrefixConfig(STILL, towers=("image",))).trained_parameters
+    assert prefix_tuning(backbone, images, PrefixConfig(STILL, towers=("image",))).trained_parameters
 
 
 @pytest.mark.parametrize("towers", [("image",), ("text",), ("image", "text")])
 def test_the_tower_that_has_no_prefixes_stays(towers, images, backbone):
     config = PrefixConfig(replace(TRAINING, epochs=2), towers=towers)
-    point = prefix(backbone, images, config)
+    point = prefix_tuning(backbone, images, config)
     zero_shot = features(backbone.model, make_inputs(backbone.model))
     seen = {}
     model, inputs = backbone.model, make_inputs(backbone.model)
@@ -439,14 +443,14 @@ def test_the_tower_that_has_no_prefixes_stays(towers, images, backbone):
         return encode_image(images, normalize=normalize)
 
     model.encode_image = spy
-    point.similarities(images)
+    point.similarities(backbone, images)
     del model.encode_image
     moved = (seen["features"] - zero_shot).abs().amax(1) > 1e-6
     assert moved.tolist() == [tower in towers for tower in ("image", "text") for _ in range(3)]
 
 
 def test_settings_of_prefixes_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="length must be 1 or more, not 0"):
+    with pytest.raises(ValueError, match="length must be a whole number of 1 or more, not 0"):
         PrefixConfig(length=0)
     for towers in ((), ("images",)):
         with pytest.raises(ValueError, match="towers must be 'image', 'text' or both"):
@@ -459,11 +463,11 @@ def test_on_pictograms_each_learns(picto):
     training = TrainingConfig(epochs=8, batch_size=6, lr=1e-2, crop=1.0, flip=False, precision="bfloat16")
     before = copy.deepcopy(picto.model.state_dict())
     for tune, config in (
-        (coop, CoOpConfig(training, init_text=words_before_the_name(picto))),
+        (coop, CoOpConfig(training, init_text="an icon of a")),
         (p_tuning, PTuningConfig(replace(training, lr=3e-3))),
-        (prefix, PrefixConfig(training)),
+        (prefix_tuning, PrefixConfig(training)),
     ):
         point = tune(picto, images, config)
-        assert point.similarities(images).shape == (6, 6)
+        assert point.similarities(picto, images).shape == (6, 6)
         assert point.history["loss"].iloc[-1] < 0.8 * point.history["loss"].iloc[0], point.method
         assert is_untouched(picto, before)

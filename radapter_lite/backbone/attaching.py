@@ -49,16 +49,18 @@ class Attachment:
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         attached_models.add(model)
+        self._attached = True
 
     def remove(self) -> None:
         """Take the changes away and thaw what was frozen; a second call does nothing."""
+        if not self._attached:
+            return
         for handle in self._handles:
             handle.remove()
         for parameter in self._frozen:
             parameter.requires_grad_(True)
-        if self._handles:
-            attached_models.discard(self._model)
-        self._handles, self._frozen = [], []
+        attached_models.discard(self._model)
+        self._attached = False
 
 
 @contextmanager

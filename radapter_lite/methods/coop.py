@@ -27,7 +27,7 @@ class CoOpConfig:
         training: of the loop.
         context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
         init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
-            random ones, N(0, 0.02²). `prompts.words_before_the_name` gives a backbone's own.
+            random ones, N(0, 0.02²).
         temperature: of the cross-entropy.
     """
 

@@ -36,11 +36,6 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
     )
 
 
-def words_before_the_name(backbone: Backbone) -> str:
-    """What stands before the class name in the backbone's first prompt that has such words: "a photo of a"."""
-    return next(words for prompt in backbone.prompts if (words := prompt.split("{}")[0].strip()))
-
-
 def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
     """Token embeddings [M, width] of a text, without the tokens that mark start and end.
 
