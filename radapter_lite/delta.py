@@ -302,8 +302,8 @@ class Delta:
         kind = about.get("kind")
         if kind not in KINDS:
             raise ValueError(
-                f"{path} holds what {about.get('method') or 'an unknown method'} learned, of kind {kind!r}, and no "
-                f"delta ({', '.join(KINDS)}): load_tuned reads it"
+                f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known: what a method without a "
+                f"delta learned is read by load_tuned"
             )
         meta = {
             key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")
