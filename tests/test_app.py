@@ -196,7 +196,6 @@ def test_an_answer_is_the_models_own_along_alpha(backbone: Backbone, delta: Delt
     highest = answer.probabilities.amax(0)
     leaders = answer.leaders()
     assert highest[leaders].tolist() == highest[highest >= 1].sort(descending=True).values.tolist()
-    assert answer.leaders(1) == leaders[:1]
 
 
 def test_flips_are_where_the_answer_changes() -> None:
@@ -213,9 +212,8 @@ def test_flips_are_where_the_answer_changes() -> None:
 
 def test_examples_that_flip_come_first(backbone: Backbone, delta: Delta, images: ImageSet) -> None:
     text = FeatureCurve.of_classes(backbone, delta, images.classes)
-    chosen = choose_examples(backbone, delta, images, text, images.classes, 4)
-    assert len(chosen) == 4 and set(chosen.table["split"]) == {"test"}
-    everything = choose_examples(backbone, delta, images, text, images.classes, 100)
+    everything = choose_examples(backbone, delta, images, text, images.classes)
+    assert len(everything) == 6 and set(everything.table["split"]) == {"test"}
     assert not everything.table.duplicated(["class", "domain"]).any()
     tops = []
     for alpha in (0.0, 1.0):

@@ -40,10 +40,10 @@ class Answer:
         starts = [stop for stop, top in enumerate(tops) if stop == 0 or top != tops[stop - 1]]
         return [(STOPS[stop], self.classes[tops[stop]]) for stop in starts]
 
-    def leaders(self, count: int = 5) -> list[int]:
-        """The likeliest classes of those that reach 1% somewhere along α, by place in `classes`; at most `count`."""
+    def leaders(self) -> list[int]:
+        """The likeliest classes of those that reach 1% somewhere along α, by place in `classes`; five at most."""
         highest = self.probabilities.amax(0)
-        likeliest = highest.argsort(descending=True)[:count].tolist()
+        likeliest = highest.argsort(descending=True)[:5].tolist()
         return [label for label in likeliest if highest[label] >= 1]
 
     def say(self) -> str:
@@ -56,16 +56,11 @@ class Answer:
 
 
 def choose_examples(
-    backbone: Backbone,
-    delta: Delta,
-    images: ImageSet,
-    text: FeatureCurve,
-    classes: Sequence[str],
-    count: int = 8,
+    backbone: Backbone, delta: Delta, images: ImageSet, text: FeatureCurve, classes: Sequence[str]
 ) -> ImageSet:
-    """Test images of some classes from every domain in turn, those first whose answer tuning flips.
+    """Eight test images of some classes from every domain in turn, those first whose answer tuning flips.
 
-    One image of each class and domain is asked, at α = 0 and 1; where fewer than `count` flip, others follow.
+    One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow.
 
     Args:
         text: the curve of `classes`.
@@ -84,4 +79,4 @@ def choose_examples(
     table = candidates.table.assign(flips=(tops[0] != tops[1]).numpy(), row=np.arange(len(candidates)))
     table["turn"] = table.groupby(["flips", "domain"]).cumcount()
     ordered = table.sort_values(["flips", "turn", "row"], ascending=[False, True, True])
-    return candidates.take(ordered["row"].to_numpy()[:count])
+    return candidates.take(ordered["row"].to_numpy()[:8])

@@ -34,7 +34,7 @@ ALPHAS = np.linspace(0, 1, STEPS)
 METHODS = {"R-Adapter": "R-Adapter", "FLYP": "WiSE-FT over FLYP"}
 POOL, SHOWN, TOP = 24, 2, 3  # images looked at and shown of each domain, classes shown of each image
 RIGHT, WRONG = COLOURS[0], COLOURS[1]
-SIZE = (420, 300)  # of a chart, in pixels
+SIZE = (340, 260)  # of a chart, in pixels
 
 
 def slider_body() -> str:

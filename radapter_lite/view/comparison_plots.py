@@ -50,13 +50,12 @@ def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
     axis.set_ylim(-0.7, len(ordered) - 0.3)
 
 
-def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str] = ("id", "ood")) -> None:
-    """Differences with 95% intervals, a row a label under its group's name, a panel a column.
+def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Differences with 95% intervals, a row a label under its group's name, a panel each for ID and OOD.
 
     Args:
-        axes: as many as columns; they should share their y.
-        table: columns group, label, series, and `column` and `column`_ci for each. The first series is filled, the
-            second hollow.
+        axes: two; they should share their y.
+        table: columns group, label, series, id, id_ci, ood and ood_ci. The first series is filled, the second hollow.
     """
     heights: dict[tuple[str, str], int] = {}
     ticks: list[tuple[int, str, bool]] = []
@@ -66,7 +65,7 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame, columns: Sequence[str
             heights[group, label] = len(ticks)
             ticks.append((len(ticks), str(label), False))
     series = list(table["series"].unique())
-    for axis, column in zip(axes, columns, strict=True):
+    for axis, column in zip(axes, ("id", "ood"), strict=True):
         axis.axvline(0, color=COLOURS[6], lw=1)
         for place, name in enumerate(series):
             own = table[table["series"] == name]

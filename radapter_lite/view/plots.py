@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,24 +91,21 @@ def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: 
     figure.savefig(path / f"{name}.png", metadata={"Description": alt, "Software": None})
 
 
-def show_images(
-    images: ImageSet, per_domain: int = 8, classes: Sequence[str] | None = None, seed: int = 0
-) -> Figure:
+def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
     """A row of images for each domain, one class a column where the domain has it."""
-    chosen = list(classes or np.random.default_rng(seed).permutation(images.classes)[:per_domain])
     domains = images.domains
     figure, axes = plt.subplots(
-        len(domains), len(chosen), figsize=(1.05 * len(chosen) + 0.9, 1.05 * len(domains)), squeeze=False
+        len(domains), len(classes), figsize=(1.05 * len(classes) + 0.9, 1.05 * len(domains)), squeeze=False
     )
     table = images.table
     for y, domain in enumerate(domains):
-        for x, name in enumerate(chosen):
+        for x, name in enumerate(classes):
             axis = axes[y, x]
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             rows = np.flatnonzero((table["domain"] == domain) & (table["class"] == name))
             if len(rows):
-                axis.imshow(images.image(int(rows[seed % len(rows)])))
+                axis.imshow(images.image(int(rows[0])))
             if y == 0:
                 axis.set_title(name, fontsize=9, fontweight="normal", loc="center")
             if x == 0:
@@ -118,12 +115,11 @@ def show_images(
     return figure
 
 
-def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, float] | None = None) -> None:
+def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
 
     Args:
         curves: columns method, seed, alpha, id, ood (percent), as `summarize` makes them.
-        zero_shot: its id and ood, drawn as a cross; the curves' own α = 0 if left out.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
         style = look(str(method), 6)
@@ -140,7 +136,7 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame, zero_shot: Mapping[str, flo
             color=colour,
             fontsize=9,
         )
-    start = zero_shot or curves[curves["alpha"] == 0][["id", "ood"]].mean()
+    start = curves[curves["alpha"] == 0][["id", "ood"]].mean()
     axis.plot(start["id"], start["ood"], ls="", label="zero-shot (α = 0)", **look("zero-shot", 10))
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
     axis.legend(loc="lower right")
@@ -151,7 +147,7 @@ def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
     for place, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
         mean = own.groupby("alpha")["accuracy"].agg(["mean", "min", "max"])
         style = line_look(place, str(domain), domain == id_domain)
-        axis.plot(mean.index, mean["mean"], **style)
+        axis.plot(mean.index, mean["mean"], marker="o", ms=4, **style)
         axis.fill_between(mean.index, mean["min"], mean["max"], color=style["color"], alpha=0.12, lw=0)
     axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)", xlim=(-0.02, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
