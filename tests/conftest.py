@@ -67,7 +67,7 @@ def fill(adapters: AdapterSet, scale: float = 0.02, seed: int = 0) -> None:
             for parameter in adapter.parameters():
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.copy_(scale * noise if adapter.rank is None else scale**0.5 * noise)
-            adapter.accumulate(0.0)
+            adapter.average.copy_(adapter.matrix())
 
 
 def step(

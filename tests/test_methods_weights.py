@@ -444,7 +444,7 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
     found = r_adapter(make_backbone(), images, config)
     for site in sets[0].sites:
         assert torch.equal(found.delta.tensors[site.linear], sets[0][site].weight)
-        assert torch.equal(sets[0][site].average_weight, sets[0][site].weight)
+        assert torch.equal(sets[0][site].average, sets[0][site].weight)
 
     backbone = make_backbone()
     matrices = nn.ParameterDict()

@@ -5,14 +5,16 @@ they do not act back on training, so one run gives the live weights and their av
 of them is measured at α = 0.5 and 1.
 """
 
-import copy
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from radapter_lite.adapter import LinearAdapter
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
@@ -31,6 +33,7 @@ SHOTS = 4
 MOMENTA = (0.9, 0.95, 0.98, 0.99, 0.999)
 INFO_NCE = {"multi_positive": False, "margin": 0.0, "smoothing": 0.0}
 LIVE_TOO = ("R-Adapter", "adapter, InfoNCE", "dropping, InfoNCE")  # measured without accumulation as well
+FACTORS = "rank 4, averaged factors"  # the average of B times that of A, where the paper averages B A
 # By name, what is changed in R-Adapter's recommended settings.
 VARIANTS: dict[str, dict[str, Any]] = {
     "R-Adapter": {},
@@ -44,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rank 1": {"rank": 1},
     "rank 4": {"rank": 4},
     "rank 16": {"rank": 16},
+    FACTORS: {"rank": 4},
     "image encoder": {"towers": ("image",)},
     "text encoder": {"towers": ("text",)},
     "p = 0.2": {"drop_prob": 0.2},
@@ -67,7 +71,8 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) 
     for key in progress(missing(keys, path), "ablations"):
         config = variant_config(backbone, str(key["variant"]), int(key["seed"]))
         momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
-        found = tune_with_momenta(backbone, images.few_shot(SHOTS, int(key["seed"])), config, momenta)
+        few = images.few_shot(SHOTS, int(key["seed"]))
+        found = tune_with_momenta(backbone, few, config, momenta, factors=key["variant"] == FACTORS)
         rows = [
             exam.measure(tuned, (0.5, 1.0), **key, momentum=m)
             for m, tuned in found.items()
@@ -87,32 +92,48 @@ def variant_config(backbone: Backbone, name: str, seed: int) -> RAdapterConfig:
 
 
 def tune_with_momenta(
-    backbone: Backbone, images: ImageSet | Task, config: RAdapterConfig, momenta: tuple[float, ...]
+    backbone: Backbone,
+    images: ImageSet | Task,
+    config: RAdapterConfig,
+    momenta: tuple[float, ...],
+    factors: bool = False,
 ) -> Mapping[float, Tuned]:
-    """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end."""
+    """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end.
+
+    Args:
+        factors: average B and A of a low rank, each by itself, in place of the paper's average of W_adp.
+    """
     task = as_task(images)
     adapters = attach(backbone, task, config)
-    # A copy of the adapters for each momentum, with the averages in the place of what is trained.
-    averages = {m: copy.deepcopy(adapters.adapters) for m in (0.0, *momenta)}
+
+    def averaged(adapter: LinearAdapter) -> list[Tensor]:
+        return [p.detach() for p in adapter.parameters()] if factors else [adapter.matrix().detach()]
+
+    averages = {
+        m: {site: [part.clone() for part in averaged(adapters[site])] for site in adapters.sites}
+        for m in (0.0, *momenta)
+    }
 
     @torch.no_grad()
     def accumulate() -> None:
-        for m, average in averages.items():
-            for own, live in zip(average.parameters(), adapters.parameters(), strict=True):
-                own.lerp_(live, 1 - m)
+        for site in adapters.sites:
+            live = averaged(adapters[site])
+            for m, average in averages.items():
+                for own, part in zip(average[site], live, strict=True):
+                    own.lerp_(part, 1 - m)
 
+    train = trainer("R-Adapter", backbone, task, config)
+    loss = pair_loss(backbone, task, config.criterion)
     try:
-        history = trainer("R-Adapter", backbone, task, config)(
-            pair_loss(backbone, task, config.criterion),
-            adapters.parameters(),
-            after_step=accumulate,
-            adapters=adapters,
-        )
+        history = train(loss, adapters.parameters(), after_step=accumulate, adapters=adapters)
     finally:
         adapters.remove()
     found = {}
     for m, average in averages.items():
-        adapters.adapters = average
-        delta = adapters.delta(averaged=False, backbone=backbone)
+        with torch.no_grad():
+            for site, parts in average.items():
+                basis = adapters[site].basis if factors else None
+                adapters[site].average = reduce(torch.matmul, parts if basis is None else [basis, *parts])
+        delta = adapters.delta(backbone=backbone)
         found[m] = Tuned(delta, history, adapters.num_parameters, "R-Adapter", config)
     return found
