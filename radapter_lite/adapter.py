@@ -64,8 +64,8 @@ class AdapterConfig:
 class LinearAdapter(nn.Module):
     """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
 
-    The average is of W_adp itself, as the paper writes it, and so a d x d matrix whatever the rank. To average B and A
-    would keep it as small as they are; it is another matrix, and less accurate (`bench.ablations` measures it).
+    The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
+    rank. To average B and A would keep it as small as they are, but is another matrix; `bench.ablations` has both.
 
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
     whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,

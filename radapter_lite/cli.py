@@ -1,11 +1,8 @@
 """The command line: finds the command, runs it, and turns a mistake into one sentence and an exit code."""
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partialmethod
+from collections.abc import Sequence
 
 from radapter_lite.commands import app, bench, book, doctor, export, lab, merge, run, sweep, tune
 from radapter_lite.errors import NotebookError
@@ -18,10 +15,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 after a mistake or a failure, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        with _bars_on_terminals_only():
-            return arguments.execute(arguments)
+        return arguments.execute(arguments)
     except (NotebookError, OSError, ValueError) as error:
         print(f"radapter-lite: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        extra = next(
+            (extra for extra, commands in doctor.EXTRAS.items() if arguments.command in commands), None
+        )
+        if extra is None or not error.name or "." in error.name:  # nothing that an extra brings
+            raise
+        print(
+            f"radapter-lite: {arguments.command} needs {error.name}, which is not installed: "
+            f'pip install "radapter-lite[{extra}]"',
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("radapter-lite: interrupted; what was finished is kept.", file=sys.stderr)
@@ -36,29 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: radapter-lite run --profile smoke",
     )
     parser.add_argument("--version", action="version", version=f"radapter-lite {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add(commands)
     return parser
-
-
-@contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """Without a terminal to draw on, progress bars stay away, wherever in the package they are."""
-    if sys.stderr.isatty() and not os.environ.get("CI"):
-        yield
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:  # there are no bars, and doctor tells why
-        yield
-        return
-    before = tqdm.__init__
-    tqdm.__init__ = partialmethod(before, disable=True)
-    try:
-        yield
-    finally:
-        tqdm.__init__ = before
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ def test_what_a_visitor_types_is_never_html(page: Page) -> None:
 def test_the_demonstration_fits_the_embedded_backbone() -> None:
     delta, clip = Delta.load(DEMO_DELTA), load_clip()
     assert {tensor.dtype for tensor in delta.tensors.values()} == {torch.float16}
-    pixels = torch.zeros(1, 3, *clip.image_size)
+    pixels = torch.zeros(1, 3, 48, 48)
     with torch.no_grad():
         before = clip.model.encode_image(pixels, normalize=True)
         with delta.applied(clip.model, 1.0):

@@ -35,6 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def short(method, backbone, shots, seed):
         settings = QUICK | {"seed": seed} if METHODS[method].trains else {}
+        settings |= {"momentum": 0.5} if method == "R-Adapter" else {}
         return with_settings(METHODS[method].config, settings)
 
     monkeypatch.setattr(few_shot, "recommended", short)
@@ -61,11 +62,13 @@ def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkey
     before = pd.read_csv(path)
     started = []
 
-    def tune(backbone, images, config):
-        started.append(config.training.seed)
-        return r_adapter(backbone, images, config)
+    function = METHODS["R-Adapter"].function
 
-    monkeypatch.setitem(METHODS, "R-Adapter", replace(METHODS["R-Adapter"], tune=tune))
+    def watched(backbone, task, config, train):
+        started.append(config.training.seed)
+        return function(backbone, task, config, train)
+
+    monkeypatch.setitem(METHODS, "R-Adapter", replace(METHODS["R-Adapter"], function=watched))
     bench.run_few_shot(make_backbone(), images, path, ["R-Adapter"], [1], seeds=2)
     assert started == [1]
     pd.testing.assert_frame_equal(pd.read_csv(path).iloc[: len(before)], before)
@@ -125,7 +128,7 @@ def test_the_recommended_settings_are_the_best_of_the_saved_search() -> None:
     table = bench.load_results("search")
     assert set(table["method"]) == set(METHODS)
     assert (table.groupby(["method", "shots"]).size() == search.RUNS).all()
-    clip = replace(make_backbone(), name="picto")
+    clip = replace(make_backbone(), search="search")
     for (method, shots), own in table.groupby(["method", "shots"]):
         best = own.loc[own["validation"].idxmax()]
         assert searched(method, shots) == {best["setting"]: best["value"]}
@@ -141,7 +144,7 @@ def test_the_recommended_temperature_is_the_backbones_own() -> None:
     with torch.no_grad():
         clip.model.logit_scale.fill_(math.log(25))
     for name in METHODS:
-        for backbone in (clip, replace(clip, name="picto")):
+        for backbone in (clip, replace(clip, search="search")):
             config = recommended(name, backbone)
             assert getattr(config, "temperature", 0.04) == pytest.approx(0.04), name
 
@@ -163,11 +166,11 @@ def test_elsewhere_the_average_of_a_small_folder_has_left_its_zero_start(images:
     assert average > 0.5 * live
 
 
-def test_unknown_names() -> None:
+def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="SGD is no method of this kit; there are R-Adapter"):
         recommended("SGD", make_backbone())
-    with pytest.raises(ValueError, match="SGD is no method of the bench; there are R-Adapter"):
-        bench.known(["SGD"])
+    with pytest.raises(ValueError, match="SGD is no method of this kit; there are R-Adapter"):
+        bench.run_few_shot(make_backbone(), load_images(), tmp_path / "rows.csv", ["SGD"])
     with pytest.raises(ValueError, match="RAdapterConfig has no setting 'beta'"):
         with_settings(RAdapterConfig(), {"beta": 1})
     with pytest.raises(ValueError, match="'nothing' names no results; there are search"):
@@ -176,7 +179,9 @@ def test_unknown_names() -> None:
 
 def test_one_training_gives_the_delta_of_every_momentum(images: ImageSet) -> None:
     clip, few = make_backbone(), images.few_shot(4)
-    loop = TrainingConfig(epochs=3, batch_size=8, lr=1e-2)
+    loop = TrainingConfig(
+        epochs=4, batch_size=8, lr=1e-2
+    )  # 8 steps: the average under 0.9 has left its zero start
     config = RAdapterConfig(AdapterConfig(momentum=0.7), loop)
     found = ablations.tune_with_momenta(clip, few, config, (0.7, 0.9))
     assert set(found) == {0.0, 0.7, 0.9}
@@ -203,23 +208,67 @@ def test_every_ablation_changes_the_configuration() -> None:
         assert (with_settings(base, settings) == base) == (name == "R-Adapter"), name
 
 
+def made_up(method: str, shots: int, id: float, ood: float, alpha: float = 1.0) -> list[dict]:
+    """Two seeds of a method, one point below and one above these means, with α = 0 where it has an α."""
+    alphas = [alpha] if np.isnan(alpha) else [0.0, 0.5, alpha]
+    about = {"method": method, "shots": shots, "split": "test"}
+    return [
+        about | {"seed": seed, "alpha": a, "domain": domain, "is_id": domain == "a"} | {"accuracy": accuracy}
+        for seed, shift in ((0, -1), (1, 1))
+        for a in alphas
+        for domain, accuracy in (("a", id + shift - 40 * (a < 1)), ("b", ood + shift + 40 * (a < 1)))
+    ]
+
+
 def test_the_results_table_has_means_and_intervals() -> None:
     rows = [
-        {
-            "method": method,
-            "shots": 16,
-            "seed": seed,
-            "alpha": alpha,
-            "domain": domain,
-            "is_id": domain == "a",
-        }
-        | {"split": "test", "accuracy": 50 + 10 * alpha + seed}
-        for method in ("R-Adapter", "FLYP")
-        for seed in (0, 2)
-        for alpha in (0.0, 0.5, 1.0)
-        for domain in ("a", "b")
+        *(made_up("R-Adapter", 16, 61.0, 51.0)),
+        *(made_up("FLYP", 16, 61.0, 51.0)),
+        *(made_up("LoRA", 16, 1.0, 1.0)),
     ]
     table = bench.results_table(pd.DataFrame(rows))
     # Two seeds, 60 and 62: the mean is 61, and t(0.975, 1) = 12.706 times 1 is half the interval's width.
-    assert "| R-Adapter | 16 | 1 | 61.0 ± 12.7 | 61.0 ± 12.7 | 2 |" in table
-    assert "| WiSE-FT over FLYP | 16 | 0.5 | 56.0 ± 12.7 | 56.0 ± 12.7 | 2 |" in table
+    assert "| R-Adapter | 16 | 1 | 61.0 ± 12.7 | 51.0 ± 12.7 | 2 |" in table
+    assert "| WiSE-FT over FLYP | 16 | 0.5 | 21.0 ± 12.7 | 91.0 ± 12.7 | 2 |" in table
+    assert "| zero-shot | 0 | 0 | 21.0 | 91.0 | |" in table and "LoRA" not in table
+
+
+NO_ALPHA = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("others", "who"),
+    [
+        ([], "no method reaches"),
+        ([("FLYP", 65, 45)], "FLYP (ID 65.0, OOD 45.0) reaches"),
+        ([("LP-FT", 65, 45, NO_ALPHA)], "LP-FT (ID 65.0, OOD 45.0; no α) reaches"),
+        ([("FLYP", 55, 35)], "no method reaches"),
+        ([("FLYP", 60, 40)], "no method reaches"),  # a tie
+        ([("FLYP", 60, 45)], "no method reaches"),  # a tie in one of the two
+        ([("FLYP", 65, 39.9)], "no method reaches"),  # better on ID only
+        ([("FLYP", 59.9, 45, NO_ALPHA)], "no method reaches"),  # and on OOD only
+        (
+            [("LoRA", 61, 41), ("FLYP", 62, 43), ("CoOp", 99, 40)],
+            "FLYP (ID 62.0, OOD 43.0) and LoRA (ID 61.0, OOD 41.0) reach",
+        ),
+        (
+            [("LoRA", 61, 41), ("FLYP", 62, 43), ("CoOp", 63, 44, NO_ALPHA)],
+            "CoOp (ID 63.0, OOD 44.0; no α), FLYP (ID 62.0, OOD 43.0) and LoRA (ID 61.0, OOD 41.0) reach",
+        ),
+    ],
+)
+def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> None:
+    rows = made_up("R-Adapter", 4, 60, 40) + made_up("R-Adapter", 16, 70, 50)
+    for method, id, ood, *alpha in others:
+        rows += made_up(method, 4, id, ood, *alpha) + made_up(method, 16, id, ood, *alpha)
+        rows += [
+            row | {"split": "validation", "accuracy": 99.0} for row in made_up(method, 4, id, ood, *alpha)
+        ]
+    assert bench.who_is_ahead(pd.DataFrame(rows)).splitlines() == [
+        f"At 4 shots, {who} more than R-Adapter, both ID and OOD.",
+        "At 16 shots, no method reaches more than R-Adapter, both ID and OOD.",
+    ]
+    rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
+    assert bench.who_is_ahead(pd.DataFrame(rows)).startswith(
+        "At 16 shots"
+    )  # with nothing to compare with at 4

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pandas as pd
@@ -12,14 +13,15 @@ import torch
 from conftest import TEXT, VISION, make_folder
 from PIL import Image
 
-from radapter_lite import Delta, load_clip, load_images, training
+from radapter_lite import Delta, load_clip, load_images, load_tuned, training
 from radapter_lite.bench import RESULTS
 from radapter_lite.cli import _parser, main
 from radapter_lite.commands import options, report, tune
 from radapter_lite.commands.options import parse_alpha
 from radapter_lite.delta_file import write_tensors
 
-TUNE = ["--id", "photo", "--shots", "2", "--epochs", "2"]
+SHORT = ["--set", "epochs", "2", "--set", "momentum", "0.5"]
+TUNE = ["--id", "photo", "--shots", "2", *SHORT]
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +61,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tune_leaves_a_delta_a_table_and_a_figure(home: Path) -> None:
     assert sorted(path.name for path in (home / "out").iterdir()) == [
-        "delta.json",
-        "delta.safetensors",
         "sweep.csv",
         "sweep.png",
         "sweep.svg",
+        "tuned.json",
+        "tuned.safetensors",
     ]
-    delta = Delta.load(home / "out" / "delta")
+    delta = Delta.load(home / "out" / "tuned")
     about = delta.meta["data"]
     assert (about["images"], about["id_domain"], about["shots"]) == ("photos", "photo", 2)
     few = load_images(home / "photos", id_domain="photo").few_shot(2)
@@ -80,24 +82,24 @@ def test_tune_leaves_a_delta_a_table_and_a_figure(home: Path) -> None:
 def test_an_interrupted_tune_goes_on_with_the_same_command(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save = training._save
+    save = training._Run.save
 
-    def save_and_stop(*arguments: object) -> None:
-        save(*arguments)  # type: ignore[arg-type]
+    def save_and_stop(*arguments: Any) -> None:
+        save(*arguments)
         raise KeyboardInterrupt
 
     command = ["tune", str(home / "photos"), *TUNE, "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_save", save_and_stop)
+        patch.setattr(training._Run, "save", save_and_stop)
         assert main(command) == 130
-    assert (tmp_path / "out" / "training.pt").exists()
+    assert len(list((tmp_path / "out").glob("training_*.pt"))) == 1
     assert main(command) == 0
     told = capsys.readouterr()
     assert "Going on from" in told.out and told.err == (
         "radapter-lite: interrupted; what was finished is kept.\n"
     )  # and no progress bar, for this is no terminal
-    assert not (tmp_path / "out" / "training.pt").exists()
-    once, resumed = Delta.load(home / "out" / "delta"), Delta.load(tmp_path / "out" / "delta")
+    assert not list((tmp_path / "out").glob("training_*.pt"))
+    once, resumed = Delta.load(home / "out" / "tuned"), Delta.load(tmp_path / "out" / "tuned")
     assert all(torch.equal(once.tensors[name], tensor) for name, tensor in resumed.tensors.items())
 
 
@@ -106,13 +108,13 @@ def test_a_folder_without_domains_is_tuned_and_swept_too(
 ) -> None:
     make_folder(tmp_path / "shapes", images=5)
     monkeypatch.chdir(tmp_path)
-    assert main(["tune", "shapes", "--shots", "9", "--epochs", "1"]) == 0
+    assert main(["tune", "shapes", "--shots", "9", *SHORT]) == 0
     told = capsys.readouterr().out
     (out,) = Path("out").iterdir()
-    assert out.name.startswith("shapes_images_picto_9_shots_seed_0_")
+    assert out.name.startswith("shapes_images_picto_R-Adapter_9_shots_seed_0_")
     assert "images (ID)" in told and "OOD" not in told and "fewer than 9" in told
-    assert f"radapter-lite sweep {out / 'delta'} shapes" in told
-    assert main(["sweep", str(out / "delta"), "shapes", "--alphas", "1", "0"]) == 0
+    assert f"radapter-lite sweep {out / 'tuned'} shapes" in told
+    assert main(["sweep", str(out / "tuned"), "shapes", "--alphas", "1", "0"]) == 0
     assert pd.read_csv(out / "sweep_shapes.csv")["alpha"].tolist() == [0, 1]
 
 
@@ -125,11 +127,87 @@ def test_the_commands_that_tune_prints_work_as_printed(
     weights = "my weights/a b.safetensors"
     write_tensors(tmp_path / weights, load_clip("picto", "random").model.state_dict(), {})
     monkeypatch.chdir(tmp_path)
-    assert main(["tune", "my shapes", "--shots", "1", "--epochs", "1", "--pretrained", weights]) == 0
+    assert main(["tune", "my shapes", "--shots", "1", *SHORT, "--pretrained", weights]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  radapter-lite ")]
     assert [shlex.split(line)[1] for line in printed] == ["sweep", "merge"]
     for line in printed:
         assert main(shlex.split(line)[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "extra", "has_alpha"),
+    [
+        ("LoRA", ["--set", "rank", "2", "--set", "epochs", "1"], True),
+        ("linear probe", ["--set", "C", "10"], False),
+        ("CoOp", ["--set", "epochs", "1", "--prompt", "a picture of {}"], False),
+    ],
+)
+def test_any_method_is_tuned_kept_and_swept(
+    method: str,
+    extra: list[str],
+    has_alpha: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_folder(tmp_path / "shapes", images=4)
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "shapes", "--shots", "1", "--method", method, *extra, "--out", "out"]) == 0
+    told = capsys.readouterr().out
+    assert f"by {method} on 3 images" in told and ("radapter-lite merge" in told) == has_alpha
+    tuned = load_tuned("out/tuned")
+    assert (tuned.method, tuned.has_alpha) == (method, has_alpha)
+    if method == "CoOp":
+        assert tuned.meta["prompts"] == ["a picture of {}"]
+    alphas = {0, 0.25, 0.5, 0.75, 1} if has_alpha else {0, 1}
+    assert set(pd.read_csv("out/sweep.csv")["alpha"]) == alphas
+    assert main(["sweep", "out/tuned", "shapes", "--alphas", "1"]) == 0
+    assert main(["merge", "out/tuned", "--out", "m.safetensors"]) == (0 if has_alpha else 1)
+    assert has_alpha or f"{method} learns no change" in capsys.readouterr().err
+
+
+def test_prompts_are_given_kept_and_replaced(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {}
+
+    def watched(name: str, *arguments: Any, prompts: Any = None, **options: Any) -> Any:
+        said["prompts"] = prompts
+        return load_clip(name, *arguments, prompts=prompts, **options)
+
+    monkeypatch.setattr("radapter_lite.backbone.load_clip", watched)
+    own = list(load_clip().prompts)
+    command = ["sweep", str(home / "out" / "tuned"), str(home / "photos"), "--alphas", "0"]
+    command += ["--out", str(tmp_path / "rows.csv")]
+    assert main(command) == 0 and said["prompts"] == own  # those that were tuned with
+    assert main([*command, "--prompt", "a {}", "--prompt", "the {}"]) == 0
+    assert said["prompts"] == ("a {}", "the {}")
+    (tmp_path / "prompts.txt").write_text("one {}\n\n  two {} \n")
+    assert main([*command, "--prompt", str(tmp_path / "prompts.txt")]) == 0
+    assert said["prompts"] == ("one {}", "two {}")
+
+
+def test_a_checkpoint_is_told_by_its_run_and_not_by_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two folders of one name, with files of the same names."""
+    for folder in ("a", "b"):
+        make_folder(tmp_path / folder / "photos", images=3)
+    monkeypatch.chdir(tmp_path)
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = ["--shots", "1", *SHORT, "--out", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("radapter_lite.evaluation.predict", stop)  # trained, and not yet measured
+        assert main(["tune", "a/photos", *command]) == 130
+    shutil.rmtree("out/tuned.json", ignore_errors=True)
+    for file in Path("out").glob("tuned.*"):
+        file.unlink()
+    assert main(["tune", "b/photos", *command]) == 1
+    assert "out holds the checkpoint of another run, training_" in capsys.readouterr().err
+    assert main(["tune", "a/photos", *command]) == 0 and "Going on from" in capsys.readouterr().out
 
 
 def test_other_runs_go_to_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +223,7 @@ def test_other_runs_go_to_other_folders(tmp_path: Path, monkeypatch: pytest.Monk
 
     runs = [
         *("a/photos", "b/photos", "a/photos --id photo", "a/photos --shots 2", "a/photos --seed 1"),
-        *("a/photos --epochs 2", "a/photos --backbone ViT-B-32", "a/photos --pretrained random"),
+        *("a/photos --set epochs 2", "a/photos --backbone ViT-B-32", "a/photos --pretrained random"),
         *("a/photos --pretrained a/w.safetensors", "a/photos --pretrained b/w.safetensors"),
     ]
     assert len({place(command) for command in runs}) == len(runs)
@@ -154,7 +232,7 @@ def test_other_runs_go_to_other_folders(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_sweep_measures_what_tune_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = home / "again" / "rows.csv"
-    command = ["sweep", str(home / "out" / "delta.json"), str(home / "photos"), "--alphas", "0.5", "1"]
+    command = ["sweep", str(home / "out" / "tuned.json"), str(home / "photos"), "--alphas", "0.5", "1"]
     assert main([*command, "--out", str(csv)]) == 0
     tuned, swept = pd.read_csv(home / "out" / "sweep.csv"), pd.read_csv(csv)
     expected = tuned[tuned["alpha"].isin([0.5, 1])].reset_index(drop=True)
@@ -168,7 +246,7 @@ def test_sweep_leaves_out_what_was_trained_on(
     changed: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(home / "photos", tmp_path / "photos")
-    command = ["sweep", str(home / "out" / "delta"), str(tmp_path / "photos"), "--alphas", "0"]
+    command = ["sweep", str(home / "out" / "tuned"), str(tmp_path / "photos"), "--alphas", "0"]
     if changed == "another ID":
         command += ["--id", "drawing"]
     else:  # which divides the folder anew
@@ -180,25 +258,23 @@ def test_sweep_leaves_out_what_was_trained_on(
     test = load_images(tmp_path / "photos", id_domain="drawing" if "--id" in command else "photo").select(
         split="test"
     )
-    trained = set(Delta.load(home / "out" / "delta").meta["data"]["training_images"])
+    trained = set(Delta.load(home / "out" / "tuned").meta["data"]["training_images"])
     among = trained & set(test.table["file"])
     assert among  # or this would test nothing
     csv = tmp_path / "rows.csv"
     assert main([*command, "--out", str(csv)]) == 0
     assert pd.read_csv(csv)["images"].sum() == len(test) - len(among)
-    assert f"left out, for the delta was trained on them: {len(among)}." in capsys.readouterr().out
+    assert f"left out, for they were trained on: {len(among)}." in capsys.readouterr().out
 
 
 def test_sweep_takes_another_folder_with_domains_of_its_own(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shapes = make_folder(tmp_path / "shapes", images=4)
-    command = ["sweep", str(home / "out" / "delta"), str(shapes), "--alphas", "0"]
+    command = ["sweep", str(home / "out" / "tuned"), str(shapes), "--alphas", "0"]
     assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0
     told = capsys.readouterr().out
-    assert (
-        "ID is images: shapes has no photo, which the delta was tuned on." in told and "left out" not in told
-    )
+    assert "ID is images: shapes has no photo, which was tuned on." in told and "left out" not in told
     assert pd.read_csv(tmp_path / "rows.csv")["domain"].tolist() == ["images"]
 
 
@@ -221,11 +297,11 @@ def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
 def test_merge_writes_a_checkpoint_that_load_clip_opens(home: Path) -> None:
     file = home / "checkpoints" / "merged.safetensors"
     assert (
-        main(["merge", str(home / "out" / "delta"), "--alpha", "image=1", "text=0.5", "--out", str(file)])
+        main(["merge", str(home / "out" / "tuned"), "--alpha", "image=1", "text=0.5", "--out", str(file)])
         == 0
     )
     merged, backbone = load_clip("picto", file).model.state_dict(), load_clip("picto")
-    with Delta.load(home / "out" / "delta").applied(backbone.model, {"image": 1.0, "text": 0.5}):
+    with Delta.load(home / "out" / "tuned").applied(backbone.model, {"image": 1.0, "text": 0.5}):
         expected = backbone.model.state_dict()
         assert all(torch.equal(merged[name], tensor) for name, tensor in expected.items())
 
@@ -327,37 +403,45 @@ MISTAKES = {
     "empty class": ("tune empty", "The class folder empty/red holds no image"),
     "broken image": ("tune broken --shots 1", "broken.png is no readable image"),
     "out is a file": ("tune photos --out a_file", "a_file is a file where a folder"),
-    "out of another run": ("tune photos --shots 1 --out out", "out holds the delta of another run"),
+    "out of another run": ("tune photos --shots 1 --out out", "out holds what another run learned"),
     "no shots": ("tune photos --shots 0", "shots must be a whole number of 1 or more"),
-    "no epochs": ("tune photos --epochs 0", "epochs must be above 0"),
+    "no epochs": ("tune photos --set epochs 0", "epochs must be a whole number of 1 or more, not 0"),
+    "no such setting": ("tune photos --set ranks 4", "RAdapterConfig has no setting 'ranks'; it has rank"),
+    "no such method": ("tune photos --method SGD", "SGD is no method of this kit; there are R-Adapter"),
+    "no place for the name": ("tune photos --prompt nothing", "nothing is neither a prompt, which has {}"),
+    "a memory too long": ("tune photos --shots 1 --set epochs 1", "leaves 98% of its zero start"),
+    "out below a file": ("tune photos --shots 1 --out a_file/x", "the folder a_file/x cannot be made"),
+    "merge below a file": ("merge out/tuned --out a_file/m.safetensors", "the folder a_file cannot be made"),
+    "sweep below a file": ("sweep out/tuned photos --out a_file/r.csv", "the folder a_file cannot be made"),
+    "no file of names": ("tune photos --class-names no.csv", "There is no file no.csv"),
     "unknown backbone": ("tune photos --backbone ViT-B-99", "ViT-B-99 is no open_clip model"),
     "backbone without weights": ("tune photos --backbone ViT-B-32", "needs weights"),
     "no delta": ("sweep nothing photos", "nothing.safetensors is missing"),
     "corrupt delta": ("sweep corrupt photos", "is truncated, damaged or of another delta"),
     "no delta's JSON": ("merge no_json --out m.safetensors", "no_json.json does not describe a delta"),
-    "alpha too large": ("sweep out/delta photos --alphas 0 1.5", "must be a number in [0, 1]"),
-    "alpha of merge": ("merge out/delta --alpha -1 --out m.safetensors", "must be a number in [0, 1]"),
-    "alpha of no encoder": ("merge out/delta --alpha audio=1 --out m.safetensors", "unknown key 'audio'"),
-    "alpha in words": ("merge out/delta --alpha half --out m.safetensors", "was given 'half'"),
+    "alpha too large": ("sweep out/tuned photos --alphas 0 1.5", "must be a number in [0, 1]"),
+    "alpha of merge": ("merge out/tuned --alpha -1 --out m.safetensors", "must be a number in [0, 1]"),
+    "alpha of no encoder": ("merge out/tuned --alpha audio=1 --out m.safetensors", "unknown key 'audio'"),
+    "alpha in words": ("merge out/tuned --alpha half --out m.safetensors", "was given 'half'"),
     "other backbone": (
-        "sweep out/delta photos --backbone tiny-for-export --pretrained random",
+        "sweep out/tuned photos --backbone tiny-for-export --pretrained random",
         "it is for load_clip('picto', pretrained='picto')",
     ),
     "other weights": (
-        "merge out/delta --pretrained random --out m.safetensors",
+        "merge out/tuned --pretrained random --out m.safetensors",
         "are not the ones the delta was made on",
     ),
-    "sweep into no table": ("sweep out/delta photos --out rows.txt", "expected a file ending in .csv"),
-    "merge into a folder": ("merge out/delta --out photos", "photos must end in .safetensors"),
+    "sweep into no table": ("sweep out/tuned photos --out rows.txt", "expected a file ending in .csv"),
+    "merge into a folder": ("merge out/tuned --out photos", "photos must end in .safetensors"),
     "merge onto its delta": (
-        "merge out/delta --out out/delta.safetensors",
-        "out/delta.safetensors is there already",
+        "merge out/tuned --out out/tuned.safetensors",
+        "out/tuned.safetensors is there already",
     ),
-    "merge into another format": ("merge out/delta --out m.pt", "must end in .safetensors"),
-    "merge into another format elsewhere": ("merge out/delta --out new/m.pt", "must end in .safetensors"),
-    "no such device": ("merge out/delta --device gpu --out m.safetensors", "--device was given 'gpu'"),
-    "export of PictoCLIP": ("export out/delta --out e", "use merge, whose file load_clip("),
-    "export onto something": ("export out/delta --out photos", "photos is there already"),
+    "merge into another format": ("merge out/tuned --out m.pt", "must end in .safetensors"),
+    "merge into another format elsewhere": ("merge out/tuned --out new/m.pt", "must end in .safetensors"),
+    "no such device": ("merge out/tuned --device gpu --out m.safetensors", "--device was given 'gpu'"),
+    "export of PictoCLIP": ("export out/tuned --out e", "use merge, whose file load_clip("),
+    "export onto something": ("export out/tuned --out photos", "photos is there already"),
 }
 
 
@@ -378,7 +462,7 @@ def test_mistakes_end_in_one_sentence_and_exit_code_1(
     (tmp_path / "a_file").touch()
     for name in ("corrupt", "no_json"):
         for suffix in (".safetensors", ".json"):
-            shutil.copyfile(tmp_path / "out" / f"delta{suffix}", tmp_path / f"{name}{suffix}")
+            shutil.copyfile(tmp_path / "out" / f"tuned{suffix}", tmp_path / f"{name}{suffix}")
     with (tmp_path / "corrupt.safetensors").open("r+b") as file:
         file.truncate(1000)
     (tmp_path / "no_json.json").write_text("{")
@@ -391,5 +475,5 @@ def test_mistakes_end_in_one_sentence_and_exit_code_1(
     assert told.err.startswith("radapter-lite: ") and sentence in told.err and told.err.count("\n") == 1
     after = sorted(tmp_path.rglob("*"))
     assert [path for path in after if path.is_file()] == [path for path in before if path.is_file()]
-    assert not (tmp_path / "new").exists()
-    assert Delta.load(tmp_path / "out" / "delta").tensors  # which is damaged if it was written over
+    assert not (tmp_path / "new").exists() and "Errno" not in told.err
+    assert Delta.load(tmp_path / "out" / "tuned").tensors  # which is damaged if it was written over

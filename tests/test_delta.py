@@ -378,7 +378,7 @@ def test_the_json_is_readable_and_complete(clip, tmp_path):
     adapters = AdapterSet(clip, AdapterConfig(rank=4))
     adapters.delta(backbone=backbone, settings={"shots": 16, "lr": 5e-4}).save(tmp_path / "tuned")
     about = json.loads((tmp_path / "tuned.json").read_text())
-    assert about["kind"] == "adapter" and about["method"] == "r_adapter"
+    assert about["kind"] == "adapter" and about["method"] == "R-Adapter"
     assert (about["backbone"], about["pretrained"]) == ("tiny", "random")
     assert about["settings"] == {
         "rank": 4, "drop_prob": 0.2, "momentum": 0.999, "towers": ["image", "text"],

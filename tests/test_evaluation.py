@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score
 from torch.nn import functional as F
 
-from radapter_lite import evaluation
+from radapter_lite import encoding
 from radapter_lite.alpha_choice import unlabelled_statistics
 from radapter_lite.backbone.prompts import PHOTOS
 from radapter_lite.bench import Exam
@@ -43,7 +43,7 @@ def changed(backbone):
 
 @torch.no_grad()
 def test_a_class_is_the_mean_of_its_prompts(images, monkeypatch):
-    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)  # a class's prompts need not be encoded at once
+    monkeypatch.setattr(encoding, "BATCH", 4)  # a class's prompts need not be encoded at once
     backbone = make_backbone()
     found = text_head(backbone, images.classes)
     for vector, name in zip(found, images.classes, strict=True):
@@ -57,7 +57,7 @@ def test_a_class_is_the_mean_of_its_prompts(images, monkeypatch):
 
 @torch.no_grad()
 def test_similarities_are_cosines(images, monkeypatch):
-    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(encoding, "BATCH", 4)
     backbone = make_backbone()
     pixels = torch.stack([backbone.preprocess(images.image(row)) for row in range(len(images))])
     features = F.normalize(backbone.model.encode_image(pixels), dim=-1)

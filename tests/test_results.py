@@ -1,39 +1,36 @@
-"""What the saved long runs must show: there is something to gain by tuning, and R-Adapter gains it."""
+"""The saved tables of the long runs: their names, what reading them needs, and that every method was run alike.
+
+What they say of any method is not tested: README and notebooks are, for saying the same.
+"""
+
+import subprocess
+import sys
 
 import pytest
 
-from radapter_lite.bench import load_results
 from radapter_lite.bench.search import RUNS
 from radapter_lite.methods.registry import METHODS
-from radapter_lite.statistics import ood_at_id, summarize
+from radapter_lite.results import NAMES, load_results
 
 
-@pytest.fixture(scope="module")
-def curves():
-    """ID and OOD by method, seed and α at 16 shots."""
-    rows = load_results("few_shot").query("split == 'test' and shots == 16")
-    return summarize(rows[rows["method"].isin(["R-Adapter", "FLYP"])], ["method", "seed", "alpha"])
+def test_results_that_are_none_are_refused_with_those_there_are(tmp_path):
+    with pytest.raises(
+        ValueError, match="'typo' names no results; there are search, few_shot, ablations, costs"
+    ):
+        load_results("typo")
+    for name in NAMES:
+        with pytest.raises(FileNotFoundError, match=f"make them with `radapter-lite bench {name}`"):
+            load_results(name, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def ends(curves):
-    return curves.groupby(["method", "alpha"])[["id", "ood"]].mean()
-
-
-def test_full_fine_tuning_gains_and_r_adapter_comes_near_it(curves, ends):
-    assert curves["seed"].nunique() >= 5
-    zero_shot, full, ours = ends.loc[("FLYP", 0.0)], ends.loc[("FLYP", 1.0)], ends.loc[("R-Adapter", 1.0)]
-    assert full["id"] - zero_shot["id"] >= 20
-    assert ours["id"] >= full["id"] - 4
-
-
-def test_r_adapter_has_no_less_ood_accuracy_at_equal_id_accuracy(curves):
-    leads = []
-    for _, run in curves.groupby("seed"):
-        ours, full = (run[run["method"] == name] for name in ("R-Adapter", "FLYP"))
-        target = min(ours["id"].max(), full["id"].max())
-        leads.append(ood_at_id(ours, target) - ood_at_id(full, target))
-    assert sum(leads) / len(leads) >= 0
+def test_results_are_read_without_what_windows_lacks():
+    """`resource` measures the memory of a training step, on other systems."""
+    script = (
+        "import sys; sys.modules['resource'] = None; "
+        "import radapter_lite.bench.tables, radapter_lite.methods.registry as r; print(r.searched('R-Adapter', 16))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and "lr" in done.stdout, done.stderr
 
 
 def test_every_method_was_run_and_its_settings_searched_alike():
@@ -44,13 +41,6 @@ def test_every_method_was_run_and_its_settings_searched_alike():
     curve = results[~results["alpha"].isna()]["method"].unique()
     assert set(curve) == {name for name, method in METHODS.items() if method.has_alpha}
     assert set(load_results("costs")["method"]) == set(METHODS)
-
-
-@pytest.mark.parametrize(("shots", "name"), [(16, "LP-FT"), (4, "Tip-Adapter-F")])
-def test_the_readme_names_who_reaches_more_than_r_adapter(shots, name):
-    rows = load_results("few_shot").query("split == 'test' and shots == @shots").fillna({"alpha": 1.0})
-    means = summarize(rows[rows["alpha"] == 1], ["method", "seed"]).groupby("method")[["id", "ood"]].mean()
-    assert (means.loc[name] > means.loc["R-Adapter"]).all()
 
 
 def test_every_comparison_has_five_seeds():

@@ -11,7 +11,7 @@ from radapter_lite.bench.costs import run_costs
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.search import run_search
-from radapter_lite.bench.tables import results_table
+from radapter_lite.bench.tables import results_table, who_is_ahead
 from radapter_lite.results import RESULTS, load_results, read_rows
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "results_table",
     "run_few_shot",
     "run_search",
+    "who_is_ahead",
 ]

@@ -1,8 +1,10 @@
-"""The README's table, made of the saved results."""
+"""The README's table, and what it says of who is ahead, made of the saved results."""
 
 import pandas as pd
 
 from radapter_lite.statistics import mean_and_interval, summarize
+
+COMPARED = (4, 16)  # shots at which every method was run
 
 
 def results_table(results: pd.DataFrame) -> str:
@@ -25,3 +27,27 @@ def results_table(results: pd.DataFrame) -> str:
             f"{row.ood:.1f} ± {row.ood_ci:.1f} | {row.seeds} |"
         )
     return "\n".join(lines)
+
+
+def who_is_ahead(results: pd.DataFrame) -> str:
+    """The README's sentences from `few_shot` on who reaches more than R-Adapter, one for each of `COMPARED` shots.
+
+    To reach more is to have the higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1). A number of shots
+    at which R-Adapter was not run has no sentence.
+    """
+    tuned = results[(results["split"] == "test") & ~(results["alpha"] < 1)]  # α is NaN where there is none
+    tuned = tuned.assign(note=tuned["alpha"].isna().map({True: "; no α", False: ""}))
+    by_seed = summarize(tuned, ["method", "shots", "note", "seed"])
+    means = by_seed.groupby(["method", "shots", "note"])[["id", "ood"]].mean().round(6).reset_index()
+    sentences = []
+    for shots in COMPARED:
+        table = means[means["shots"] == shots].set_index("method")
+        if "R-Adapter" not in table.index:
+            continue
+        own = table.loc["R-Adapter"]
+        ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
+        named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
+        who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
+        verb = "reach" if len(named) > 1 else "reaches"
+        sentences.append(f"At {shots} shots, {who} {verb} more than R-Adapter, both ID and OOD.")
+    return "\n".join(sentences)

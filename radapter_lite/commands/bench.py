@@ -22,8 +22,8 @@ def add(commands: Commands) -> None:
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
         "seeds, measured along alpha. ablations: R-Adapter without its parts. costs: time and memory of a training "
         "step. Each adds its rows to PART.csv in the output folder and keeps those that are there, so it can be "
-        "interrupted. table: run nothing; print the README's table from the few_shot.csv in the output folder, or else "
-        "from the results that came with this package.",
+        "interrupted. table: run nothing; print README's table, and who is ahead of R-Adapter, from few_shot.csv in "
+        "the output folder, or else from the results that came with this package.",
         epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
     )
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
@@ -45,7 +45,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     if arguments.part == "table":
-        print(bench.results_table(bench.load_results(folder=arguments.out or bench.RESULTS)))
+        results = bench.load_results(folder=arguments.out or bench.RESULTS)
+        print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
     methods = [find_method(name).name for name in arguments.methods or METHODS]
     shots = arguments.shots or list(bench.SHOTS)

@@ -21,6 +21,8 @@ from radapter_lite.version import __version__
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+# The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
+EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",)}
 # Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
 _IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -44,10 +46,13 @@ def examine() -> int:
     """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
     print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")
-    broken = 0
+    broken = lacking = 0
     for name, check in _needed():
         try:
             print(f"ok      {name}: {check()}", flush=True)
+        except _Lacking as error:
+            print(f"without {name}: {error}", flush=True)
+            lacking += 1
         except Exception as error:  # whatever is wrong with an installation is a finding, never a crash
             print(f"BROKEN  {name}: {_first_line(error)}", flush=True)
             broken += 1
@@ -57,8 +62,13 @@ def examine() -> int:
             print(f"        {name}: {look()}", flush=True)
         except Exception as error:
             print(f"        {name}: could not be found out ({_first_line(error)})", flush=True)
-    print(f"\n{broken} broken." if broken else "\nEverything is in place.")
+    in_place = "The core is in place." if lacking else "Everything is in place."
+    print(f"\n{broken} broken." if broken else f"\n{in_place}")
     return 1 if broken else 0
+
+
+class _Lacking(Exception):
+    """What is not installed, and need not be."""
 
 
 def _first_line(error: Exception) -> str:
@@ -76,16 +86,23 @@ def _needed() -> Iterator[Check]:
     else:
         for requirement in requirements:
             yield requirement.name, partial(_package, requirement)
-    yield "notebooks", _notebooks
+        for extra, commands in EXTRAS.items():
+            yield f"[{extra}] for {', '.join(commands)}", partial(_extra, extra)
     yield "benchmark", _benchmark
     yield "backbone", _backbone
 
 
-def _requirements() -> "list[Requirement]":
+def _requirements(extra: str = "") -> "list[Requirement]":
+    """What the core requires on this machine; or, of an extra, what it adds to that."""
     from packaging.requirements import Requirement
 
     found = [Requirement(text) for text in metadata.requires("radapter-lite") or ()]
-    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+    core = [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+    if not extra:
+        return core
+    return [
+        each for each in found if each not in core and each.marker and each.marker.evaluate({"extra": extra})
+    ]
 
 
 def _unknown(error: Exception) -> str:
@@ -108,12 +125,24 @@ def _package(requirement: "Requirement") -> str:
     return version
 
 
+def _extra(extra: str) -> str:
+    missing = []
+    for requirement in _requirements(extra):
+        try:
+            _package(requirement)
+        except RuntimeError:
+            missing.append(requirement.name)
+    if missing:
+        raise _Lacking(f'{", ".join(missing)} missing or too old; pip install "radapter-lite[{extra}]"')
+    return _notebooks() if extra == "notebooks" else "complete"
+
+
 def _notebooks() -> str:
     from radapter_lite.publish.notebook import available
 
     if not (found := available()):
         raise RuntimeError("none came with this installation; install radapter-lite again")
-    return f"{len(found)} in {found[0].parent}"
+    return f"complete, with {len(found)} notebooks in {found[0].parent}"
 
 
 def _benchmark() -> str:

@@ -4,7 +4,7 @@ Because of it they cannot be merged into CLIP's weights: there is no delta and n
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Answer, Tuned
 
 
@@ -44,26 +43,13 @@ class Bottleneck(nn.Module):
         return self.up(self.activation(self.down(x)))
 
 
-class BottleneckConfig(Protocol):
-    """What the settings of such a method have in common; they are dataclasses."""
-
-    @property
-    def training(self) -> TrainingConfig: ...
-    @property
-    def bottleneck(self) -> int: ...
-    @property
-    def towers(self) -> tuple[str, ...]: ...
-    @property
-    def temperature(self) -> float: ...
-
-
 def make_bottlenecks(
     backbone: Backbone,
     sites: Sequence[Site],
-    config: BottleneckConfig,
+    config: Any,
     activation: Callable[[Tensor], Tensor],
 ) -> nn.ModuleList:
-    """A bottleneck for each site, as it begins; W_down is drawn with the seed."""
+    """A bottleneck for each site, as it begins; W_down is drawn with the seed. `config` is a method's settings."""
     with seeded(config.training.seed):
         return nn.ModuleList(
             Bottleneck(backbone.model.get_parameter(f"{site.linear}.weight"), config.bottleneck, activation)
@@ -74,7 +60,7 @@ def make_bottlenecks(
 def tune_bottlenecks(
     backbone: Backbone,
     task: Task,
-    config: BottleneckConfig,
+    config: Any,
     train: Train,
     adapters: nn.ModuleList,
     changes: Mapping[str, Change],

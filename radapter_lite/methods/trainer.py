@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
@@ -14,26 +14,10 @@ from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig, count_steps, train
 
 
-class Train(Protocol):
+@dataclass(frozen=True)
+class Train:
     """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in."""
 
-    @property
-    def steps(self) -> int:
-        """How many there will be."""
-
-    def __call__(
-        self,
-        loss: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter],
-        *,
-        after_step: Callable[[], None] = ...,
-        **state: nn.Module,
-    ) -> pd.DataFrame:
-        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
-
-
-@dataclass(frozen=True)
-class _Trainer:
     batches: Iterable[Batch]
     config: TrainingConfig
     about: dict[str, Any]
@@ -41,6 +25,7 @@ class _Trainer:
 
     @property
     def steps(self) -> int:
+        """How many there will be."""
         return count_steps(self.batches, self.config)
 
     def __call__(
@@ -51,6 +36,7 @@ class _Trainer:
         after_step: Callable[[], None] = lambda: None,
         **state: nn.Module,
     ) -> pd.DataFrame:
+        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
         return train(
             self.batches,
             loss,
@@ -83,7 +69,7 @@ def trainer(
     files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
     about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
     settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
-    return _Trainer(task.batches(backbone, loop), loop, about | settings, checkpoint)
+    return Train(task.batches(backbone, loop), loop, about | settings, checkpoint)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,8 +132,11 @@ class _Site:
 
     def _document(self, name: str) -> None:
         text = (self.root / name).read_text(encoding="utf-8")
-        body = self._relinked(markdown_body(text), str(PurePosixPath(name).parent))
-        self._write(self.documents[name], self._heading(name), body)
+        body = markdown_body(text)
+        for heading in body.find_all(id=True):  # GitHub's names, where notebooks have JupyterLab's
+            heading["id"] = str(heading["id"]).lower()
+        folder = str(PurePosixPath(name).parent)
+        self._write(self.documents[name], self._heading(name), self._relinked(body, folder))
 
     def _reference(self) -> None:
         self._write("reference.html", "Reference", str(self.reference.contents()))

@@ -7,6 +7,7 @@ import ast
 import html
 import inspect
 import pydoc
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,8 +54,8 @@ class Reference:
 
     def contents(self) -> BeautifulSoup:
         """The public names and the modules, each with the first line of its docstring."""
-        names = [_item(f"`{name}`", entry) for name, entry in sorted(self.public.items())]
-        modules = [_item(f"`{module}`", Entry(module, "")) for module in self.modules]
+        names = [_item(self.public[name]) for name in sorted(self.public)]
+        modules = [_item(Entry(module, "")) for module in self.modules]
         lines = ["# Reference", "## Names", f"From `{radapter_lite.__name__}` itself:", "", *names]
         return markdown_body("\n".join([*lines, "## Modules", *modules]))
 
@@ -90,16 +91,11 @@ class Reference:
             imported = {starts[line - 1] + column: entry for line, column, entry in _imports(source)}
             at = 0
             for text in list(code.strings):
-                if at in imported and self._knows(imported[at]):
+                if at in imported:
                     text.wrap(_anchor(imported[at]))
                     known[str(text)] = imported[at]
                 at += len(text)
         _link_text(body.select(".rendered_html code"), known)
-
-    def _knows(self, entry: Entry) -> bool:
-        return entry.module in self.modules and (
-            not entry.name or entry.name in self.modules[entry.module].members
-        )
 
 
 def _link_text(codes: Iterable[Tag], known: Mapping[str, Entry]) -> None:
@@ -124,17 +120,27 @@ def _imports(source: str) -> Iterator[tuple[int, int, Entry]]:
 
 
 def _entry(module: str, name: str) -> Entry | None:
-    """Where the name that is imported from a module is defined; None if that is no module of the package."""
-    found = pydoc.locate(f"{module}.{name}")
-    entry = Entry(module, name)
+    """Where the name that is imported from a module is defined; None if no page of the package would show it."""
+    package, found = f"{radapter_lite.__name__}.", pydoc.locate(f"{module}.{name}")
     if inspect.ismodule(found):
-        entry = Entry(found.__name__, "")
-    elif inspect.isclass(found) or inspect.isroutine(found):
-        entry = Entry(found.__module__, found.__name__)
-    return entry if entry.module.startswith(f"{radapter_lite.__name__}.") and found is not None else None
+        return Entry(found.__name__, "") if found.__name__.startswith(package) else None
+    if inspect.isclass(found) or inspect.isroutine(found):
+        name, homes = found.__name__, [found.__module__]
+    else:  # a constant does not know its module: it is the innermost that has it
+        homes = [home for home in sys.modules if home.startswith(package)]
+        homes = [home for home in homes if vars(sys.modules[home]).get(name, sys) is found]
+    homes = [home for home in homes if home.startswith(package) and _documented(Entry(home, name))]
+    return Entry(max(homes, key=lambda home: home.count(".")), name) if homes else None
 
 
-def _item(text: str, entry: Entry) -> str:
-    found = pydoc.locate(".".join(filter(None, entry)))
-    summary = (inspect.getdoc(found) or "").partition("\n")[0]
-    return f"- [{text}]({entry.page}): {summary}"
+def _documented(entry: Entry) -> pdoc.doc.Doc | None:
+    """What pdoc knows of an entry."""
+    module = pdoc.doc.Module.from_name(entry.module)
+    return module.get(entry.name) if entry.name else module
+
+
+def _item(entry: Entry) -> str:
+    """A line of Markdown: the name and the first line of its docstring."""
+    found = _documented(entry)
+    summary = found.docstring.partition("\n")[0] if found else ""
+    return f"- [`{entry.name or entry.module}`]({entry.page})" + (f": {summary}" if summary else "")
