@@ -173,7 +173,9 @@ def test_doctor_tells_versions_and_what_is_missing(
     monkeypatch.setattr(doctor, "_good_to_know", lambda: [("moon", lambda: "full"), ("sun", lambda: 1 / 0)])
     assert main(["doctor"]) == 1
     told = capsys.readouterr().out
-    assert f"ok      torch: {metadata.version('torch')}" in told and "ok      notebooks: 2 in" in told
+    assert f"ok      torch: {metadata.version('torch')}" in told and (
+        "ok      [notebooks] for run, lab, book: complete, with 2 notebooks in" in told
+    )
     assert 'BROKEN  no-such-package: missing; pip install "no-such-package>=1"' in told
     assert "ok      benchmark: PictoShift loads, " in told and " classes\n" in told
     assert "BROKEN  numpy:" in told and "is too old" in told and "3 broken" not in told and "2 broken" in told
@@ -245,9 +247,8 @@ sys.exit(cli.main(["doctor"]))
         (
             ("papermill", "psutil"),
             (
-                'BROKEN  papermill: missing; pip install "papermill>=',
                 'BROKEN  psutil: missing; pip install "psutil>=',
-                "BROKEN  notebooks: No module named 'papermill'",
+                'without [notebooks] for run, lab, book: papermill missing or too old; pip install "radapter-lite[',
                 "memory: could not be found out (No module named 'psutil')",
             ),
         ),

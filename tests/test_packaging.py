@@ -1,5 +1,6 @@
 """The two lists of dependencies agree, and an installed wheel works without the checkout."""
 
+import ast
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import make_folder
 from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
@@ -77,15 +79,118 @@ def test_conda_and_pip_name_the_same_dependencies(project: dict[str, Any]) -> No
     listed = dict(re.fullmatch(r"(\S+)\s*(\S*)", line).groups() for line in conda if isinstance(line, str))
     assert listed.pop("pip") == ""
     assert listed.pop("python") == project["requires-python"]
-    wanted = map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"])
-    assert listed == {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in wanted if not r.marker}
+    extras = project["optional-dependencies"]
+    wanted = map(Requirement, project["dependencies"] + [text for name in extras for text in extras[name]])
+    own = (project["name"], "resvg-py")  # and what pretraining alone needs
+    assert listed == {
+        CONDA_NAMES.get(r.name, r.name): str(r.specifier)
+        for r in wanted
+        if not r.marker and r.name not in own
+    }
     assert {"pip": ["--editable ."]} in conda
 
 
 def test_dependencies_are_open_ranges(project: dict[str, Any]) -> None:
     extras = project["optional-dependencies"].values()
     for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        if Requirement(text).name == project["name"]:  # an extra of others
+            continue
         assert [s.operator for s in Requirement(text).specifier] == [">="], text
+
+
+# The modules that a part of the repository may import beside the core's, by the extra that brings them.
+PARTS = {
+    "radapter_lite": (),
+    "radapter_lite/view/sliders.py": ("notebooks",),
+    "radapter_lite/publish": ("notebooks",),
+    "radapter_lite/commands/run.py": ("notebooks",),
+    "radapter_lite/commands/lab.py": ("notebooks",),
+    "radapter_lite/app": ("app",),
+    "tests": ("dev",),
+    "pretrain": ("pretrain",),
+}
+MODULES = {
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "open_clip_torch": "open_clip",
+    "beautifulsoup4": "bs4",
+}
+MODULES |= {"pyyaml": "yaml", "ipython": "IPython", "resvg-py": "resvg_py"}
+
+
+def provided(project: dict[str, Any], extras: tuple[str, ...]) -> set[str]:
+    """The top-level modules of what the core and some extras declare."""
+    found, texts = set(), [*project["dependencies"]]
+    waiting = list(extras)
+    while waiting:
+        for text in project["optional-dependencies"][waiting.pop()]:
+            requirement = Requirement(text)
+            waiting += requirement.extras if requirement.name == project["name"] else []
+            texts.append(text)
+    for text in texts:
+        name = Requirement(text).name
+        found.add(MODULES.get(name, name))
+    return found
+
+
+def third_party(path: Path) -> set[str]:
+    """The modules that a file imports, within functions too, which are neither Python's nor the project's."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+    own = {"radapter_lite", "conftest"} | {file.stem for file in (ROOT / "pretrain").glob("*.py")}
+    return names - set(sys.stdlib_module_names) - own
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for f in ("radapter_lite", "tests", "pretrain") for p in (ROOT / f).rglob("*.py")),
+    ids=str,
+)
+def test_every_package_that_is_imported_is_declared(path: Path, project: dict[str, Any]) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    extras = PARTS[max((part for part in PARTS if name.startswith(part)), key=len)]
+    assert third_party(path) <= provided(project, extras) | {"tomli"}
+
+
+WITHOUT = """
+import sys
+
+brought = {modules!r}
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in brought:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
+from radapter_lite.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_core_works_without_what_the_extras_bring(project: dict[str, Any], tmp_path: Path) -> None:
+    make_folder(tmp_path / "shapes", images=4)
+    script = WITHOUT.format(modules=sorted(provided(project, ("all",)) - provided(project, ())))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    tune = ("tune", "shapes", "--shots", "1", "--method", "linear probe", "--out", "out")
+    for words in (("--help",), tune, ("sweep", "out/tuned", "shapes")):
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+    for command, extra in (("run", "notebooks"), ("lab", "notebooks"), ("book", "notebooks"), ("app", "app")):
+        done = run(command)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert f'which is not installed: pip install "radapter-lite[{extra}]"' in done.stderr
 
 
 @pytest.mark.packaging

@@ -6,7 +6,7 @@ vectors in place of a prompt's words, tokens beside an image's.
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,30 +37,33 @@ class Attachment:
     ) -> None:
         if model in attached_models:
             raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
-        self._model = model
-        self._handles = [
-            model.get_submodule(name).register_forward_hook(_changing_output(change))
-            for name, change in outputs.items()
-        ] + [
-            model.get_submodule(name).register_forward_pre_hook(_changing_input(change))
-            for name, change in (inputs or {}).items()
-        ]
-        self._frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
+        self._stack = ExitStack()
+        for name, change in outputs.items():
+            hook = model.get_submodule(name).register_forward_hook(_changing_output(change))
+            self._stack.callback(hook.remove)
+        for name, change_input in (inputs or {}).items():
+            hook = model.get_submodule(name).register_forward_pre_hook(_changing_input(change_input))
+            self._stack.callback(hook.remove)
+        self._stack.enter_context(frozen(model))
+        self._stack.callback(attached_models.discard, model)
         attached_models.add(model)
-        self._attached = True
 
     def remove(self) -> None:
         """Take the changes away and thaw what was frozen; a second call does nothing."""
-        if not self._attached:
-            return
-        for handle in self._handles:
-            handle.remove()
-        for parameter in self._frozen:
+        self._stack.close()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No weight of the model takes a gradient inside; those that did before do so again after."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
             parameter.requires_grad_(True)
-        attached_models.discard(self._model)
-        self._attached = False
 
 
 @contextmanager

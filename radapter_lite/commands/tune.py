@@ -133,6 +133,8 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
 
     Raises ValueError for a file, and for a folder with what another run learned or left unfinished.
     """
+    from radapter_lite.delta_file import read_delta
+
     backbone, method = (
         "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in name)
         for name in (arguments.backbone, arguments.method)
@@ -143,16 +145,10 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file where a folder for the results was expected: name another --out")
     others = [path for path in out.glob("training_*.pt") if path.name != f"training_{run}.pt"]
-    if (out / "tuned.json").exists() and _run_of(out / "tuned") != run:
+    if (out / "tuned.json").exists() and read_delta(out / "tuned")[1].get("data", {}).get("run") != run:
         raise ValueError(f"{out} holds what another run learned: name another --out, or remove the folder")
     if others:
         raise ValueError(
             f"{out} holds the checkpoint of another run, {others[0].name}: name another --out, or remove it"
         )
     return out
-
-
-def _run_of(path: Path) -> str | None:
-    from radapter_lite.delta_file import read_delta
-
-    return read_delta(path)[1].get("data", {}).get("run")

@@ -3,34 +3,25 @@
 Source: Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
+from radapter_lite.methods.flyp import FLYPConfig
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import cosine_cross_entropy
 from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.settings import check_above_zero
 from radapter_lite.tasks import Batch, Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class FineTuningConfig:
+class FineTuningConfig(FLYPConfig):
     """Full fine-tuning's settings: the loop, and the fixed temperature of the logits."""
-
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(epochs=10, batch_size=64, lr=5e-4, warmup_steps=20)
-    )
-    temperature: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
 
 
 @register(

@@ -1,23 +1,10 @@
-"""How a method gives the backbone back as it was: its weights, and which of them take a gradient."""
+"""How a method that trains the backbone's weights gives them back as they were, and how many they are."""
 
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No weight of the model takes a gradient inside; those that did before do so again after."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

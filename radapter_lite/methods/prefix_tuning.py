@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached
+from radapter_lite.backbone.attaching import attached, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
-from radapter_lite.methods.freezing import count, frozen
+from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
 from radapter_lite.methods.prompts import token_embedding
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register

@@ -11,9 +11,9 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached
+from radapter_lite.backbone.attaching import attached, frozen
 from radapter_lite.encoding import image_features
-from radapter_lite.methods.freezing import count, frozen
+from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
 from radapter_lite.methods.trainer import Train
 from radapter_lite.tasks import Batch, Task

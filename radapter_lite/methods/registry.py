@@ -135,16 +135,10 @@ def register(
         METHODS[name] = method
 
         @wraps(own)
-        def call(
-            backbone: Backbone,
-            images: ImageSet | Task,
-            config: Any = None,
-            *,
-            checkpoint: str | os.PathLike[str] | None = None,
-        ) -> Tuned:
-            return method.tune(backbone, images, config, checkpoint=checkpoint)
+        def call(*arguments: Any, **options: Any) -> Tuned:
+            return method.tune(*arguments, **options)
 
-        call.__signature__ = inspect.signature(call, follow_wrapped=False)  # type: ignore[attr-defined]
+        call.__signature__ = inspect.signature(method.tune)  # type: ignore[attr-defined]
         return call
 
     return add
