@@ -8,13 +8,11 @@ weights, and the delta is put into them in float32. It has to be made anew whene
 """
 
 import argparse
-from dataclasses import replace
 
 import torch
 
-from radapter_lite import Delta, evaluate, load_clip, load_images, r_adapter
+from radapter_lite import Delta, evaluate, load_clip, load_images, tune
 from radapter_lite.assets import DEMO_DELTA
-from radapter_lite.methods.registry import recommended_r_adapter
 
 SHOTS, SEED = 16, 0
 
@@ -29,17 +27,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     clip, images = load_clip(), load_images()
-    config = recommended_r_adapter(clip, SHOTS, SEED)
-    if arguments.epochs is not None:
-        config = replace(config, training=replace(config.training, epochs=arguments.epochs))
-    tuned = r_adapter(clip, images.few_shot(SHOTS, SEED), config).delta
+    short = {} if arguments.epochs is None else {"epochs": arguments.epochs, "momentum": 0.5}
+    tuned = tune(clip, images.few_shot(SHOTS, SEED), seed=SEED, **short)
 
-    half = {name: tensor.half() for name, tensor in tuned.tensors.items()}
+    half = {name: tensor.half() for name, tensor in tuned.delta.tensors.items()}
     about = {"images": images.name, "id_domain": images.id_domain, "shots": SHOTS}
-    delta = Delta(tuned.kind, half, tuned.meta | {"data": about})
+    delta = Delta(tuned.delta.kind, half, tuned.delta.meta | {"data": about})
     delta.save(DEMO_DELTA)
     with delta.applied(clip.model, 1.0):
-        print(evaluate(clip, images.select(split="test")).round(1).to_string(index=False))
+        print(evaluate(clip, images.test).round(1).to_string(index=False))
 
 
 if __name__ == "__main__":
