@@ -30,9 +30,7 @@ SCREENSHOTS = ROOT / "out" / "screenshots"
 CHROMIUM = shutil.which("chromium")
 # Milliseconds for a model to load or a notebook to run; a busy machine may need more.
 PATIENCE = 1000 * int(os.environ.get("BROWSER_TEST_SECONDS", "240"))
-expect.set_options(
-    timeout=PATIENCE
-)  # on a busy machine an answer takes longer than playwright's five seconds
+expect.set_options(timeout=PATIENCE)  # playwright's own five seconds are too few there
 
 pytestmark = [
     pytest.mark.browser,
