@@ -287,6 +287,8 @@ def test_notebook_00_runs_in_jupyterlab(chromium: Browser, lab: str) -> None:
 def test_the_slider_of_notebook_06_moves(chromium: Browser, lab: str) -> None:
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     run_all(page, lab, "06_alpha_slider")
+    red = page.locator("[data-mime-type='application/vnd.jupyter.stderr']")
+    assert red.count() == 0  # what is left of a progress bar there is an empty red box
     output = page.locator(".jp-Cell").filter(has=page.get_by_role("slider")).first
     slider = output.get_by_role("slider")
     slider.scroll_into_view_if_needed()
