@@ -111,19 +111,14 @@ def class_members(table: pd.DataFrame, classes: dict, picked: dict) -> pd.Series
     named = {name: label for label, entry in classes.items() for name in entry["names"]}
     labels = table["caption"].map(named)
     by_icon = {
-        (prefix, icon): label
-        for prefix, chosen in picked.items()
-        for label, icons in chosen.items()
-        for icon in icons
+        (prefix, icon): label for prefix, chosen in picked.items() for label, icons in chosen.items() for icon in icons
     }
     by_icon |= {
         ("streamline-freehand-color", icon): label
         for (prefix, icon), label in by_icon.items()
         if prefix == "streamline-freehand"
     }
-    chosen = pd.Series(
-        [by_icon.get(key) for key in zip(table["set"], table["icon"], strict=True)], index=table.index
-    )
+    chosen = pd.Series([by_icon.get(key) for key in zip(table["set"], table["icon"], strict=True)], index=table.index)
     return chosen.where(chosen.notna(), labels)
 
 
@@ -173,9 +168,7 @@ def without_near_duplicates(members: pd.DataFrame, vectors: np.ndarray) -> pd.Da
     return members[keep]
 
 
-def keep_for_pretraining(
-    members: pd.DataFrame, number: int, rng: np.random.Generator
-) -> tuple[list[int], set[str]]:
+def keep_for_pretraining(members: pd.DataFrame, number: int, rng: np.random.Generator) -> tuple[list[int], set[str]]:
     """Icons of a class that stay in pretraining, at most a few by one family, and the groups they use up."""
     icons: list[int] = []
     used: set[str] = set()
@@ -238,9 +231,7 @@ def build_class(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iconify", type=Path, required=True, help="the unpacked @iconify/json package")
     parser.add_argument("--emojibase", type=Path, required=True, help="the unpacked emojibase-data package")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where render.py left its sets")
@@ -249,9 +240,7 @@ def main() -> None:
 
     classes = tomllib.loads((HERE / "classes.toml").read_text())
     picked = tomllib.loads((HERE / "picked.toml").read_text())
-    dropped = {
-        tuple(line.split("/")) for line in (HERE / "dropped.txt").read_text().splitlines() if "/" in line
-    }
+    dropped = {tuple(line.split("/")) for line in (HERE / "dropped.txt").read_text().splitlines() if "/" in line}
     table, images = load(args.iconify, args.build)
     table["class"] = class_members(table, classes, picked)
     wrong = {
@@ -299,18 +288,14 @@ def is_enough(part: pd.DataFrame) -> bool:
     """Whether a class holds the outline drawings its three splits need."""
     counts = part[part["domain"] == "outline"]["split"].value_counts()
     return all(
-        counts.get(split, 0) >= least
-        for split, least in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+        counts.get(split, 0) >= least for split, least in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
     )
 
 
 def report(benchmark: pd.DataFrame) -> None:
     print(f"{benchmark['class'].nunique()} classes, {len(benchmark)} images")
     print(benchmark.groupby(["domain", "split"]).size().unstack(fill_value=0))
-    print(
-        "classes by domain:",
-        benchmark[benchmark["split"] == "test"].groupby("domain")["class"].nunique().to_dict(),
-    )
+    print("classes by domain:", benchmark[benchmark["split"] == "test"].groupby("domain")["class"].nunique().to_dict())
 
 
 def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
@@ -331,9 +316,7 @@ def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
     most = np.where(shuffled["colour"], 1, 2)
     corpus = shuffled[shuffled.groupby(["set", "caption"]).cumcount() < most].sort_index()
     target = vectors[benchmark.index]
-    similarity = np.concatenate(
-        [(vectors[chunk] @ target.T).max(1) for chunk in np.array_split(corpus.index, 64)]
-    )
+    similarity = np.concatenate([(vectors[chunk] @ target.T).max(1) for chunk in np.array_split(corpus.index, 64)])
     print(
         f"{free.sum()} icons show no class, {len(corpus)} after thinning, "
         f"{(similarity > NEAR_DUPLICATE).sum()} of them near a benchmark image"
@@ -347,30 +330,23 @@ def save(args, table, images, vectors, benchmark, kept_icons, classes) -> None:
         for index, prefix, caption in zip(corpus.index, corpus["set"], corpus["caption"], strict=True)
     ]
     free_of_classes = [
-        [c for c in dict.fromkeys(texts) if not shows_a_class(c, phrases) or c in kept_icons]
-        for texts in captions_of
+        [c for c in dict.fromkeys(texts) if not shows_a_class(c, phrases) or c in kept_icons] for texts in captions_of
     ]
     corpus["captions"] = [json.dumps(texts) for texts in free_of_classes]
     corpus = corpus[[bool(texts) for texts in free_of_classes]]
     corpus["kept"] = corpus.index.isin(kept_label)
-    print(
-        f"corpus: {len(corpus)} icons, {corpus['caption'].nunique()} names, {corpus['colour'].sum()} in colour"
-    )
+    print(f"corpus: {len(corpus)} icons, {corpus['caption'].nunique()} names, {corpus['colour'].sum()} in colour")
     corpus[["set", "icon", "row", "colour", "caption", "captions", "kept"]].to_csv(
         args.build / "corpus.csv", index=False
     )
-    nearest = np.max(
-        [(vectors[chunk] @ target.T).max(0) for chunk in np.array_split(corpus.index, 64)], axis=0
-    )
+    nearest = np.max([(vectors[chunk] @ target.T).max(0) for chunk in np.array_split(corpus.index, 64)], axis=0)
     # What is left near the corpus lies near another class's kept pictogram; the benchmark gives it up.
     benchmark = benchmark.assign(nearest_pretraining=nearest.round(4))[nearest <= NEAR_DUPLICATE]
     benchmark.to_csv(args.build / "benchmark.csv", index_label="index")
     partial = args.build / "benchmark.partial.npy"
     np.save(partial, images[benchmark.index])
     os.replace(partial, args.build / "benchmark.npy")
-    counts = pd.Series(
-        {label: len(icons) for label, icons in kept_icons.items()}, name="pretraining_pictograms"
-    )
+    counts = pd.Series({label: len(icons) for label, icons in kept_icons.items()}, name="pretraining_pictograms")
     counts.to_csv(args.build / "concept_counts.csv", index_label="class")
 
 

@@ -18,9 +18,7 @@ SHOTS, SEED = 16, 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, help="passes over the images (the recommended)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch (all cores)")
     arguments = parser.parse_args()

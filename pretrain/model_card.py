@@ -9,7 +9,9 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from radapter_lite import load_clip, load_images, predict
 from radapter_lite.tasks.classification import accuracy_by_domain
@@ -17,6 +19,20 @@ from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "radapter_lite" / "assets"
+
+
+def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
+    """Accuracy of each class against its number of pretraining pictograms: columns pictograms, accuracy."""
+    mean = accuracies.groupby("pictograms")["accuracy"].mean()
+    jitter = np.random.default_rng(0).uniform(0.9, 1.1, len(accuracies))
+    axis.scatter(
+        accuracies["pictograms"] * jitter, accuracies["accuracy"], color=plots.COLOURS[5], s=18, label="a class"
+    )
+    axis.plot(mean.index, mean, color=plots.COLOURS[0], marker="o", lw=2, label="mean")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(mean.index, [str(n) for n in mean.index])
+    axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
+    axis.legend(loc="lower right")
 
 
 def main() -> None:
@@ -33,7 +49,7 @@ def main() -> None:
 
     plots.use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    plots.plot_concept_frequency(left, classes)
+    plot_concept_frequency(left, classes)
     left.set_title("zero-shot on outline by concept frequency")
     loss = pd.DataFrame(curve["loss"], columns=["step", "loss"])
     right.plot(loss["step"], loss["loss"].rolling(5, min_periods=1).mean(), color=plots.COLOURS[0])
@@ -53,14 +69,9 @@ def main() -> None:
     }
     (ASSETS / "model_card.json").write_text(json.dumps(card, indent=2) + "\n")
     parameters = sum(p.numel() for p in clip.model.parameters())
-    rows = [
-        f"| {r.domain}{' (ID)' if r.is_id else ''} | {r.accuracy:.1f} | {r.images} |"
-        for r in domains.itertuples()
-    ]
+    rows = [f"| {r.domain}{' (ID)' if r.is_id else ''} | {r.accuracy:.1f} | {r.images} |" for r in domains.itertuples()]
     tail = [f"| {n} | {a:.1f} | {int(size)} |" for n, (a, size) in by_frequency.iterrows()]
-    corpus = len(
-        pd.read_csv(Path(__file__).parent / "corpus.tsv.gz", sep="\t", header=None, keep_default_na=False)
-    )
+    corpus = len(pd.read_csv(Path(__file__).parent / "corpus.tsv.gz", sep="\t", header=None, keep_default_na=False))
     (ROOT / "MODEL_CARD.md").write_text(
         CARD.format(
             parameters=f"{parameters / 1e6:.1f}",

@@ -64,9 +64,7 @@ def brand_names(iconify: Path, everyday: set[str]) -> set[str]:
     brands = set()
     for prefix in ("simple-icons", "cib", "fa6-brands", "bxl", "logos", "devicon", "cryptocurrency"):
         icons = json.loads((iconify / "json" / f"{prefix}.json").read_text())["icons"]
-        brands |= {
-            re.sub(r"-(icon|plain|original|line|wordmark)$", "", name).replace("-", " ") for name in icons
-        }
+        brands |= {re.sub(r"-(icon|plain|original|line|wordmark)$", "", name).replace("-", " ") for name in icons}
     return {brand for brand in brands if brand not in everyday}
 
 

@@ -30,9 +30,7 @@ def table_of(args: argparse.Namespace) -> pd.DataFrame:
     emoji = emoji_captions(args.emojibase)
     table = pd.read_csv(args.build / "benchmark.csv", keep_default_na=False)
     counts = pd.read_csv(args.build / "concept_counts.csv").set_index("class")["pretraining_pictograms"]
-    table["file"] = (
-        table["domain"] + "/" + table["class"] + "/" + table["set"] + "--" + table["icon"] + ".png"
-    )
+    table["file"] = table["domain"] + "/" + table["class"] + "/" + table["set"] + "--" + table["icon"] + ".png"
     table["captions"] = [
         " | ".join(dict.fromkeys([caption, *(emoji.get(caption, []) if prefix in EMOJI_SETS else [])]))
         for prefix, caption in zip(table["set"], table["caption"], strict=True)
@@ -87,9 +85,7 @@ def write_contact_sheets(table: pd.DataFrame, images: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     classes = sorted(table["class"].unique())
     for domain in DOMAINS:
-        rows = [
-            np.flatnonzero((table["domain"] == domain) & (table["class"] == label))[:24] for label in classes
-        ]
+        rows = [np.flatnonzero((table["domain"] == domain) & (table["class"] == label))[:24] for label in classes]
         width = max(map(len, rows))
         page = Image.new("RGB", (130 + 50 * width, 50 * len(classes)), "white")
         draw = ImageDraw.Draw(page)
@@ -125,14 +121,10 @@ def write_attribution(args: argparse.Namespace, table: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iconify", type=Path, required=True, help="the unpacked @iconify/json package")
     parser.add_argument("--emojibase", type=Path, required=True, help="the unpacked emojibase-data package")
-    parser.add_argument(
-        "--build", type=Path, default=Path("build"), help="where build_benchmark.py left its files"
-    )
+    parser.add_argument("--build", type=Path, default=Path("build"), help="where build_benchmark.py left its files")
     args = parser.parse_args()
     table, images = table_of(args), np.load(args.build / "benchmark.npy")
     write_archive(table, images)

@@ -48,9 +48,7 @@ class Corpus:
         ink, colour = [], []
         for prefix, rows in tqdm(table.groupby("set", sort=False), desc="reading corpus"):
             with np.load(build / "sets" / f"{prefix}.npz") as rendered:
-                (colour if rows["colour"].iloc[0] else ink).append(
-                    (rows.index, rendered["images"][rows["row"]])
-                )
+                (colour if rows["colour"].iloc[0] else ink).append((rows.index, rendered["images"][rows["row"]]))
         order = np.concatenate([index for index, _ in ink + colour])
         table = table.loc[order].reset_index(drop=True)
         self.ink = np.concatenate([images for _, images in ink])
@@ -86,12 +84,7 @@ class Corpus:
         ink, paper = torch.where(faint, 0, ink), torch.where(faint, 1, paper)
         drawn, ground = [alpha * ink + (1 - alpha) * paper], [paper]
         if not is_ink.all():
-            rgba = (
-                torch.from_numpy(self.colour[index[~is_ink] - len(self.ink)])
-                .float()
-                .div_(255)
-                .permute(0, 3, 1, 2)
-            )
+            rgba = torch.from_numpy(self.colour[index[~is_ink] - len(self.ink)]).float().div_(255).permute(0, 3, 1, 2)
             white = torch.rand(len(rgba), 1, 1, 1) < 0.6
             paper = torch.where(white, torch.ones(len(rgba), 3, 1, 1), torch.rand(len(rgba), 3, 1, 1))
             drawn.append(rgba[:, :3] * rgba[:, 3:] + (1 - rgba[:, 3:]) * paper)
@@ -101,16 +94,12 @@ class Corpus:
         angle = torch.empty(len(index)).normal_(0, 0.12)
         shift = torch.empty(len(index), 2).uniform_(-0.12, 0.12)
         cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-        theta = torch.stack(
-            [torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1
-        )
+        theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
         grid = F.affine_grid(theta, list(picture.shape), align_corners=False)
         return (F.grid_sample(picture - paper, grid, align_corners=False) + paper - 0.5) / 0.5
 
 
-def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, label: Tensor
-) -> Tensor:
+def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, label: Tensor) -> Tensor:
     """Mean of both directions' cross-entropy; pairs with equal captions are positives of each other."""
     target = (label[:, None] == label[None]).float()
     target /= target.sum(1, keepdim=True)
@@ -146,12 +135,8 @@ def read_checkpoint(path: Path, run: dict[str, int | float | str]) -> dict | Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--build", type=Path, default=Path("build"), help="where build_benchmark.py left the corpus"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=Path("build"), help="where build_benchmark.py left the corpus")
     parser.add_argument("--steps", type=int, default=3800)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -204,9 +189,7 @@ def main() -> None:
         decay = min(0.999, (since + 1) / (since + 11))
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
-                average[name].lerp_(tensor, 1 - decay) if tensor.is_floating_point() else average[name].copy_(
-                    tensor
-                )
+                average[name].lerp_(tensor, 1 - decay) if tensor.is_floating_point() else average[name].copy_(tensor)
         if (step + 1) % 50 == 0:
             losses.append((step + 1, round(loss.item(), 4)))
             bar.set_postfix(loss=f"{loss.item():.3f}")

@@ -56,17 +56,13 @@ def render_set(job: tuple[IconSet, dict[str, str], Path]) -> str:
     channels = (4,) if icon_set.colour else ()
     stack = np.stack(images) if images else np.empty((0, SIZE, SIZE, *channels), np.uint8)
     partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial, images=stack, icons=np.array(kept, str), captions=np.array([captions[i] for i in kept], str)
-    )
+    np.savez(partial, images=stack, icons=np.array(kept, str), captions=np.array([captions[i] for i in kept], str))
     os.replace(partial, path)
     return icon_set.prefix
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iconify", type=Path, required=True, help="the unpacked @iconify/json package")
     parser.add_argument("--emojibase", type=Path, required=True, help="the unpacked emojibase-data package")
     parser.add_argument("--out", type=Path, default=Path("build"), help="where the rendered sets go")

@@ -56,16 +56,14 @@ class AdapterConfig:
         if self.drop not in DROPS:
             raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
         if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
-            raise ValueError(
-                f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}"
-            )
+            raise ValueError(f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}")
 
 
 class LinearAdapter(nn.Module):
     """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
 
     The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
-    rank. To average B and A would keep it as small as they are, but is another matrix; `bench.ablations` has both.
+    rank. To average B and A would keep it as small as they are, but is another matrix.
 
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
     whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
@@ -90,9 +88,7 @@ class LinearAdapter(nn.Module):
     ) -> None:
         super().__init__()
         if rank is not None and not 1 <= rank <= width:
-            raise ValueError(
-                f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None"
-            )
+            raise ValueError(f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None")
         self.rank = rank
         self.drop_prob = drop_prob
         self.drop = drop
@@ -132,9 +128,6 @@ class LinearAdapter(nn.Module):
         """W̃_adp <- m W̃_adp + (1 - m) W_adp."""
         self.average.lerp_(self.matrix(), 1 - momentum)
 
-    def extra_repr(self) -> str:
-        return f"width={len(self.average)}, rank={self.rank or 'full'}, drop_prob={self.drop_prob}"
-
 
 class AdapterSet(nn.Module):
     """The adapters of one model, attached to it by forward hooks.
@@ -167,9 +160,7 @@ class AdapterSet(nn.Module):
                 dtype=weight.dtype,
                 device=weight.device,
             )
-        object.__setattr__(
-            self, "_model", model
-        )  # not a submodule: its weights are not ours to list or to save
+        object.__setattr__(self, "_model", model)  # not a submodule: its weights are not ours to list or to save
         self._attachment = Attachment(model, {site.hooked: _adapting(self[site]) for site in self.sites})
 
     def __getitem__(self, site: Site) -> LinearAdapter:
@@ -193,6 +184,7 @@ class AdapterSet(nn.Module):
         *,
         backbone: Backbone | None = None,
         settings: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Tensor] | None = None,
     ) -> Delta:
         """Return what tuning changed, to be merged into the model's weights at any α.
 
@@ -200,6 +192,7 @@ class AdapterSet(nn.Module):
             averaged: take the running averages, as `eval()` does; False takes the live weights.
             backbone: noted in the delta by its name and its weights' origin.
             settings: of the training, noted beside the adapters' own; must be JSON.
+            changes: ΔW of weights that were tuned beside the adapters, by name.
         """
         matrices = {
             site.linear: (self[site].average if averaged else self[site].matrix()).detach().clone()
@@ -207,7 +200,7 @@ class AdapterSet(nn.Module):
         }
         return Delta.from_adapters(
             self._model.state_dict(),
-            matrices,
+            matrices | dict(changes or {}),
             backbone=backbone,
             method="R-Adapter",
             settings=asdict(self.config) | {"averaged": averaged} | dict(settings or {}),

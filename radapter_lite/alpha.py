@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from radapter_lite.backbone.sites import in_stem
+
 Alpha = float | Mapping[str, float]
 
 
@@ -15,8 +17,8 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
 
     Args:
         alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
-            "other" for what belongs to neither) and layers ("image.3"). A layer's key wins over its
-            tower's, and a weight that no key reaches has α = 0.
+            "other" for what belongs to neither), layers ("image.3") and the image encoder's stem ("image.stem"). A
+            layer's key wins over its tower's, and a weight that no key reaches has α = 0.
         names: the weights there are, or the modules that hold them; they say which keys exist.
 
     Raises:
@@ -43,13 +45,19 @@ def _keys(name: str) -> list[str]:
     else:
         tower = "text"
     layer = re.search(r"blocks\.(\d+)\.", name)
-    return [tower] if layer is None else [f"{tower}.{layer[1]}", tower]
+    part = layer[1] if layer else "stem" if in_stem(name) else None
+    return [tower] if part is None else [f"{tower}.{part}", tower]
 
 
 def keys_of(names: Iterable[str]) -> list[str]:
     """The keys by which α can be given for these weights: towers ("image"), then layers in order ("image.3")."""
     keys = {key for name in names for key in _keys(name)}
-    return sorted(keys, key=lambda key: ("." in key, key.partition(".")[0], int(key.partition(".")[2] or 0)))
+
+    def place(key: str) -> tuple[bool, str, int]:
+        tower, _, part = key.partition(".")
+        return bool(part), tower, int(part) if part.isdigit() else -1
+
+    return sorted(keys, key=place)
 
 
 def _checked(value: Any, what: str) -> float:

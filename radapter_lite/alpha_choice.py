@@ -134,17 +134,13 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     key = ["method", "shots", "seed"]
     needed = (*key, "split", "alpha", "domain", "is_id", "images", "accuracy", "confidence", "information")
     if missing := [name for name in needed if name not in table]:
-        raise ValueError(
-            f"the table of sweeps has no column {missing[0]}: make it anew with `radapter-lite bench`"
-        )
+        raise ValueError(f"the table of sweeps has no column {missing[0]}: make it anew with `radapter-lite bench`")
     rows = []
     for names, run in table.groupby(key, sort=False):
         about = dict(zip(key, names, strict=True))
         validation = run[(run["split"] == "validation") & run["is_id"]]
         if validation.empty or not {0.0, 0.5, 1.0} <= set(run["alpha"]):
-            raise ValueError(
-                f"the run {about} needs ID validation rows, and α = 0, 0.5 and 1 among its values"
-            )
+            raise ValueError(f"the run {about} needs ID validation rows, and α = 0, 0.5 and 1 among its values")
         for domain, target in run[run["split"] == "test"].groupby("domain", sort=False):
             accuracy = target.set_index("alpha")["accuracy"]
             is_id = bool(target["is_id"].iloc[0])
@@ -152,7 +148,6 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
                 alpha = choose(validation, target)
                 found = {"rule": rule, "alpha": alpha, "accuracy": accuracy[alpha]}
                 rows.append(
-                    about
-                    | {"domain": domain, "is_id": is_id, **found, "left": accuracy.max() - accuracy[alpha]}
+                    about | {"domain": domain, "is_id": is_id, **found, "left": accuracy.max() - accuracy[alpha]}
                 )
     return pd.DataFrame(rows)

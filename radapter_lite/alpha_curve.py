@@ -81,9 +81,7 @@ class FeatureCurve:
         return _measure(backbone, delta, nodes, images=images)[0]
 
     @classmethod
-    def of_classes(
-        cls, backbone: Backbone, delta: Delta, classes: Iterable[str], nodes: int = NODES
-    ) -> "FeatureCurve":
+    def of_classes(cls, backbone: Backbone, delta: Delta, classes: Iterable[str], nodes: int = NODES) -> "FeatureCurve":
         """The curve of class names, in the backbone's prompts."""
         return _measure(backbone, delta, nodes, texts=backbone.describe(classes))[0]
 
@@ -135,9 +133,7 @@ class AlphaCurve:
     temperature: float
 
     @classmethod
-    def measure(
-        cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES
-    ) -> "AlphaCurve":
+    def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
         task = as_task(images)
         image, text = _measure(backbone, delta, nodes, task.images, task.texts(backbone))
@@ -151,12 +147,8 @@ class AlphaCurve:
         """
         count = len(self.image.nodes)
         if step < 1 or (count - 1) % step:
-            raise ValueError(
-                f"every {step}th of {count} nodes leaves out the last: step must divide {count - 1}"
-            )
-        image, text = (
-            FeatureCurve(each.nodes[::step], each.values[::step]) for each in (self.image, self.text)
-        )
+            raise ValueError(f"every {step}th of {count} nodes leaves out the last: step must divide {count - 1}")
+        image, text = (FeatureCurve(each.nodes[::step], each.values[::step]) for each in (self.image, self.text))
         return replace(self, image=image, text=text)
 
     @property
@@ -201,11 +193,7 @@ class AlphaCurve:
 
 
 def held_out_error(
-    curves: Mapping[str, AlphaCurve],
-    backbone: Backbone,
-    delta: Delta,
-    images: ImageSet | Task,
-    alphas: Iterable[float],
+    curves: Mapping[str, AlphaCurve], backbone: Backbone, delta: Delta, images: ImageSet | Task, alphas: Iterable[float]
 ) -> pd.DataFrame:
     """Interpolated beside exact similarities of the same images and delta: a row for each curve and α.
 
@@ -226,9 +214,7 @@ def held_out_error(
     return pd.DataFrame(rows)
 
 
-def layer_profile(
-    backbone: Backbone, delta: Delta, images: ImageSet | Task, alone: bool = True
-) -> pd.DataFrame:
+def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task, alone: bool = True) -> pd.DataFrame:
     """The score with the delta in one layer alone, or in all but one: a row a layer.
 
     Args:

@@ -20,9 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"radapter-lite: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        extra = next(
-            (extra for extra, commands in doctor.EXTRAS.items() if arguments.command in commands), None
-        )
+        extra = next((extra for extra, commands in doctor.EXTRAS.items() if arguments.command in commands), None)
         if extra is None or not error.name or "." in error.name:  # nothing that an extra brings
             raise
         print(

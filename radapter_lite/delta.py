@@ -40,9 +40,7 @@ def require_untouched(model: nn.Module) -> None:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
     alpha = record.alpha if (record := _applied.get(model)) else 0.0
     if any(alpha.values() if isinstance(alpha, Mapping) else [alpha]):
-        raise ValueError(
-            f"a delta is applied to this model at alpha {alpha}: call restore(model) on the delta first"
-        )
+        raise ValueError(f"a delta is applied to this model at alpha {alpha}: call restore(model) on the delta first")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +53,7 @@ class Delta:
                 vectors, x W + b (PyTorch keeps W transposed).
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
+            In each, a tensor that has the very name of a weight is its ΔW: one delta may mix adapters with differences.
         tensors: see kind.
         meta: backbone, pretrained, prompts, method, settings, versions, and the fingerprint of the original weights.
 
@@ -74,7 +73,7 @@ class Delta:
 
         Args:
             original: the untuned model's state dict.
-            matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter.
+            matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter, and ΔW by that of a weight.
             about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
         """
         return cls._make("adapter", original, dict(matrices), **about)
@@ -106,16 +105,21 @@ class Delta:
 
     @classmethod
     def from_low_rank(
-        cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any
+        cls,
+        original: State,
+        factors: Mapping[str, tuple[Tensor, Tensor]],
+        changes: Mapping[str, Tensor] | None = None,
+        **about: Any,
     ) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
         Args:
             original: the untuned model's state dict.
             factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
+            changes: ΔW of other weights, by name.
             about: as in `from_adapters`.
         """
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = dict(changes or {})
         for name, (b, a) in factors.items():
             tensors |= {f"{name}.B": b, f"{name}.A": a}
         return cls._make("low_rank", original, tensors, **about)
@@ -157,18 +161,14 @@ class Delta:
         """
         scale = scales(alpha, [self._target(key) for key in self.tensors])
         if model in attached_models:
-            raise ValueError(
-                "adapters are still attached to this model: call remove() on their AdapterSet first"
-            )
+            raise ValueError("adapters are still attached to this model: call remove() on their AdapterSet first")
         record = _applied.get(model)
         state = model.state_dict()
         if record is None or record.delta is not self:
             originals = state | record.originals if record else state
             self._check_fit(originals)
             self._check_weights(originals)
-            self.restore(
-                model
-            )  # the state dict shares the model's memory, so it holds the originals from here on
+            self.restore(model)  # the state dict shares the model's memory, so it holds the originals from here on
             names = self.touched(state)
             record = _Applied(self, {name: state[name].clone() for name in names}, self._changes(state))
             _applied[model] = record
@@ -205,14 +205,20 @@ class Delta:
 
     def touched(self, state: State) -> list[str]:
         """Return the names in a model's state dict of the weights that the delta changes, sorted."""
-        if self.kind == "adapter":
-            names = [f"{linear}.{part}" for linear in self.tensors for part in ("weight", "bias")]
-            return sorted(name for name in names if name.endswith(".weight") or name in state)
-        return sorted({self._target(key) for key in self.tensors})
+        names: set[str] = set()
+        for key in self.tensors:
+            if self._kind_of(key, state) == "adapter":
+                names |= {f"{key}.weight"} | ({f"{key}.bias"} & state.keys())
+            else:
+                names.add(self._target(key))
+        return sorted(names)
+
+    def _kind_of(self, key: str, state: State) -> str:
+        return "difference" if key in state else self.kind
 
     def _target(self, key: str) -> str:
         """The name a tensor's key stands for: a Linear's, or a weight's."""
-        return key[: -len(".B")] if self.kind == "low_rank" else key
+        return key[: -len(".B")] if self.kind == "low_rank" and key.endswith((".A", ".B")) else key
 
     def _changes(self, original: State) -> dict[str, Tensor]:
         """ΔW for every weight touched, in its shape and type; in float32 or wider on the way."""
@@ -224,7 +230,7 @@ class Delta:
             def tensor(key: str, weight: Tensor = weight, wide: torch.dtype = wide) -> Tensor:
                 return self.tensors[key].to(device=weight.device, dtype=wide)
 
-            if self.kind == "difference":
+            if name in self.tensors:
                 change = tensor(name)
             elif self.kind == "low_rank":
                 change = tensor(f"{name}.B") @ tensor(f"{name}.A")
@@ -238,15 +244,14 @@ class Delta:
     def _check_fit(self, state: State) -> None:
         """Refuse a model that lacks a weight the delta changes, or has it in another shape."""
         for key, tensor in self.tensors.items():
-            name = f"{key}.weight" if self.kind == "adapter" else self._target(key)
+            kind = self._kind_of(key, state)
+            name = f"{key}.weight" if kind == "adapter" else self._target(key)
             if name not in state:
-                raise ValueError(
-                    f"this delta changes {name}, which the model lacks: it is for {self._made_on()}"
-                )
+                raise ValueError(f"this delta changes {name}, which the model lacks: it is for {self._made_on()}")
             shape = tuple(state[name].shape)
-            if self.kind == "adapter":
+            if kind == "adapter":
                 fits = tuple(tensor.shape) == (shape[0], shape[0])
-            elif self.kind == "difference":
+            elif kind == "difference":
                 fits = tensor.shape == shape
             else:
                 b, a = self.tensors.get(f"{name}.B"), self.tensors.get(f"{name}.A")
@@ -291,9 +296,7 @@ class Delta:
         return cls.from_file(path, *read_delta(path))
 
     @classmethod
-    def from_file(
-        cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], about: Mapping[str, Any]
-    ) -> "Delta":
+    def from_file(cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], about: Mapping[str, Any]) -> "Delta":
         """The delta of a file's tensors and description, as `read_delta` gives them.
 
         Raises:
@@ -305,9 +308,7 @@ class Delta:
                 f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known: what a method without a "
                 f"delta learned is read by load_tuned"
             )
-        meta = {
-            key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")
-        }
+        meta = {key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")}
         return cls(kind, tensors, meta)
 
     def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
@@ -350,11 +351,7 @@ def describe(backbone: Backbone | None, method: str, settings: Mapping[str, Any]
         "prompts": list(backbone.prompts) if backbone else None,
         "method": method,
         "settings": _as_json(settings),
-        "versions": {
-            "radapter_lite": __version__,
-            "open_clip": open_clip.__version__,
-            "torch": str(torch.__version__),
-        },
+        "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
     }
 
 

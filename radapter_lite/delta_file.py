@@ -20,19 +20,13 @@ from radapter_lite.files import whole, write_text
 FORMAT = 1
 
 
-def write_delta(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]
-) -> None:
+def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write `path`.safetensors and `path`.json."""
     tensor_path, json_path = _paths(path)
     write_tensors(tensor_path, tensors, {"delta": about["kind"]})
     about = {"format": FORMAT} | dict(about)
     about["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    about["file"] = {
-        "name": tensor_path.name,
-        "bytes": tensor_path.stat().st_size,
-        "sha256": _sha256(tensor_path),
-    }
+    about["file"] = {"name": tensor_path.name, "bytes": tensor_path.stat().st_size, "sha256": _sha256(tensor_path)}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     write_text(json_path, text)
 
@@ -47,21 +41,15 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     tensor_path, json_path = _paths(path)
     for found, other in ((tensor_path, json_path), (json_path, tensor_path)):
         if not found.is_file():
-            raise FileNotFoundError(
-                f"{found} is missing: a delta is two files, it and {other.name} beside it"
-            )
+            raise FileNotFoundError(f"{found} is missing: a delta is two files, it and {other.name} beside it")
     try:
         about = json.loads(json_path.read_text(encoding="utf-8"))
         file_format, shapes, _ = about["format"], about["tensors"], about["fingerprint"]
         size, checksum = about["file"]["bytes"], about["file"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{json_path} does not describe a delta: save the delta again, or fetch it again"
-        ) from error
+        raise ValueError(f"{json_path} does not describe a delta: save the delta again, or fetch it again") from error
     if file_format != FORMAT:
-        raise ValueError(
-            f"{json_path} has format {file_format} where {FORMAT} was expected: update radapter_lite"
-        )
+        raise ValueError(f"{json_path} has format {file_format} where {FORMAT} was expected: update radapter_lite")
     found_size = tensor_path.stat().st_size
     if found_size != size or _sha256(tensor_path) != checksum:
         raise ValueError(
@@ -73,9 +61,7 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     except SafetensorError as error:
         raise ValueError(f"{tensor_path} is no safetensors file ({error}): save the delta again") from error
     if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
-        raise ValueError(
-            f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again"
-        )
+        raise ValueError(f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again")
     return tensors, about
 
 

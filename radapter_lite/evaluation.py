@@ -28,10 +28,7 @@ def evaluate(backbone: Backbone, images: ImageSet | Task) -> pd.DataFrame:
 
 
 def sweep(
-    backbone: Backbone,
-    tuned: Tuned | Delta,
-    images: ImageSet | Task,
-    alphas: Iterable[Alpha] | None = None,
+    backbone: Backbone, tuned: Tuned | Delta, images: ImageSet | Task, alphas: Iterable[Alpha] | None = None
 ) -> pd.DataFrame:
     """The score along α, a row for each α and domain: alpha, domain, is_id, accuracy, images, forgotten.
 
@@ -57,11 +54,7 @@ def sweep(
 
 
 def along(
-    backbone: Backbone,
-    tuned: Tuned | Delta,
-    task: Task,
-    alphas: Iterable[Any],
-    zero_shot: Tensor | None = None,
+    backbone: Backbone, tuned: Tuned | Delta, task: Task, alphas: Iterable[Any], zero_shot: Tensor | None = None
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """Each α with the similarities there [N, T], and zero-shot's beside them, which are computed if not given.
 

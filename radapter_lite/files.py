@@ -16,9 +16,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"the folder {path.parent} does not exist: make it before saving {path.name} into it"
-        )
+        raise FileNotFoundError(f"the folder {path.parent} does not exist: make it before saving {path.name} into it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:

@@ -29,9 +29,7 @@ def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor 
     Source: Radford et al. 2021, the loss of CLIP.
     """
     identity = torch.eye(len(image_features), dtype=torch.bool, device=image_features.device)
-    return mpm_nce(
-        image_features, text_features, identity, temperature=1 / logit_scale, margin=0.0, smoothing=0.0
-    )
+    return mpm_nce(image_features, text_features, identity, temperature=1 / logit_scale, margin=0.0, smoothing=0.0)
 
 
 def mpm_nce(
@@ -96,9 +94,7 @@ def _check(
 ) -> None:
     if image_features.ndim != 2 or image_features.shape != text_features.shape or len(image_features) == 0:
         found = f"{tuple(image_features.shape)} and {tuple(text_features.shape)}"
-        raise ValueError(
-            f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}"
-        )
+        raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
     size = len(image_features)
     if positives.dtype != torch.bool or positives.shape != (size, size):
         found = f"{positives.dtype} {tuple(positives.shape)}"

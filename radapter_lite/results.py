@@ -8,11 +8,11 @@ import pandas as pd
 from radapter_lite.assets import RESULTS
 from radapter_lite.files import make_folder, whole
 
-NAMES = ("search", "few_shot", "ablations", "costs")
+NAMES = ("search", "few_shot", "ablations")
 
 
-def load_results(name: str = "few_shot", folder: Path = RESULTS) -> pd.DataFrame:
-    """A saved table of long runs.
+def load_results(name: str = "few_shot", folder: Path = RESULTS, id_domain: str = "outline") -> pd.DataFrame:
+    """A saved table of long runs: those that were tuned on one domain, "outline" or "camera".
 
     Raises:
         ValueError: for a name that is none of `NAMES`.
@@ -22,10 +22,9 @@ def load_results(name: str = "few_shot", folder: Path = RESULTS) -> pd.DataFrame
         raise ValueError(f"{name!r} names no results; there are {', '.join(NAMES)}")
     path = folder / f"{name}.csv"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"the results {name} are not in {folder}: make them with `radapter-lite bench {name}`"
-        )
-    return pd.read_csv(path)
+        raise FileNotFoundError(f"the results {name} are not in {folder}: make them with `radapter-lite bench {name}`")
+    table = pd.read_csv(path)
+    return table[table["id_domain"] == id_domain].reset_index(drop=True)
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -3,7 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, get_origin, get_type_hints
+
+# What settings can be, in words.
+WORDED: dict[Any, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+WORDED |= {tuple: "texts in a tuple, as ('image',)", NoneType: "None"}
 
 
 def check_above_zero(settings: Any, *names: str) -> None:
@@ -42,7 +47,8 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     """A copy of a configuration with some settings changed, wherever in it they stand.
 
     Raises:
-        ValueError: for a setting that the configuration does not have; the sentence lists those it has.
+        ValueError: for a setting that the configuration does not have, the sentence lists those it has; and for a value
+            of a type that the setting does not take.
     """
     for name, value in settings.items():
         found, config = _set(config, name, value)
@@ -84,9 +90,24 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return getattr(hint, "__args__", None) or (hint,)
 
 
+def _check_type(config: Any, name: str, value: Any) -> None:
+    """Raise ValueError for a value of a type that the setting does not take: "false" would count as true."""
+    hint = get_type_hints(type(config))[name]
+    allowed = _parts(hint) if isinstance(hint, UnionType) else (hint,)
+    kinds = [get_origin(part) or part for part in allowed]
+    if not all(kind in WORDED for kind in kinds):
+        return
+    if float in kinds or int in kinds:
+        kinds += [int, float]  # whether it must be whole, the settings check themselves
+    if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(WORDED[get_origin(part) or part] for part in allowed)
+        raise ValueError(f"{name} takes {expected}, not {value!r}")
+
+
 def _set(config: Any, name: str, value: Any) -> tuple[bool, Any]:
     for field in fields(config):
         if field.name == name:
+            _check_type(config, name, value)
             return True, replace(config, **{name: value})
         part = getattr(config, field.name)
         if is_dataclass(part):

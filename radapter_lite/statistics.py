@@ -16,9 +16,7 @@ def summarize(results: pd.DataFrame, by: list[str], metric: str = "accuracy") ->
     return pd.concat([id_part, ood_part.reindex(id_part.index)], axis=1).reset_index()
 
 
-def mean_and_interval(
-    values: pd.DataFrame, by: list[str], columns: Iterable[str] = ("id", "ood")
-) -> pd.DataFrame:
+def mean_and_interval(values: pd.DataFrame, by: list[str], columns: Iterable[str] = ("id", "ood")) -> pd.DataFrame:
     """Mean over seeds and half the width of its 95% t-interval (`id`, `id_ci`, …), with the number of seeds."""
     from scipy.stats import t
 

@@ -89,18 +89,14 @@ class Tuned:
             with self.learned.applied(backbone.model, alpha):
                 return predict(backbone, task)
         if alpha != 1:
-            raise ValueError(
-                f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}"
-            )
+            raise ValueError(f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}")
         assert self.answer is not None
         require_untouched(backbone.model)
         self._check_weights(backbone.model)
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
             return self.answer(backbone, task, self)
 
-    def completed(
-        self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None
-    ) -> Tuned:
+    def completed(self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None) -> Tuned:
         """The same with all that is known of how it was made."""
         about: dict[str, Any] = {"trained_parameters": self.trained_parameters}
         if isinstance(self.learned, Delta):

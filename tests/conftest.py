@@ -22,9 +22,7 @@ VISION = dict(image_size=32, patch_size=16, width=64, layers=3, head_width=32)
 TIMM = dict(timm_model_name="vit_tiny_patch16_224", timm_pool="token", timm_proj="linear", image_size=224)
 
 
-def make_clip(
-    seed: int = 0, *, vision: dict | None = None, text: dict | None = None, kind: type = CLIP
-) -> nn.Module:
+def make_clip(seed: int = 0, *, vision: dict | None = None, text: dict | None = None, kind: type = CLIP) -> nn.Module:
     """A CLIP of some 150,000 parameters, in eval mode, with weights far enough from their initial zeros."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -88,9 +86,7 @@ def tokenize_words(texts: list[str]) -> Tensor:
     """Token ids that fit `TEXT`: one a word, then the largest."""
     ids = torch.zeros(len(texts), TEXT["context_length"], dtype=torch.long)
     for row, text in enumerate(texts):
-        words = [
-            1 + zlib.crc32(word.encode()) % (TEXT["vocab_size"] - 2) for word in re.findall(r"\w+", text)
-        ]
+        words = [1 + zlib.crc32(word.encode()) % (TEXT["vocab_size"] - 2) for word in re.findall(r"\w+", text)]
         tokens = [*words[: TEXT["context_length"] - 1], TEXT["vocab_size"] - 1]
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return ids
@@ -99,9 +95,7 @@ def tokenize_words(texts: list[str]) -> Tensor:
 def make_backbone(seed: int = 0) -> Backbone:
     """The small CLIP as a backbone."""
     transform = PreprocessCfg(size=VISION["image_size"], mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Backbone(
-        make_clip(seed), tokenize_words, image_transform_v2(transform, is_train=False), "tiny", "random"
-    )
+    return Backbone(make_clip(seed), tokenize_words, image_transform_v2(transform, is_train=False), "tiny", "random")
 
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "dark-blue": (20, 20, 120)}
@@ -122,9 +116,7 @@ def make_folder(root: Path, domains: tuple[str, ...] = (), images: int = 8) -> P
 
 MODELS = {
     "clip": lambda: make_clip(),
-    "custom blocks": lambda: make_clip(
-        vision=VISION | dict(qk_norm=True, scale_attn_inner=True, ls_init_value=0.5)
-    ),
+    "custom blocks": lambda: make_clip(vision=VISION | dict(qk_norm=True, scale_attn_inner=True, ls_init_value=0.5)),
     "apart": lambda: make_clip(kind=CustomTextCLIP, text=dict(no_causal_mask=True, pool_type="last")),
     "timm": lambda: make_clip(kind=CustomTextCLIP, vision=TIMM),
     "timm eva": lambda: make_clip(

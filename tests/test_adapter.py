@@ -42,10 +42,7 @@ def test_every_layout_of_towers_has_its_sites(any_clip):
     [
         (dict(layers=[1, 1, 1, 1], width=16, head_width=16, image_size=64), "ModifiedResNet"),
         (dict(timm_model_name="convnext_atto", timm_pool="", timm_proj="linear", image_size=64), "ConvNeXt"),
-        (
-            dict(timm_model_name="efficientnet_b0", timm_pool="", timm_proj="linear", image_size=64),
-            "EfficientNet",
-        ),
+        (dict(timm_model_name="efficientnet_b0", timm_pool="", timm_proj="linear", image_size=64), "EfficientNet"),
     ],
 )
 def test_convolutional_towers_are_refused_by_name(vision, name):
@@ -243,9 +240,7 @@ def test_attaching_freezes_and_removing_gives_the_model_back(clip, inputs):
 def test_the_set_saves_its_adapters_and_nothing_of_the_model(clip):
     adapters = AdapterSet(clip, AdapterConfig(rank=2))
     assert set(adapters.state_dict()) == {
-        f"adapters.{site.name.replace('.', '_')}.{part}"
-        for site in adapters.sites
-        for part in ("A", "B", "average")
+        f"adapters.{site.name.replace('.', '_')}.{part}" for site in adapters.sites for part in ("A", "B", "average")
     }
     fill(adapters)
     saved = copy.deepcopy(adapters.state_dict())

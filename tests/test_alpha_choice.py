@@ -67,9 +67,7 @@ def test_agreement_counts_the_images_that_keep_their_class(images):
 
 def test_the_expected_accuracy_falls_as_far_as_the_confidence():
     """Certainty that holds on ID images and on the target alike does not count; certainty that is lost does."""
-    validation = pd.DataFrame(
-        {"alpha": [0.0, 0.5, 1.0], "accuracy": [50, 60, 62], "confidence": [90, 70, 60]}
-    )
+    validation = pd.DataFrame({"alpha": [0.0, 0.5, 1.0], "accuracy": [50, 60, 62], "confidence": [90, 70, 60]})
     target = pd.DataFrame({"alpha": [1.0, 0.5, 0.0], "confidence": [50, 69, 80]})
     assert difference_of_confidences(validation, target) == 0.5  # 40, 59 and 52 are expected
     assert difference_of_confidences(validation, target.assign(confidence=[60, 70, 90])) == 1.0

@@ -73,8 +73,7 @@ def test_between_the_nodes_it_is_the_model_and_better_with_more_nodes(backbone, 
     assert (errors["changed"] == 0).all()
     coarse = curve.thinned(8)
     assert (
-        held_out_error({"coarse": coarse}, backbone, delta, images, alphas)["error"].max()
-        > 10 * errors["error"].max()
+        held_out_error({"coarse": coarse}, backbone, delta, images, alphas)["error"].max() > 10 * errors["error"].max()
     )
 
 

@@ -360,9 +360,7 @@ def test_the_kernel_is_this_interpreter_without_a_registered_one(
 ) -> None:
     own = tmp_path / "kernels" / "python3"
     own.mkdir(parents=True)
-    (own / "kernel.json").write_text(
-        json.dumps({"argv": ["elsewhere"], "display_name": "x", "language": "python"})
-    )
+    (own / "kernel.json").write_text(json.dumps({"argv": ["elsewhere"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     assert list(ThisInterpreter().get_all_specs()) == ["python3"]
     assert ThisInterpreter().get_kernel_spec("python3").argv[0] == sys.executable

@@ -24,9 +24,7 @@ def picto(monkeypatch):
     """A small stand-in for the embedded backbone."""
 
     def load_pictoclip(pretrained="picto"):
-        preprocess = image_transform_v2(
-            PreprocessCfg(size=32, mean=(0.5,) * 3, std=(0.25,) * 3), is_train=False
-        )
+        preprocess = image_transform_v2(PreprocessCfg(size=32, mean=(0.5,) * 3, std=(0.25,) * 3), is_train=False)
         model = make_clip(seed=int(torch.randint(1 << 30, ())) if pretrained == "random" else 0)
         return model, lambda texts: torch.zeros(len(texts), 8, dtype=torch.long), preprocess
 
@@ -91,15 +89,11 @@ def test_an_unknown_name_lists_the_nearest(name, nearest):
 
 
 def test_weights_must_be_said_and_known():
-    with pytest.raises(
-        ValueError, match="ViT-B-32 needs weights: set pretrained to one of openai, .*'random'"
-    ):
+    with pytest.raises(ValueError, match="ViT-B-32 needs weights: set pretrained to one of openai, .*'random'"):
         load_clip("ViT-B-32")
     with pytest.raises(ValueError, match="the nearest tags are .*laion2b_s34b_b79k.* 'random' always works"):
         load_clip("ViT-B/32", "laion2b_s34b")
-    with pytest.raises(
-        ValueError, match="openai of ViT-B-32 was trained with QuickGELU: load ViT-B-32-quickgelu"
-    ):
+    with pytest.raises(ValueError, match="openai of ViT-B-32 was trained with QuickGELU: load ViT-B-32-quickgelu"):
         load_clip("ViT-B-32", "openai")
     for source in ("laion", "random"):
         with pytest.raises(ValueError, match=f"hf-hub:a/b brings its own weights: .* instead of {source}"):
@@ -113,11 +107,7 @@ def test_weights_must_be_said_and_known():
     ("name", "pretrained", "what"),
     [
         ("ViT-B-32", "laion2b_s34b_b79k", "ViT-B-32 with weights laion2b_s34b_b79k"),
-        (
-            "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-            None,
-            "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-        ),
+        ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", None, "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
     ],
 )
 def test_an_unreachable_hub_is_one_sentence_at_once(offline, name, pretrained, what, caplog):
@@ -159,9 +149,7 @@ def test_a_checkpoint_is_loaded_over_a_hub_repositorys_weights(tmp_path, monkeyp
 
 def test_a_hub_that_answers_with_a_failure_is_one_sentence(offline, monkeypatch):
     monkeypatch.setattr(hub, "reachable", lambda url, timeout=5: True)
-    with pytest.raises(
-        HubError, match=r"hf-hub:a/b could not be fetched \(.*not in the cache\): offline, 'picto'"
-    ):
+    with pytest.raises(HubError, match=r"hf-hub:a/b could not be fetched \(.*not in the cache\): offline, 'picto'"):
         load_clip("hf-hub:a/b")
 
 
@@ -200,9 +188,7 @@ def test_a_tokenizer_is_made_when_it_is_used(offline, monkeypatch):
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
     tokenizer = LazyTokenizer("ViT-B-16-SigLIP")
-    with pytest.raises(
-        HubError, match="the tokenizer of ViT-B-16-SigLIP is not on this machine and .*'picto'"
-    ):
+    with pytest.raises(HubError, match="the tokenizer of ViT-B-16-SigLIP is not on this machine and .*'picto'"):
         tokenizer(["a cat"])
     assert LazyTokenizer("ViT-B-32")(["a cat", "a dog"]).shape == (2, 77)  # CLIP's own needs no hub
 
@@ -243,9 +229,7 @@ def test_checkpoints_that_are_none(picto, tmp_path):
     with pytest.raises(ValueError, match="list.pt holds no state dict"):
         load_clip("ViT-B-32", tmp_path / "list.pt")
     save_file(make_clip(text=dict(width=32)).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(
-        ValueError, match=r"other.safetensors does not fit picto \(.*\): name the architecture"
-    ):
+    with pytest.raises(ValueError, match=r"other.safetensors does not fit picto \(.*\): name the architecture"):
         load_clip("picto", tmp_path / "other.safetensors")
 
 

@@ -33,7 +33,7 @@ def images(tmp_path: Path) -> ImageSet:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One epoch a run: what is tested is the bookkeeping."""
 
-    def short(method, backbone, shots, seed):
+    def short(method, backbone, shots, seed, id_domain="outline"):
         settings = QUICK | {"seed": seed} if METHODS[method].trains else {}
         settings |= {"momentum": 0.5} if method == "R-Adapter" else {}
         return with_settings(METHODS[method].config, settings)
@@ -77,9 +77,7 @@ def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkey
 def test_the_exam_measures_what_the_delta_gives(images: ImageSet) -> None:
     clip = make_backbone()
     tuned = r_adapter(
-        clip,
-        images.few_shot(4),
-        RAdapterConfig(AdapterConfig(momentum=0.5), TrainingConfig(epochs=3, lr=1e-2)),
+        clip, images.few_shot(4), RAdapterConfig(AdapterConfig(momentum=0.5), TrainingConfig(epochs=3, lr=1e-2))
     )
     from radapter_lite.evaluation import sweep
 
@@ -127,6 +125,7 @@ def test_the_search_looks_where_the_best_points(accuracies: dict[float, float], 
 def test_the_recommended_settings_are_the_best_of_the_saved_search() -> None:
     table = bench.load_results("search")
     assert set(table["method"]) == set(METHODS)
+    assert (bench.load_results("search", id_domain="camera").groupby(["method", "shots"]).size() == search.RUNS).all()
     assert (table.groupby(["method", "shots"]).size() == search.RUNS).all()
     clip = replace(make_backbone(), search="search")
     for (method, shots), own in table.groupby(["method", "shots"]):
@@ -160,8 +159,7 @@ def test_elsewhere_the_average_of_a_small_folder_has_left_its_zero_start(images:
     config = recommended("R-Adapter", clip, 4)
     found = ablations.tune_with_momenta(clip, few, config, (config.adapter.momentum,))
     live, average = (
-        sum(matrix.norm() for matrix in found[m].delta.tensors.values())
-        for m in (0.0, config.adapter.momentum)
+        sum(matrix.norm() for matrix in found[m].delta.tensors.values()) for m in (0.0, config.adapter.momentum)
     )
     assert average > 0.5 * live
 
@@ -179,9 +177,7 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 def test_one_training_gives_the_delta_of_every_momentum(images: ImageSet) -> None:
     clip, few = make_backbone(), images.few_shot(4)
-    loop = TrainingConfig(
-        epochs=4, batch_size=8, lr=1e-2
-    )  # 8 steps: the average under 0.9 has left its zero start
+    loop = TrainingConfig(epochs=4, batch_size=8, lr=1e-2)  # 8 steps: the average under 0.9 has left its zero start
     config = RAdapterConfig(AdapterConfig(momentum=0.7), loop)
     found = ablations.tune_with_momenta(clip, few, config, (0.7, 0.9))
     assert set(found) == {0.0, 0.7, 0.9}
@@ -261,14 +257,10 @@ def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> No
     rows = made_up("R-Adapter", 4, 60, 40) + made_up("R-Adapter", 16, 70, 50)
     for method, id, ood, *alpha in others:
         rows += made_up(method, 4, id, ood, *alpha) + made_up(method, 16, id, ood, *alpha)
-        rows += [
-            row | {"split": "validation", "accuracy": 99.0} for row in made_up(method, 4, id, ood, *alpha)
-        ]
+        rows += [row | {"split": "validation", "accuracy": 99.0} for row in made_up(method, 4, id, ood, *alpha)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).splitlines() == [
         f"At 4 shots, {who} more than R-Adapter, both ID and OOD.",
         "At 16 shots, no method reaches more than R-Adapter, both ID and OOD.",
     ]
     rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
-    assert bench.who_is_ahead(pd.DataFrame(rows)).startswith(
-        "At 16 shots"
-    )  # with nothing to compare with at 4
+    assert bench.who_is_ahead(pd.DataFrame(rows)).startswith("At 16 shots")  # with nothing to compare with at 4

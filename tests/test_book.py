@@ -97,9 +97,7 @@ def test_every_page_is_reached_from_the_contents(site: Path) -> None:
 def test_nothing_is_loaded_from_elsewhere_and_every_image_is_described(site: Path) -> None:
     for path in site.glob("*.html"):
         page, text = Page(path), path.read_text(encoding="utf-8")
-        assert not [
-            link for link in page.loaded if not link.startswith("data:") and not (site / link).is_file()
-        ]
+        assert not [link for link in page.loaded if not link.startswith("data:") and not (site / link).is_file()]
         assert not re.search(r"@import|url\((?!data:)", text)
         assert all(page.alts), path.name
         assert ("<script" in text) == (path.name == "slider.html")
@@ -151,9 +149,7 @@ def test_an_installed_package_makes_a_book_of_what_it_has(
 ) -> None:
     assert main(["book", "--out", str(tmp_path / "site")]) == 0
     assert str(tmp_path / "site" / "index.html") in capsys.readouterr().out
-    assert [
-        path.name for path in sorted((tmp_path / "site").iterdir()) if "radapter_lite" not in path.name
-    ] == [
+    assert [path.name for path in sorted((tmp_path / "site").iterdir()) if "radapter_lite" not in path.name] == [
         "00_first.html",
         "glossary.html",
         "index.html",
@@ -217,9 +213,7 @@ def test_relinking_changes_paths_and_nothing_else() -> None:
     relink(body, lambda name: {"b.md": "../b.html"}[name])
     assert 'href="../b.html#c"' in str(body)
     assert str(body) == before.replace('href="b.md', 'href="../b.html')
-    assert "<math" in before and "  if a &lt; b:\n\n    c = 'b.md'" in body.pre.get_text().replace(
-        "<", "&lt;"
-    )
+    assert "<math" in before and "  if a &lt; b:\n\n    c = 'b.md'" in body.pre.get_text().replace("<", "&lt;")
 
 
 # --- the reference ---
@@ -315,11 +309,7 @@ def frames(site: Path) -> dict:
 
 
 def test_the_sliders_numbers_are_the_saved_results(frames: dict) -> None:
-    saved = (
-        load_results()
-        .query("split == 'test' and method == 'R-Adapter' and shots == 16")
-        .dropna(subset="alpha")
-    )
+    saved = load_results().query("split == 'test' and method == 'R-Adapter' and shots == 16").dropna(subset="alpha")
     means = summarize(saved, ["seed", "alpha"]).groupby("alpha")[["id", "ood"]].mean()
     for alpha, row in means.iterrows():
         step = round(float(alpha) * (book_slider.STEPS - 1))  # type: ignore[arg-type]
@@ -378,9 +368,7 @@ def test_the_slider_moves_in_a_browser_that_has_no_network(site: Path, browser, 
     slider.press("End")
     assert value.text_content() == "α = 1.00"
     page.locator("#play").click()  # at the end it begins anew
-    page.wait_for_function(
-        "document.getElementById('value').textContent === 'α = 1.00' && play.textContent === '▶'"
-    )
+    page.wait_for_function("document.getElementById('value').textContent === 'α = 1.00' && play.textContent === '▶'")
     assert not failed
     assert asked and all(url.startswith(("file://", "data:")) for url in asked)
     context.close()

@@ -50,9 +50,7 @@ def chromium() -> Iterator[Browser]:
 def served(command: list[str], port: int, log: Path, environment: dict[str, str]) -> Iterator[None]:
     """Run a server until the block ends: asked to end, and killed where that is not enough."""
     with log.open("w") as out:
-        server = subprocess.Popen(
-            command, stdout=out, stderr=out, env=os.environ | environment, start_new_session=True
-        )
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | environment, start_new_session=True)
     try:
         deadline = time.monotonic() + PATIENCE / 1000
         while not answers(port):
@@ -128,9 +126,7 @@ def png(colour: tuple[int, int, int] = (240, 240, 240)) -> bytes:
     """A drawing of an umbrella's shape: half a disc on a stick."""
     y, x = np.mgrid[:200, :200]
     pixels = np.full((200, 200, 3), colour, np.uint8)
-    pixels[
-        ((x - 100) ** 2 + (y - 90) ** 2 < 70**2) & (y < 90) | ((abs(x - 100) < 5) & (y > 40) & (y < 170))
-    ] = 20
+    pixels[((x - 100) ** 2 + (y - 90) ** 2 < 70**2) & (y < 90) | ((abs(x - 100) < 5) & (y > 40) & (y < 170))] = 20
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -161,10 +157,7 @@ def test_the_page_answers_to_an_upload(visit: Page) -> None:
 
 
 def test_keys_on_the_slider_move_points_and_bars(visit: Page) -> None:
-    slider, picture = (
-        visit.get_by_role("slider"),
-        visit.locator(".app-bars").locator("xpath=ancestor::div[2]"),
-    )
+    slider, picture = (visit.get_by_role("slider"), visit.locator(".app-bars").locator("xpath=ancestor::div[2]"))
     before, bars = circles(visit.locator("body")), visit.locator(".app-bars").inner_text()
     press(slider, "End", 1)
     expect(picture).to_contain_text("α = 1.00")

@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -130,9 +131,7 @@ def test_a_folder_works_as_pictoshift_does(tmp_path, domains):
     assert images.name == "mine" and images.classes == ["dark blue", "green", "red"]
     assert images.domains == list(domains or ["images"])
     counts = images.table[images.table["domain"] == images.id_domain].groupby(["class", "split"]).size()
-    assert counts.unstack().to_dict("index") == dict.fromkeys(
-        images.classes, {"test": 3, "train": 6, "validation": 1}
-    )
+    assert counts.unstack().to_dict("index") == dict.fromkeys(images.classes, {"test": 3, "train": 6, "validation": 1})
     assert set(images.table.loc[images.table["domain"] != images.id_domain, "split"]) <= {"test"}
     few = images.few_shot(4)
     assert len(few) == 12 and files(images.few_shot(2)) < files(few) < files(images.select(split="train"))
@@ -179,9 +178,7 @@ def test_files_are_named_by_their_place_in_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("shapes", "./shapes/", tmp_path / "shapes"):
         images = load_images(folder)
-        assert images.table["file"].tolist() == [
-            f"web/{name}/0.png" for name in ("dark-blue", "green", "red")
-        ]
+        assert images.table["file"].tolist() == [f"web/{name}/0.png" for name in ("dark-blue", "green", "red")]
         assert images.image(0).size == (40, 36)
 
 
@@ -296,9 +293,7 @@ FOLDERS = ["dark-blue", "green", "red"]
 NAMES = ["navy", "leaf green", "scarlet"]
 FILES = {
     "dict.json": json.dumps(dict(zip(FOLDERS, NAMES, strict=True)) | {"n9": "unused"}),
-    "index.json": json.dumps(
-        {"0": ["green", "leaf_green"], "1": ["dark-blue", "navy"], "2": ["red", "scarlet"]}
-    ),
+    "index.json": json.dumps({"0": ["green", "leaf_green"], "1": ["dark-blue", "navy"], "2": ["red", "scarlet"]}),
     "names.csv": 'code,name\ndark-blue,"navy, a blue"\ngreen,leaf green\nred,scarlet\n',
     "names.tsv": "green\tleaf green\n\ndark-blue\tnavy\nred\tscarlet",
     "synsets.txt": "red scarlet, vermilion\ndark-blue navy\ngreen leaf green, moss\n",
@@ -367,9 +362,7 @@ def test_names_that_are_not_utf_8_are_refused(tmp_path, place):
         file.write_bytes(b"")
     except (OSError, UnicodeError):
         pytest.skip("this file system knows no such names")
-    with pytest.raises(
-        ValueError, match=r"^The name of .*caf\\xe9(\.png)? is not UTF-8; rename it\.$"
-    ) as refused:
+    with pytest.raises(ValueError, match=r"^The name of .*caf\\xe9(\.png)? is not UTF-8; rename it\.$") as refused:
         load_images(tmp_path / place.split("/")[0])
     str(refused.value).encode()
 
@@ -568,9 +561,7 @@ def test_large_photos_are_decoded_smaller_and_small_ones_whole(tmp_path):
     assert {file: image.size for file, image in found.items()} == {
         "thing/4160.jpg": (2080, 1050), "thing/2047.jpg": (2047, 4000), "thing/300.jpg": (300, 200)
     }  # fmt: skip
-    expected = (
-        Image.open(tmp_path / "thing" / "4160.jpg").convert("RGB").resize((2080, 1050), Image.Resampling.BOX)
-    )
+    expected = Image.open(tmp_path / "thing" / "4160.jpg").convert("RGB").resize((2080, 1050), Image.Resampling.BOX)
     difference = np.asarray(found["thing/4160.jpg"], int) - np.asarray(expected, int)
     assert np.abs(difference).mean() < 1
 
@@ -641,3 +632,74 @@ def test_what_does_not_fit_into_memory_is_read_anew(tmp_path, monkeypatch):
     assert torch.equal(small.tensor(preprocess), whole)
     assert len(small._tensors[preprocess]) == 3
     assert torch.equal(small.tensor(preprocess, [5, 0]), whole[[5, 0]])
+
+
+# --- photographs of drawings ---
+
+
+def camera(**settings) -> ImageSet:
+    return load_images(id_domain="camera", **settings)
+
+
+def test_photographs_are_of_the_same_designs_as_the_drawings_and_no_design_crosses_splits() -> None:
+    images, outline = camera(), load_images()
+    own = images.table[images.table["domain"] == "camera"]
+    design = own["file"].str.extract(r"camera/(.*)\.\d+\.png")[0]
+    assert own.groupby(design)["split"].nunique().eq(1).all()
+    drawings = outline.table[outline.table["domain"] == "outline"]
+    for split in ("train", "validation", "test"):
+        of_split = drawings[drawings["split"] == split]["file"].str.extract(r"outline/(.*)\.png")[0]
+        assert set(design[own["split"] == split]) == set(of_split)
+    assert own[own["split"] == "train"].groupby(design)["view"].nunique().eq(4).all()
+    assert images.id_domain == "camera" and "outline" in images.ood_domains and len(images.ood_domains) == 6
+    assert set(images.table[images.table["domain"] != "camera"]["split"]) == {"test"}
+
+
+def test_a_photograph_is_drawn_from_its_design_and_view_alone() -> None:
+    rows = [0, 700, 1400]
+    first, again, harder = camera(), camera(views=2), camera(severity=0.9)
+    for row in rows:
+        assert np.array_equal(first.image(row), again.image(row)) and first.image(row).size == (96, 96)
+        assert not np.array_equal(first.image(row), harder.image(row))
+    views = [first.table.index[first.table["file"] == f"camera/airplane/bi--airplane.{view}.png"][0] for view in (0, 1)]
+    assert not np.array_equal(*(first.image(row) for row in views))
+
+
+def test_severity_leads_from_the_drawing_to_what_is_hard_to_see() -> None:
+    drawing = np.asarray(load_images().image(0).resize((84, 84), Image.Resampling.BICUBIC), float)
+    still = np.asarray(camera(severity=0).image(0), float)
+    assert abs(still[6:-6, 6:-6] - drawing).mean() < 4  # the drawing, a little smaller on its sheet
+    far = [abs(np.asarray(camera(severity=s).image(0), float) - still).mean() for s in (0.0, 0.3, 0.6, 1.0)]
+    assert far == sorted(far) and far[0] == 0
+
+
+def test_few_shots_draw_every_design_once_before_another_view_of_one() -> None:
+    images = camera()
+    sixteen, twenty = images.few_shot(16, 3), images.few_shot(20, 3)
+    assert set(sixteen.table["view"]) == {0} and len(sixteen) == 16 * len(images.classes)
+    assert twenty.table["view"].value_counts().to_dict() == {0: 16 * 82, 1: 4 * 82}
+    assert set(sixteen.table["file"]) <= set(twenty.table["file"])
+
+
+def test_many_views_make_tens_of_thousands_of_images() -> None:
+    assert len(camera(views=20).train) == 20 * 1312
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"id_domain": "camera", "severity": 1.5}, "severity must lie in [0, 1], from the drawings"),
+        ({"id_domain": "camera", "severity": True}, "severity must lie in [0, 1]"),
+        ({"id_domain": "camera", "views": 0}, "views must be a whole number of 1 or more, not 0"),
+        ({"severity": 0.5}, 'photographs: give them with id_domain="camera" alone'),
+        ({"source": "somewhere", "views": 2}, "severity and views are of PictoShift's photographs"),
+    ],
+)
+def test_settings_of_photographs_are_checked(settings, sentence) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_images(**settings)
+
+
+def test_photographs_go_to_other_processes() -> None:
+    again = pickle.loads(pickle.dumps(camera(severity=0.4).take([5])))
+    assert np.array_equal(again.image(0), camera(severity=0.4).image(5))

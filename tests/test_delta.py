@@ -86,10 +86,7 @@ def test_alpha_interpolates_the_weights(clip, alpha):
     delta, *_ = adapted(model)
     delta.apply(model, alpha)
     for name, matrix in delta.tensors.items():
-        weight, bias = (
-            before[f"{name}.weight"].T,
-            before[f"{name}.bias"],
-        )  # PyTorch stores the weight transposed
+        weight, bias = (before[f"{name}.weight"].T, before[f"{name}.bias"])  # PyTorch stores the weight transposed
         to_tuned = matrix + torch.eye(len(matrix), dtype=matrix.dtype)
         merged = model.get_submodule(name)
         for found, original in ((merged.weight.T, weight), (merged.bias, bias)):
@@ -191,9 +188,7 @@ def test_nothing_is_learned_on_a_model_with_a_delta_in_it(clip, alpha):
     delta, *_ = adapted(clip)
     delta.apply(clip, alpha)
     for learn in (require_untouched, AdapterSet):
-        with pytest.raises(
-            ValueError, match=r"a delta is applied .* at alpha .*0.5.*: call restore\(model\)"
-        ):
+        with pytest.raises(ValueError, match=r"a delta is applied .* at alpha .*0.5.*: call restore\(model\)"):
             learn(clip)
     for same_as_loaded in (0.0, {"image": 0.0}, {}):
         delta.apply(clip, same_as_loaded)
@@ -244,9 +239,7 @@ def test_a_layers_key_wins_over_its_towers(clip):
 def test_alpha_out_of_range_is_refused(clip, alpha):
     before = bits(clip)
     delta, *_ = adapted(clip)
-    with pytest.raises(
-        ValueError, match=r"alpha.* must be a number in \[0, 1\], from zero-shot to tuned, not"
-    ):
+    with pytest.raises(ValueError, match=r"alpha.* must be a number in \[0, 1\], from zero-shot to tuned, not"):
         delta.apply(clip, alpha)
     assert same_bits(clip, before)
 
@@ -254,9 +247,7 @@ def test_alpha_out_of_range_is_refused(clip, alpha):
 @pytest.mark.parametrize("key", ["audio", "image.3", "image.0.attn", 3])
 def test_unknown_keys_of_alpha_are_refused_with_those_there_are(clip, key):
     delta, *_ = adapted(clip)
-    with pytest.raises(
-        ValueError, match="unknown key .*: it can be image, text, image.0, image.1, image.2, text.0"
-    ):
+    with pytest.raises(ValueError, match="unknown key .*: it can be image, text, image.0, image.1, image.2, text.0"):
         delta.apply(clip, {"image": 0.5, key: 0.5})
 
 
@@ -329,13 +320,9 @@ def test_another_model_is_refused(clip):
         delta.apply(other, 0.5)
     assert same_bits(other, before)
     with pytest.raises(ValueError, match=r"resblocks.2.* which the model lacks"):
-        delta.apply(
-            make_clip(vision=dict(image_size=32, patch_size=16, width=64, layers=2, head_width=32)), 0.5
-        )
+        delta.apply(make_clip(vision=dict(image_size=32, patch_size=16, width=64, layers=2, head_width=32)), 0.5)
     with pytest.raises(ValueError, match=r"of shape \(64, 64\) does not fit .* of shape \(32, 32\)"):
-        delta.apply(
-            make_clip(vision=dict(image_size=32, patch_size=16, width=32, layers=3, head_width=32)), 0.5
-        )
+        delta.apply(make_clip(vision=dict(image_size=32, patch_size=16, width=32, layers=3, head_width=32)), 0.5)
 
 
 def test_a_model_trained_since_is_refused_and_another_type_is_not(clip):
@@ -423,9 +410,7 @@ def test_damaged_files_are_refused_with_a_sentence(saved):
     with pytest.raises(ValueError, match="has format 2 where 1 was expected: update radapter_lite"):
         Delta.load(path)
     about.write_text(text.replace('"kind": "adapter"', '"kind": "magic"'))
-    with pytest.raises(
-        ValueError, match="a delta of kind 'magic' where adapter, difference, low_rank are known"
-    ):
+    with pytest.raises(ValueError, match="a delta of kind 'magic' where adapter, difference, low_rank are known"):
         Delta.load(path)
     wrong = json.loads(text)
     wrong["tensors"]["transformer.resblocks.0.mlp.c_proj"] = [64, 64]
@@ -444,9 +429,7 @@ def test_a_tensor_of_the_wrong_shape_is_refused(clip, tmp_path):
     delta, *_ = adapted(clip)
     name = next(iter(delta.tensors))
     Delta("adapter", delta.tensors | {name: torch.zeros(64, 32)}, delta.meta).save(tmp_path / "tuned")
-    with pytest.raises(
-        ValueError, match=r"attn.out_proj of shape \(64, 32\) does not fit .* of shape \(64, 64\)"
-    ):
+    with pytest.raises(ValueError, match=r"attn.out_proj of shape \(64, 32\) does not fit .* of shape \(64, 64\)"):
         Delta.load(tmp_path / "tuned").apply(clip, 1.0)
 
 

@@ -185,9 +185,7 @@ def test_intervals_are_student_s():
     found = mean_and_interval(values, ["method"]).set_index("method")
     assert found["seeds"].tolist() == [3, 5]
     assert found.loc["a", "id"] == 2.0
-    assert found.loc["a", "id_ci"] == pytest.approx(
-        4.302653 / math.sqrt(3)
-    )  # t(0.975, 2) from a printed table
+    assert found.loc["a", "id_ci"] == pytest.approx(4.302653 / math.sqrt(3))  # t(0.975, 2) from a printed table
     assert found.loc["a", "ood_ci"] == 0.0
     for column in ("id", "ood"):
         sample = values.loc[values["method"] == "b", column]
@@ -216,6 +214,4 @@ def test_forgotten_is_the_share_of_right_answers_lost(images):
             continue
         assert table[0.0, domain] == 0
         assert table[1.0, domain] == pytest.approx(100 * (right & ~after).sum().item() / right.sum().item())
-    assert any(
-        (before & torch.tensor((images.table["domain"] == d).to_numpy())).any() for d in images.domains
-    )
+    assert any((before & torch.tensor((images.table["domain"] == d).to_numpy())).any() for d in images.domains)

@@ -29,8 +29,7 @@ FLOORS = (
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 METHOD = [
-    f"radapter_lite/{name}.py"
-    for name in ("losses", "adapter", "delta", "training", "methods/r_adapter", "evaluation")
+    f"radapter_lite/{name}.py" for name in ("losses", "adapter", "delta", "training", "methods/r_adapter", "evaluation")
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -42,9 +41,7 @@ def lines(path: Path) -> int:
 def imports(path: Path) -> Iterator[str]:
     """What a file imports of the package, in functions too: "delta", "methods.registry"; "" for the package itself."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for block in [
-        node for node in tree.body if isinstance(node, ast.If)
-    ]:  # `if TYPE_CHECKING` imports nothing
+    for block in [node for node in tree.body if isinstance(node, ast.If)]:  # `if TYPE_CHECKING` imports nothing
         tree.body.remove(block)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
@@ -53,15 +50,11 @@ def imports(path: Path) -> Iterator[str]:
                 yield inside
             else:
                 yield from (
-                    name.name
-                    if (PACKAGE / name.name).is_dir() or (PACKAGE / f"{name.name}.py").is_file()
-                    else ""
+                    name.name if (PACKAGE / name.name).is_dir() or (PACKAGE / f"{name.name}.py").is_file() else ""
                     for name in node.names
                 )
         elif isinstance(node, ast.Import):
-            yield from (
-                name.name.partition(".")[2] for name in node.names if name.name.split(".")[0] == PACKAGE.name
-            )
+            yield from (name.name.partition(".")[2] for name in node.names if name.name.split(".")[0] == PACKAGE.name)
 
 
 def test_every_module_has_a_floor() -> None:
@@ -69,9 +62,7 @@ def test_every_module_has_a_floor() -> None:
     assert there == set(FLOOR)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=lambda p: p.stem)
 def test_no_import_runs_upward(path: Path) -> None:
     own = FLOOR[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
     for module in imports(path):
@@ -123,15 +114,5 @@ for name in radapter_lite.__all__:
 print(*{name.partition(".")[0] for name in sys.modules} - before - {"radapter_lite"})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {
-        "matplotlib",
-        "seaborn",
-        "sklearn",
-        "scipy",
-        "peft",
-        "IPython",
-        "ipywidgets",
-        "papermill",
-        "voila",
-    }
+    heavy = {"matplotlib", "seaborn", "sklearn", "scipy", "peft", "IPython", "ipywidgets", "papermill", "voila"}
     assert not heavy & set(done.stdout.split())

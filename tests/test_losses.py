@@ -82,8 +82,7 @@ def test_info_nce_is_the_double_loop_with_one_positive_each(batch, logit_scale):
         naive_mpm_nce(f, g, identity.tolist(), 1 / logit_scale, 0.0, 0.0), rel=1e-9, abs=1e-9
     )
     assert torch.equal(
-        info_nce(f, g, logit_scale),
-        mpm_nce(f, g, identity, temperature=1 / logit_scale, margin=0.0, smoothing=0.0),
+        info_nce(f, g, logit_scale), mpm_nce(f, g, identity, temperature=1 / logit_scale, margin=0.0, smoothing=0.0)
     )
 
 
@@ -162,10 +161,6 @@ def test_half_precision_features_are_compared_in_float32():
 )
 def test_wrong_input_is_refused_with_a_sentence(change, sentence):
     f, g = features(2, 4, seed=7)
-    arguments = {
-        "image_features": f,
-        "text_features": g,
-        "positives": torch.eye(2, dtype=torch.bool),
-    } | change
+    arguments = {"image_features": f, "text_features": g, "positives": torch.eye(2, dtype=torch.bool)} | change
     with pytest.raises(ValueError, match=sentence):
         mpm_nce(**arguments)

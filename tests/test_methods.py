@@ -22,9 +22,7 @@ from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
-R_ADAPTER = RAdapterConfig(
-    AdapterConfig(momentum=0.8), TRAINING, margin=0.1, smoothing=0.05, temperature=0.05
-)
+R_ADAPTER = RAdapterConfig(AdapterConfig(momentum=0.8), TRAINING, margin=0.1, smoothing=0.05, temperature=0.05)
 LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_prob=0.1, towers=("image",)))
 
 METHODS = {
@@ -64,9 +62,7 @@ def numbers(module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(
-    images, method, monkeypatch, tmp_path
-):
+def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(images, method, monkeypatch, tmp_path):
     tune, config = method
     backbone = make_backbone()
     inputs = make_inputs(backbone.model)
@@ -217,9 +213,7 @@ def test_a_model_that_is_not_as_it_was_loaded_is_refused(images, name):
     delta = adapters.delta()
     adapters.remove()
     delta.apply(backbone.model, 0.5)
-    with pytest.raises(
-        ValueError, match=r"a delta is applied to this model at alpha 0.5: call restore\(model\)"
-    ):
+    with pytest.raises(ValueError, match=r"a delta is applied to this model at alpha 0.5: call restore\(model\)"):
         method.tune(backbone, images, method.config)
     delta.restore(backbone.model)
     assert same(backbone.model.state_dict(), before)

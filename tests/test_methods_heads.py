@@ -27,10 +27,7 @@ TRAINED = {
     "LP-FT": (lp_ft, LpFtConfig(replace(TRAINING, lr=1e-3), C=1.0)),
     "Tip-Adapter-F": (tip_adapter, TipAdapterConfig(training=TRAINING, temperature=0.05)),
 }
-UNTRAINED = {
-    "linear probe": (linear_probe, LinearProbeConfig()),
-    "Tip-Adapter": (tip_adapter, TipAdapterConfig()),
-}
+UNTRAINED = {"linear probe": (linear_probe, LinearProbeConfig()), "Tip-Adapter": (tip_adapter, TipAdapterConfig())}
 METHODS = TRAINED | UNTRAINED
 
 
@@ -84,9 +81,7 @@ def test_training_lowers_the_loss_and_raises_the_training_accuracy(name, images,
     point = tune(backbone, images, config)
     assert len(point.history) == 20
     assert point.history["loss"].tail(4).mean() < 0.9 * point.history["loss"].head(4).mean()
-    assert accuracy(point.similarities(backbone, images), images) > accuracy(
-        predict(backbone, images), images
-    )
+    assert accuracy(point.similarities(backbone, images), images) > accuracy(predict(backbone, images), images)
     other = tune(backbone, images, replace(config, training=replace(config.training, seed=1)))
     assert not torch.equal(other.similarities(backbone, images), point.similarities(backbone, images))
 
@@ -150,9 +145,7 @@ def test_a_head_refuses_images_of_other_classes(name, images, backbone):
     if name in TRAINED:
         config = replace(config, training=STILL)
     point = METHODS_OF_THE_KIT[name].tune(backbone, images, config)
-    with pytest.raises(
-        ValueError, match=f"{name} has a head for its 3 training classes .dark blue, green, red"
-    ):
+    with pytest.raises(ValueError, match=f"{name} has a head for its 3 training classes .dark blue, green, red"):
         point.similarities(backbone, replace(images, classes=["red", "green", "dark blue"]))
 
 

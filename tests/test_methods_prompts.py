@@ -44,9 +44,7 @@ def make_coca():
 
 TOWERS = {
     "plain": lambda: make_clip(),
-    "apart, both ways": lambda: make_clip(
-        kind=CustomTextCLIP, text=dict(no_causal_mask=True, pool_type="last")
-    ),
+    "apart, both ways": lambda: make_clip(kind=CustomTextCLIP, text=dict(no_causal_mask=True, pool_type="last")),
     "coca": make_coca,
     "timm image": lambda: make_clip(kind=CustomTextCLIP, vision=TIMM),
     "custom image blocks": lambda: make_clip(vision=VISION | dict(qk_norm=True)),
@@ -193,10 +191,7 @@ def test_a_context_of_words_embeddings_is_the_prompt_of_these_words(images, any_
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     point = coop(any_backbone, images, CoOpConfig(STILL, init_text="an icon of a"))
     torch.testing.assert_close(
-        point.similarities(any_backbone, images),
-        image_features(any_backbone, images) @ expected.T,
-        rtol=0,
-        atol=1e-5,
+        point.similarities(any_backbone, images), image_features(any_backbone, images) @ expected.T, rtol=0, atol=1e-5
     )
     assert (expected - encode(any_backbone, images.classes)).abs().max() > 1e-2
 
@@ -282,9 +277,7 @@ def test_p_tuning_uses_the_vectors_the_lstm_makes(images, backbone):
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(images, backbone, picto):
-    with pytest.raises(
-        ValueError, match=re.escape("takes 8 tokens, and the class name 'dark blue' leaves room for 5")
-    ):
+    with pytest.raises(ValueError, match=re.escape("takes 8 tokens, and the class name 'dark blue' leaves room for 5")):
         coop(backbone, images, CoOpConfig(context_length=6))
     with pytest.raises(ValueError, match="'a photo of' is 3 tokens where context_length is 4"):
         coop(backbone, images, CoOpConfig(init_text="a photo of"))
@@ -375,10 +368,7 @@ def test_every_text_layer_reads_its_own_keys_and_values(backbone):
 
 
 def test_every_image_layer_reads_its_own_tokens(backbone):
-    model, visual = (
-        backbone.model.requires_grad_(False),
-        backbone.model.visual,
-    )  # as while attached, to the bit
+    model, visual = (backbone.model.requires_grad_(False), backbone.model.visual)  # as while attached, to the bit
     torch.manual_seed(3)
     prefixes = Prefixes(model, 3, ("image",))
     fill(prefixes)
@@ -411,9 +401,7 @@ def test_prefixes_fit_every_tower_of_open_clip(any_backbone):
     assert torch.equal(features(model, inputs), zero_shot)
     assert is_untouched(any_backbone, before)
     if timm:
-        with pytest.raises(
-            ValueError, match="image tower is a TimmModel, whose layers take no learned tokens"
-        ):
+        with pytest.raises(ValueError, match="image tower is a TimmModel, whose layers take no learned tokens"):
             Prefixes(model, 2, ("image",))
 
 

@@ -52,9 +52,7 @@ def point(request):
 
 def settings_of(model: nn.Module) -> list:
     """All that a method might leave changed in a model: weights, gradients, flags, modules, hooks."""
-    parameters = [
-        (name, p.data_ptr(), p.requires_grad, p.grad is None) for name, p in model.named_parameters()
-    ]
+    parameters = [(name, p.data_ptr(), p.requires_grad, p.grad is None) for name, p in model.named_parameters()]
     modules = [(name, id(m), m.training, len(m._forward_hooks)) for name, m in model.named_modules()]
     return [parameters, modules]
 
@@ -88,9 +86,7 @@ def test_fine_tuning_is_cross_entropy_under_the_zero_shot_head(images):
     assert all(name.startswith("visual.") for name in tuned.delta.tensors)
     changes = [(change, after[name] - before[name]) for name, change in tuned.delta.tensors.items()]
     found, expected = (torch.cat([pair[i].flatten() for pair in changes]) for i in (0, 1))
-    assert (
-        found - expected
-    ).norm() < 0.03 * expected.norm()  # Adam makes signs of gradients that are rounding
+    assert (found - expected).norm() < 0.03 * expected.norm()  # Adam makes signs of gradients that are rounding
 
 
 @pytest.mark.parametrize("name", ["fine_tuning", "flyp"])
@@ -297,9 +293,7 @@ def hand_made(model: nn.Module, inputs, adapt) -> torch.Tensor:
     image = model.visual.ln_post(image[:, 0]) @ model.visual.proj
     text = model.token_embedding(inputs[1]) + model.positional_embedding
     for layer, block in enumerate(model.transformer.resblocks):
-        text = block_by_hand(
-            block, text, lambda kind, *io, n=layer: adapt(f"text.{n}.{kind}", *io), model.attn_mask
-        )
+        text = block_by_hand(block, text, lambda kind, *io, n=layer: adapt(f"text.{n}.{kind}", *io), model.attn_mask)
     text = model.ln_final(text)[range(len(text)), inputs[1].argmax(1)] @ model.text_projection
     return F.normalize(torch.cat([image, text]), dim=-1).detach()
 
@@ -309,9 +303,7 @@ def test_adapters_compute_what_their_papers_write(images, point, monkeypatch):
     name, tune, config = point
     backbone = make_backbone()
     inputs = make_inputs(backbone.model)
-    sites = [
-        f"{t}.{n}.{k}" for t, n in (("image", 3), ("text", 2)) for n in range(n) for k in ("attn", "mlp")
-    ]
+    sites = [f"{t}.{n}.{k}" for t, n in (("image", 3), ("text", 2)) for n in range(n) for k in ("attn", "mlp")]
     sites = [site for site in sites if name == "Houlsby adapter" or site.endswith("mlp")]
     zero_shot = features(backbone.model, inputs)
     plain = hand_made(backbone.model, inputs, lambda site, x, y: y)
@@ -333,10 +325,7 @@ def test_adapters_compute_what_their_papers_write(images, point, monkeypatch):
     def adapt(site, x, y):
         if site not in adapter_of:
             return y
-        w = {
-            key: value.mT if value.ndim == 2 else value
-            for key, value in adapter_of[site].state_dict().items()
-        }
+        w = {key: value.mT if value.ndim == 2 else value for key, value in adapter_of[site].state_dict().items()}
         if name == "Houlsby adapter":
             return y + F.gelu(y @ w["down.weight"] + w["down.bias"]) @ w["up.weight"] + w["up.bias"]
         branch = torch.relu(x @ w["down.weight"] + w["down.bias"]) @ w["up.weight"] + w["up.bias"]
@@ -405,11 +394,7 @@ def test_every_layout_of_towers_can_be_tuned(images, name):
     transform = image_transform_v2(PreprocessCfg(size=size, mean=(0.5,) * 3, std=(0.5,) * 3), is_train=False)
     backbone = Backbone(model, tokenize_words, transform, name, "random")
     few = images.take([0, 5, 10])
-    before, settings, zero_shot = (
-        copy.deepcopy(model.state_dict()),
-        settings_of(model),
-        predict(backbone, few),
-    )
+    before, settings, zero_shot = (copy.deepcopy(model.state_dict()), settings_of(model), predict(backbone, few))
     short = TrainingConfig(epochs=2, batch_size=3, lr=1e-2)
     moved = [tune(backbone, few, replace(config, training=short)) for tune, config in POINTS.values()]
     changed = [point.similarities(backbone, few) for point in moved]
@@ -437,9 +422,7 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
     config = RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), TRAINING, temperature=0.05)
     sets = []
     monkeypatch.setattr(
-        sys.modules[r_adapter.__module__],
-        "AdapterSet",
-        lambda *args: sets.append(AdapterSet(*args)) or sets[-1],
+        sys.modules[r_adapter.__module__], "AdapterSet", lambda *args: sets.append(AdapterSet(*args)) or sets[-1]
     )
     found = r_adapter(make_backbone(), images, config)
     for site in sets[0].sites:

@@ -11,15 +11,7 @@ from nbformat import v4
 
 from radapter_lite.publish import notebook
 from radapter_lite.publish.html import to_html
-from radapter_lite.publish.notebook import (
-    NotebookError,
-    code_hash,
-    execute,
-    final_screen,
-    find,
-    metrics,
-    record,
-)
+from radapter_lite.publish.notebook import NotebookError, code_hash, execute, final_screen, find, metrics, record
 
 PARAMETERS = 'profile = "standard"\nseed = 0'
 
@@ -136,19 +128,12 @@ def test_a_formula_that_cannot_be_read_stays_as_written(tmp_path: Path) -> None:
 
 
 def test_a_failing_cell_is_told_in_a_sentence_and_what_ran_is_kept(tmp_path: Path) -> None:
-    source = write(
-        tmp_path / "bad.ipynb", "print('so far')", "raise ValueError('no\\nsuch thing')", "print('never')"
-    )
-    with pytest.raises(
-        NotebookError, match=r"^bad stopped in cell \[3\] with ValueError: no; .*bad\.ipynb\.$"
-    ):
+    source = write(tmp_path / "bad.ipynb", "print('so far')", "raise ValueError('no\\nsuch thing')", "print('never')")
+    with pytest.raises(NotebookError, match=r"^bad stopped in cell \[3\] with ValueError: no; .*bad\.ipynb\.$"):
         execute(source, tmp_path / "out")
     copy = read(tmp_path / "out" / "bad.ipynb")
     assert "radapter_lite" not in copy.metadata
-    assert [output.output_type for cell in copy.cells for output in cell.get("outputs", ())] == [
-        "stream",
-        "error",
-    ]
+    assert [output.output_type for cell in copy.cells for output in cell.get("outputs", ())] == ["stream", "error"]
 
 
 def test_a_dying_kernel_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -179,9 +164,7 @@ def test_notebooks_are_found_by_number_name_and_path(tmp_path: Path, monkeypatch
         find("5")
 
 
-def test_a_checkout_is_told_from_an_installed_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkout_is_told_from_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook, "PACKAGE", tmp_path / "radapter_lite")
     assert notebook.checkout() is None
     (tmp_path / "notebooks").mkdir()

@@ -73,17 +73,13 @@ def read(path: Path) -> nbformat.NotebookNode:
 def out_of_bounds(path: Path, found: dict[str, float]) -> list[str]:
     """The claims of a notebook that its metrics do not bear out."""
     bounds = BOUNDS.get(path.stem, {})
-    return [
-        f"{name} is {found[name]}" for name, (low, high) in bounds.items() if not low <= found[name] <= high
-    ]
+    return [f"{name} is {found[name]}" for name, (low, high) in bounds.items() if not low <= found[name] <= high]
 
 
 def texts(nb: nbformat.NotebookNode) -> list[str]:
     """All that a notebook says in letters: sources and outputs, but no bitmaps."""
     outputs = [output for cell in code_cells(nb) for output in cell.outputs]
-    shown = [
-        data for output in outputs for kind, data in output.get("data", {}).items() if kind != "image/png"
-    ]
+    shown = [data for output in outputs for kind, data in output.get("data", {}).items() if kind != "image/png"]
     printed = [output.get("text", "") for output in outputs]
     return [cell.source for cell in nb.cells] + printed + [json.dumps(data) for data in shown]
 
@@ -112,13 +108,9 @@ def test_the_title_is_the_only_heading_of_its_size(path: Path) -> None:
 @each_notebook
 def test_committed_outputs_belong_to_the_committed_code(path: Path) -> None:
     nb, renew = read(path), RENEW.format(path.stem)
-    assert nb.metadata.get("radapter_lite", {}).get("code_hash") == code_hash(nb), (
-        f"code has changed: {renew}"
-    )
+    assert nb.metadata.get("radapter_lite", {}).get("code_hash") == code_hash(nb), f"code has changed: {renew}"
     assert all(cell.execution_count for cell in code_cells(nb) if cell.source.strip()), renew
-    assert len(code_cells(nb)) == sum(cell.cell_type == "code" for cell in nb.cells), (
-        f"injected cell: {renew}"
-    )
+    assert len(code_cells(nb)) == sum(cell.cell_type == "code" for cell in nb.cells), f"injected cell: {renew}"
     assert metrics(path), f"no recorded metrics: {renew}"
     assert not out_of_bounds(path, metrics(path))
 

@@ -50,9 +50,7 @@ def clean_python(distributions: tuple[Path, Path], tmp_path_factory: pytest.Temp
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", distributions[1]], check=True)
-    where = subprocess.check_output(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-    )
+    where = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
     (Path(where.strip()) / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 
@@ -83,9 +81,7 @@ def test_conda_and_pip_name_the_same_dependencies(project: dict[str, Any]) -> No
     wanted = map(Requirement, project["dependencies"] + [text for name in extras for text in extras[name]])
     own = (project["name"], "resvg-py")  # and what pretraining alone needs
     assert listed == {
-        CONDA_NAMES.get(r.name, r.name): str(r.specifier)
-        for r in wanted
-        if not r.marker and r.name not in own
+        CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in wanted if not r.marker and r.name not in own
     }
     assert {"pip": ["--editable ."]} in conda
 
@@ -109,12 +105,7 @@ PARTS = {
     "tests": ("dev",),
     "pretrain": ("pretrain",),
 }
-MODULES = {
-    "pillow": "PIL",
-    "scikit-learn": "sklearn",
-    "open_clip_torch": "open_clip",
-    "beautifulsoup4": "bs4",
-}
+MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "open_clip_torch": "open_clip", "beautifulsoup4": "bs4"}
 MODULES |= {"pyyaml": "yaml", "ipython": "IPython", "resvg-py": "resvg_py"}
 
 
@@ -146,9 +137,7 @@ def third_party(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted(p for f in ("radapter_lite", "tests", "pretrain") for p in (ROOT / f).rglob("*.py")),
-    ids=str,
+    "path", sorted(p for f in ("radapter_lite", "tests", "pretrain") for p in (ROOT / f).rglob("*.py")), ids=str
 )
 def test_every_package_that_is_imported_is_declared(path: Path, project: dict[str, Any]) -> None:
     name = path.relative_to(ROOT).as_posix()

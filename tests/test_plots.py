@@ -45,11 +45,7 @@ def test_a_domain_has_the_same_look_in_every_chart() -> None:
     plots.plot_along_alpha(axis, sweep, "photo")
     for place, line in enumerate(axis.lines):
         look = plots.line_look(place, ("photo", "sketch")[place], is_id=place == 0)
-        assert (line.get_label(), line.get_color(), line.get_lw()) == (
-            look["label"],
-            look["color"],
-            look["lw"],
-        )
+        assert (line.get_label(), line.get_color(), line.get_lw()) == (look["label"], look["color"], look["lw"])
     assert axis.lines[0].get_label() == "photo (ID)" and axis.lines[0].get_lw() > axis.lines[1].get_lw()
 
 

@@ -64,10 +64,7 @@ def test_the_assets_are_written_once_at_the_end(pretrain, build, monkeypatch):
     assert (build / "pretrain.pt").is_file()
     assert not pretrain.WEIGHTS.exists() and not pretrain.CURVE.exists()
     for options, sentence in (
-        (
-            ("--seed", "3"),
-            "pretrain.pt is of a run with seed=0, this one has 3: remove the file to start anew",
-        ),
+        (("--seed", "3"), "pretrain.pt is of a run with seed=0, this one has 3: remove the file to start anew"),
         (("--steps", "2"), "with steps=1, this one has 2"),
         (("--lr", "0.1"), "with lr=0.0015, this one has 0.1"),
     ):

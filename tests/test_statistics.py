@@ -10,9 +10,7 @@ from radapter_lite.statistics import ood_at_id, paired_differences, significant
 
 def runs(seeds: range, shift: float = 0.0) -> pd.DataFrame:
     noise = np.random.default_rng(1).normal(0, 3, (10, 2))[list(seeds)]
-    return pd.DataFrame(
-        {"seed": list(seeds), "id": 60 + noise[:, 0] + shift, "ood": 40 + noise[:, 1] + shift}
-    )
+    return pd.DataFrame({"seed": list(seeds), "id": 60 + noise[:, 0] + shift, "ood": 40 + noise[:, 1] + shift})
 
 
 def test_paired_differences_are_scipys_paired_t_test() -> None:
@@ -21,9 +19,7 @@ def test_paired_differences_are_scipys_paired_t_test() -> None:
     found = paired_differences(other.assign(method="b"), reference, ["method"]).iloc[0]
     expected = stats.ttest_rel(other["id"], reference["id"])
     low, high = expected.confidence_interval(0.95)
-    assert found["id"] == pytest.approx((low + high) / 2) and found["id_ci"] == pytest.approx(
-        (high - low) / 2
-    )
+    assert found["id"] == pytest.approx((low + high) / 2) and found["id_ci"] == pytest.approx((high - low) / 2)
     assert found["id_p"] == pytest.approx(expected.pvalue)
     assert (found["ood"], found["ood_ci"], found["ood_p"]) == (0, 0, 1)
 

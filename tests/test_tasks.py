@@ -90,9 +90,7 @@ def naming(images):
     return Naming(images, tuple(pool))
 
 
-TAKES_ANY = [
-    name for name in METHODS if name not in ("LP-FT", "linear probe", "Tip-Adapter", "Tip-Adapter-F")
-]
+TAKES_ANY = [name for name in METHODS if name not in ("LP-FT", "linear probe", "Tip-Adapter", "Tip-Adapter-F")]
 
 
 @pytest.mark.parametrize("name", TAKES_ANY)

@@ -109,9 +109,7 @@ def test_the_history_has_a_row_a_step(images):
     assert history["epoch"].tolist() == [epoch for epoch in range(4) for _ in range(3)]
     assert history["lr"].tolist() == [learning_rate(step, 12, CONFIG) for step in range(12)]
     assert history["seconds"].is_monotonic_increasing
-    assert (
-        history["loss"].tail(3).mean() < history["loss"].head(3).mean() == pytest.approx(math.log(3), rel=0.1)
-    )
+    assert history["loss"].tail(3).mean() < history["loss"].head(3).mean() == pytest.approx(math.log(3), rel=0.1)
 
 
 # --- resumable ---
@@ -245,13 +243,9 @@ def test_a_checkpoint_of_another_run_is_refused(images, tmp_path, change, senten
     checkpoint = tmp_path / "run.pt"
     own = {"method": "CoOp"}
     run(images, checkpoint=checkpoint, **own)
-    if isinstance(
-        change, str
-    ):  # 8 images a class hold 5 to train with, so others of them are the tested ones
+    if isinstance(change, str):  # 8 images a class hold 5 to train with, so others of them are the tested ones
         rows = [0, 1, 2, 3] * 3 if change == "fewer images" else [1, 0, 2, 3, 4]
-        rows = (
-            [5 * (i // 4) + row for i, row in enumerate(rows)] if len(rows) == 12 else [*rows, *range(5, 15)]
-        )
+        rows = [5 * (i // 4) + row for i, row in enumerate(rows)] if len(rows) == 12 else [*rows, *range(5, 15)]
         images, change = images.take(rows), {}
     with pytest.raises(ValueError, match=f"run.pt is of a run {sentence}: remove the file to start anew"):
         run(images, **(own | change), checkpoint=checkpoint)
@@ -280,9 +274,7 @@ def test_a_damaged_checkpoint_is_said_so(images, tmp_path, damage):
     if damage == "something else":
         torch.save({"weight": torch.zeros(2)}, checkpoint)
     else:
-        checkpoint.write_bytes(
-            {"cut short": whole[: len(whole) // 2], "empty": b"", "text": b"hello\n"}[damage]
-        )
+        checkpoint.write_bytes({"cut short": whole[: len(whole) // 2], "empty": b"", "text": b"hello\n"}[damage])
     with pytest.raises(ValueError, match="run.pt is damaged or no checkpoint of a training: remove the file"):
         run(images, checkpoint=checkpoint)
 
@@ -294,9 +286,7 @@ def test_a_damaged_checkpoint_is_said_so(images, tmp_path, damage):
 def test_a_loss_that_is_not_finite_stops_the_run(images, value):
     head = Head()
     calls = iter([1.0, 1.0, value])
-    with pytest.raises(
-        ValueError, match=rf"the loss became {value} at step 2: lower lr \(0.05\) or clip_norm"
-    ):
+    with pytest.raises(ValueError, match=rf"the loss became {value} at step 2: lower lr \(0.05\) or clip_norm"):
         run(images, loss=lambda *batch: head.loss(*batch) * next(calls))
 
 
@@ -346,9 +336,7 @@ def test_half_of_the_images_are_mirrored():
 def test_crops_lie_inside_the_image_and_have_its_shape(size):
     torch.manual_seed(0)
     height, width = size
-    ramp = (
-        torch.linspace(-1, 1, width).expand(64, 3, height, width).contiguous()
-    )  # a pixel's value is its place
+    ramp = torch.linspace(-1, 1, width).expand(64, 3, height, width).contiguous()  # a pixel's value is its place
     cropped = augment(ramp, 0.5, False)
     assert cropped.shape == ramp.shape
     left, right = cropped[:, 0, 0, 0], cropped[:, 0, 0, -1]

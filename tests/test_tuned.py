@@ -100,9 +100,7 @@ def test_a_temperature_that_makes_no_sense_is_refused_before_training(temperatur
 
 
 def test_a_memory_too_long_for_the_run_is_said_so_with_one_that_is_not(images):
-    with pytest.raises(
-        ValueError, match="momentum 0.999 leaves 9.% of its zero start .* lower momentum to"
-    ) as told:
+    with pytest.raises(ValueError, match="momentum 0.999 leaves 9.% of its zero start .* lower momentum to") as told:
         r_adapter(make_backbone(), images.few_shot(4), RAdapterConfig())
     words = str(told.value).split()
     momentum, steps = float(words[words.index("to") + 1]), int(words[-4])
@@ -162,16 +160,12 @@ def test_a_method_of_ones_own_is_one_of_the_kits(own, images, tmp_path):
         tuned.save(tmp_path / name)
         loaded = load_tuned(tmp_path / name)
         assert asdict(loaded.config)["weight"] == 0.5
-        assert torch.equal(
-            loaded.similarities(backbone, images.test), tuned.similarities(backbone, images.test)
-        )
+        assert torch.equal(loaded.similarities(backbone, images.test), tuned.similarities(backbone, images.test))
         assert set(sweep(backbone, loaded, images.test)["alpha"]) >= {0.0, 1.0}
     looks = {(look["color"], look["marker"]) for look in map(plots.look, METHODS)}
     assert len(looks) == len(METHODS)  # a colour and a marker that no other method has
     _, axis = plt.subplots()
-    curve = pd.DataFrame(
-        {"method": "my norm", "seed": 0, "alpha": [0.0, 1.0], "id": [1.0, 2.0], "ood": [1.0, 2.0]}
-    )
+    curve = pd.DataFrame({"method": "my norm", "seed": 0, "alpha": [0.0, 1.0], "id": [1.0, 2.0], "ood": [1.0, 2.0]})
     plots.plot_trade_off(axis, curve)
     plt.close("all")
 

@@ -14,8 +14,7 @@ from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig
 
 CONFIG = RAdapterConfig(
-    AdapterConfig(drop_prob=0.1, momentum=0.5, whitening=0.01),
-    TrainingConfig(epochs=3, batch_size=8, lr=3e-3),
+    AdapterConfig(drop_prob=0.1, momentum=0.5, whitening=0.01), TrainingConfig(epochs=3, batch_size=8, lr=3e-3)
 )
 
 
@@ -61,9 +60,7 @@ def test_the_bases_come_from_what_reaches_the_adapters(images):
     adapters = attach(clip, as_task(images), CONFIG)
     site = next(site for site in adapters.sites if site.name == "image.1.mlp")
     seen = []
-    handle = adapters[site].register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0].flatten(0, 1))
-    )
+    handle = adapters[site].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].flatten(0, 1)))
     with torch.no_grad():
         adapters.eval()
         clip.model.encode_image(images.tensor(clip.preprocess))

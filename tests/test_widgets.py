@@ -153,9 +153,7 @@ def test_the_map_shows_the_pair_under_its_sliders(curve, images):
         expected = [*accuracies["accuracy"], accuracies["accuracy"].mean()]
         found = re.findall(r">([\d.]+)% here</b>", shown.picture.value)
         assert found == [f"{value:.1f}" for value in expected]
-    assert all(
-        len(chart.show([])) < 300 and chart.style in shown.children[1].value for chart in shown._maps.values()
-    )
+    assert all(len(chart.show([])) < 300 and chart.style in shown.children[1].value for chart in shown._maps.values())
 
 
 def drawing(chart: Chart) -> str:
@@ -165,9 +163,7 @@ def drawing(chart: Chart) -> str:
 
 def test_points_lie_on_the_line_that_matplotlib_drew():
     x, y = (0.0, 0.25, 0.5, 1.0), (3.0, 40.0, 7.0, 90.0)
-    chart = Chart.of_lines(
-        [Line(x, y, line_look(1, "a"))], (300, 200), title="t", xlabel="x", xlim=(-0.1, 1.1)
-    )
+    chart = Chart.of_lines([Line(x, y, line_look(1, "a"))], (300, 200), title="t", xlabel="x", xlim=(-0.1, 1.1))
     drawn = drawing(chart)
     assert 'viewBox="0 0 300 200"' in drawn
     path = re.search(r'<path d="(M[^"]+)"[^>]*stroke: #d55e00', drawn)[1]
@@ -201,9 +197,7 @@ def test_thumbnails_of_one_image_share_their_bytes(images):
 
 def test_a_maps_point_stands_in_the_middle_of_its_cell():
     ends = (0.0, 0.5, 1.0)
-    table = pd.DataFrame(
-        [(i, t, 10 * i + t) for i in ends for t in ends], columns=["image_alpha", "text_alpha", "id"]
-    )
+    table = pd.DataFrame([(i, t, 10 * i + t) for i in ends for t in ends], columns=["image_alpha", "text_alpha", "id"])
     chart = Chart(lambda axes: plot_map(axes, table, "id"), (320, 270))
     found = re.search(r'width="3" height="3" transform="matrix\(([^)]+)\)"', drawing(chart))
     cell, _, _, upwards, left, bottom = map(float, found[1].split())

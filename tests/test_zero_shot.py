@@ -36,9 +36,7 @@ def test_zero_shot_figures_are_those_of_the_model_card(measured):
     card = json.loads(ARCHIVE.with_name("model_card.json").read_text(encoding="utf-8"))["zero_shot"]
     assert card.keys() == set(measured.index)
     for domain, accuracy in card.items():
-        two_images = (
-            200 / measured.loc[domain, "images"]
-        )  # another processor may round a close call otherwise
+        two_images = 200 / measured.loc[domain, "images"]  # another processor may round a close call otherwise
         assert measured.loc[domain, "accuracy"] == pytest.approx(accuracy, abs=max(0.5, two_images)), domain
 
 

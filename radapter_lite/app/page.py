@@ -39,9 +39,7 @@ class Page(widgets.VBox):
         classes: that it begins with; the examples are images of these.
     """
 
-    def __init__(
-        self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES
-    ) -> None:
+    def __init__(self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES) -> None:
         self._backbone, self._delta = backbone, delta
         self._classes = list(classes)
         self._text = FeatureCurve.of_classes(backbone, delta, self._classes)

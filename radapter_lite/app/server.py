@@ -88,6 +88,4 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise ValueError(
-                f"port {port} is not free ({error.strerror}): name another with --port"
-            ) from error
+            raise ValueError(f"port {port} is not free ({error.strerror}): name another with --port") from error

@@ -79,9 +79,7 @@ def parse_class_names(text: str) -> list[str]:
     if len(names) > MAX_CLASSES:
         raise ValueError(f"These are {len(names)} class names: give at most {MAX_CLASSES}.")
     if longest := next((name for name in names if len(name) > MAX_NAME), None):
-        raise ValueError(
-            f"The class name {longest[:20]}… has {len(longest)} characters: give it at most {MAX_NAME}."
-        )
+        raise ValueError(f"The class name {longest[:20]}… has {len(longest)} characters: give it at most {MAX_NAME}.")
     return names
 
 

@@ -68,9 +68,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attached(
-    model: nn.Module,
-    outputs: Mapping[str, Change],
-    inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    model: nn.Module, outputs: Mapping[str, Change], inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None
 ) -> Iterator[None]:
     """An `Attachment` for the length of a with block."""
     attachment = Attachment(model, outputs, inputs)

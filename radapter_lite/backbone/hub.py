@@ -39,9 +39,7 @@ def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
             reason = error
         hub = huggingface_hub.constants.ENDPOINT
         if not reachable(hub):
-            raise HubError(
-                f"{what} is not on this machine and {hub} cannot be reached: {alternative}"
-            ) from reason
+            raise HubError(f"{what} is not on this machine and {hub} cannot be reached: {alternative}") from reason
         try:
             return build()
         except (OSError, RuntimeError, ValueError) as error:

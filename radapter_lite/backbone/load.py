@@ -183,9 +183,7 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
     else:
         what = name if tag == "hf-hub" else f"{name} with weights {tag}"
         alternative = "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
-    model, _, preprocess = from_hub(
-        lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative
-    )
+    model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
         projection = model.text_decoder.text_projection
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
@@ -206,9 +204,7 @@ def _check_activation(name: str, tag: str) -> None:
     built_quick = open_clip.get_model_config(name).get("quick_gelu", False)
     quick_name = f"{name}-quickgelu"
     if trained_quick and not built_quick and quick_name in open_clip.list_models():
-        raise ValueError(
-            f"{tag} of {name} was trained with QuickGELU: load {quick_name} with pretrained='{tag}'"
-        )
+        raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {quick_name} with pretrained='{tag}'")
 
 
 class LazyTokenizer:
@@ -237,9 +233,7 @@ class LazyTokenizer:
 def _check_checkpoint(path: Path) -> None:
     """Refuse a file that is not a plain state dict, before anything is built."""
     if path.suffix not in CHECKPOINT_SUFFIXES:
-        raise ValueError(
-            f"{path} is no checkpoint: expected a file ending in {', '.join(CHECKPOINT_SUFFIXES)}"
-        )
+        raise ValueError(f"{path} is no checkpoint: expected a file ending in {', '.join(CHECKPOINT_SUFFIXES)}")
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt"):
@@ -265,6 +259,4 @@ def _load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[1] if len(lines) > 1 else lines[0]
         detail = detail if len(detail) < 200 else detail[:200] + "..."
-        raise ValueError(
-            f"{path} does not fit {name} ({detail}): name the architecture it was trained with"
-        ) from error
+        raise ValueError(f"{path} does not fit {name} ({detail}): name the architecture it was trained with") from error

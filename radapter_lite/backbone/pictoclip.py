@@ -20,37 +20,18 @@ CONFIG = ASSETS / "pictoclip.json"
 WEIGHTS = ASSETS / "pictoclip.safetensors"
 VOCABULARY = ASSETS / "pictoclip_bpe.txt.gz"
 # What stood around the names of pictograms in pretraining.
-PROMPTS = (
-    "{}",
-    "an icon of a {}",
-    "a picture of a {}",
-    "a drawing of {}",
-    "a symbol of {}",
-    "the {} icon",
-)
+PROMPTS = ("{}", "an icon of a {}", "a picture of a {}", "a drawing of {}", "a symbol of {}", "the {} icon")
 
 
 def conv_stem(channels: list[int], width: int) -> nn.Sequential:
     """Strided convolutions in place of the patch embedding: (B, 3, 48, 48) -> (B, width, 4, 4)."""
     layers: list[nn.Module] = []
     shapes = zip(
-        [3, *channels],
-        channels,
-        [7, *[3] * (len(channels) - 1)],
-        [3, *[2] * (len(channels) - 1)],
-        strict=False,
+        [3, *channels], channels, [7, *[3] * (len(channels) - 1)], [3, *[2] * (len(channels) - 1)], strict=False
     )
     for c_in, c_out, kernel, stride in shapes:
-        layers += [
-            nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(c_out),
-            nn.GELU(),
-        ]
-        layers += [
-            nn.Conv2d(c_out, c_out, 3, 1, 1, groups=c_out, bias=False),
-            nn.BatchNorm2d(c_out),
-            nn.GELU(),
-        ]
+        layers += [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.GELU()]
+        layers += [nn.Conv2d(c_out, c_out, 3, 1, 1, groups=c_out, bias=False), nn.BatchNorm2d(c_out), nn.GELU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
 
 

@@ -48,7 +48,5 @@ def _read(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
-        raise ValueError(
-            f"{path} is no text file in UTF-8 ({error}): give one with a prompt a line"
-        ) from error
+        raise ValueError(f"{path} is no text file in UTF-8 ({error}): give one with a prompt a line") from error
     return tuple(line.strip() for line in lines if line.strip())

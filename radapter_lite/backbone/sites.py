@@ -4,6 +4,7 @@ The towers come from open_clip (CLIP, CustomTextCLIP, CoCa, without CoCa's decod
 its kin).
 """
 
+import re
 from dataclasses import dataclass
 
 from open_clip.timm_model import TimmModel
@@ -12,6 +13,16 @@ from torch import nn
 
 TOWERS = ("image", "text")
 LINEARS = {"attn": ("attn.out_proj", "attn.proj"), "mlp": ("mlp.c_proj", "mlp.fc2")}  # open_clip's, timm's
+
+
+# open_clip's names and timm's of what comes before the first block of an image encoder: the convolutions or the patch
+# embedding, class, register and position embeddings, and the first norm.
+STEM = "conv1|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token|reg_token|pos_embed|norm_pre"
+
+
+def in_stem(weight: str) -> bool:
+    """Whether a weight, by its name in the model, is of the image encoder's stem."""
+    return re.match(rf"visual\.(trunk\.)?({STEM})\b", weight) is not None
 
 
 @dataclass(frozen=True)

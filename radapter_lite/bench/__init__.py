@@ -3,11 +3,9 @@
 search      settings of every method, on ID validation images
 few_shot    every method over shots and seeds
 ablations   R-Adapter without its parts, and with other values of its settings
-costs       time and memory of a training step
 """
 
 from radapter_lite.bench.ablations import run_ablations
-from radapter_lite.bench.costs import run_costs
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.search import run_search
@@ -21,7 +19,6 @@ __all__ = [
     "SHOTS",
     "Exam",
     "run_ablations",
-    "run_costs",
     "load_results",
     "read_rows",
     "results_table",

@@ -6,15 +6,12 @@ of them is measured at α = 0.5 and 1.
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from radapter_lite.adapter import LinearAdapter
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
@@ -29,11 +26,10 @@ from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.tuned import Tuned
 
-SHOTS = 4
+SHOTS = {"outline": 4, "camera": 16}  # where a setting leaves room for differences
 MOMENTA = (0.9, 0.95, 0.98, 0.99, 0.999)
 INFO_NCE = {"multi_positive": False, "margin": 0.0, "smoothing": 0.0}
 LIVE_TOO = ("R-Adapter", "adapter, InfoNCE", "dropping, InfoNCE")  # measured without accumulation as well
-FACTORS = "rank 4, averaged factors"  # the average of B times that of A, where the paper averages B A
 # By name, what is changed in R-Adapter's recommended settings.
 VARIANTS: dict[str, dict[str, Any]] = {
     "R-Adapter": {},
@@ -47,7 +43,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rank 1": {"rank": 1},
     "rank 4": {"rank": 4},
     "rank 16": {"rank": 16},
-    FACTORS: {"rank": 4},
     "image encoder": {"towers": ("image",)},
     "text encoder": {"towers": ("text",)},
     "p = 0.2": {"drop_prob": 0.2},
@@ -62,65 +57,51 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) -> pd.DataFrame:
-    """Run what `path` does not hold yet, and add its rows: those of `Exam.measure`, with variant, momentum, seed.
+    """Run what `path` does not hold yet, and add its rows: those of `Exam.measure`, with id_domain, variant, momentum,
+    seed.
 
     momentum 0 is without accumulation. Returns ID and OOD at α = 1, means and intervals over seeds.
     """
     exam = Exam.prepare(backbone, images)
-    keys = [{"variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
+    keys = [
+        {"id_domain": images.id_domain, "variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS
+    ]
     for key in progress(missing(keys, path), "ablations"):
-        config = variant_config(backbone, str(key["variant"]), int(key["seed"]))
+        config = variant_config(backbone, images, str(key["variant"]), int(key["seed"]))
         momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
-        few = images.few_shot(SHOTS, int(key["seed"]))
-        found = tune_with_momenta(backbone, few, config, momenta, factors=key["variant"] == FACTORS)
+        few = images.few_shot(SHOTS.get(images.id_domain, 4), int(key["seed"]))
+        found = tune_with_momenta(backbone, few, config, momenta)
         rows = [
             exam.measure(tuned, (0.5, 1.0), **key, momentum=m)
             for m, tuned in found.items()
             if m > 0 or key["variant"] in LIVE_TOO
         ]
         add_rows(pd.concat(rows), path)
-    table = read_rows(path)
+    table = read_rows(path).query("id_domain == @images.id_domain")
     by = ["variant", "momentum"]
-    return mean_and_interval(
-        summarize(table[(table["split"] == "test") & (table["alpha"] == 1)], [*by, "seed"]), by
-    )
+    return mean_and_interval(summarize(table[(table["split"] == "test") & (table["alpha"] == 1)], [*by, "seed"]), by)
 
 
-def variant_config(backbone: Backbone, name: str, seed: int) -> RAdapterConfig:
+def variant_config(backbone: Backbone, images: ImageSet, name: str, seed: int) -> RAdapterConfig:
     """R-Adapter's recommended settings with one of `VARIANTS` in them."""
-    return with_settings(recommended("R-Adapter", backbone, SHOTS, seed), VARIANTS[name])
+    shots = SHOTS.get(images.id_domain, 4)
+    return with_settings(recommended("R-Adapter", backbone, shots, seed, images.id_domain), VARIANTS[name])
 
 
 def tune_with_momenta(
-    backbone: Backbone,
-    images: ImageSet | Task,
-    config: RAdapterConfig,
-    momenta: tuple[float, ...],
-    factors: bool = False,
+    backbone: Backbone, images: ImageSet | Task, config: RAdapterConfig, momenta: tuple[float, ...]
 ) -> Mapping[float, Tuned]:
-    """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end.
-
-    Args:
-        factors: average B and A of a low rank, each by itself, in place of the paper's average of W_adp.
-    """
+    """One training of adapters, and what it gives under each momentum; under 0, the live weights of its end."""
     task = as_task(images)
     adapters = attach(backbone, task, config)
-
-    def averaged(adapter: LinearAdapter) -> list[Tensor]:
-        return [p.detach() for p in adapter.parameters()] if factors else [adapter.matrix().detach()]
-
-    averages = {
-        m: {site: [part.clone() for part in averaged(adapters[site])] for site in adapters.sites}
-        for m in (0.0, *momenta)
-    }
+    averages = {m: {site: torch.zeros_like(adapters[site].average) for site in adapters.sites} for m in (0.0, *momenta)}
 
     @torch.no_grad()
     def accumulate() -> None:
         for site in adapters.sites:
-            live = averaged(adapters[site])
+            live = adapters[site].matrix()
             for m, average in averages.items():
-                for own, part in zip(average[site], live, strict=True):
-                    own.lerp_(part, 1 - m)
+                average[site].lerp_(live, 1 - m)
 
     train = trainer("R-Adapter", backbone, task, config)
     loss = pair_loss(backbone, task, config.criterion)
@@ -130,10 +111,7 @@ def tune_with_momenta(
         adapters.remove()
     found = {}
     for m, average in averages.items():
-        with torch.no_grad():
-            for site, parts in average.items():
-                basis = adapters[site].basis if factors else None
-                adapters[site].average = reduce(torch.matmul, parts if basis is None else [basis, *parts])
-        delta = adapters.delta(backbone=backbone)
-        found[m] = Tuned(delta, history, adapters.num_parameters, "R-Adapter", config)
+        for site, matrix in average.items():
+            adapters[site].average = matrix
+        found[m] = Tuned(adapters.delta(backbone=backbone), history, adapters.num_parameters, "R-Adapter", config)
     return found

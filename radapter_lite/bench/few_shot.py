@@ -24,7 +24,8 @@ def run_few_shot(
 ) -> None:
     """Tune and measure what `path` does not hold yet, and add its rows.
 
-    They are those of `Exam.measure`, with method, shots and seed. All methods and all of `SHOTS` if none are named.
+    They are those of `Exam.measure`, with id_domain, method, shots and seed. All methods and all of `SHOTS` if none are
+    named.
 
     Raises:
         ValueError: for an unknown method.
@@ -32,7 +33,7 @@ def run_few_shot(
     names = [find_method(name).name for name in methods or METHODS]
     numbers = shots or list(SHOTS)
     keys = [
-        {"method": name, "shots": number, "seed": seed}
+        {"id_domain": images.id_domain, "method": name, "shots": number, "seed": seed}
         for number in sorted(numbers, reverse=True)
         for seed in range(seeds)
         for name in names
@@ -40,7 +41,7 @@ def run_few_shot(
     exam = Exam.prepare(backbone, images)
     for key in progress(missing(keys, path), "benching"):
         number, seed = int(key["shots"]), int(key["seed"])
-        config = recommended(str(key["method"]), backbone, number, seed)
+        config = recommended(str(key["method"]), backbone, number, seed, images.id_domain)
         tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)
         alphas = ALPHAS if number == max(SHOTS) else (0.0, 0.5, 1.0)
         add_rows(exam.measure(tuned, alphas, **key), path)

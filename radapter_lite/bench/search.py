@@ -26,15 +26,13 @@ SEED = 1000
 RUNS = 5
 
 
-def run_search(
-    backbone: Backbone, images: ImageSet, path: Path, methods: list[str], shots: list[int]
-) -> pd.DataFrame:
-    """Run what `path` does not hold yet: a row a run with method, shots, setting, value, validation, seconds.
+def run_search(backbone: Backbone, images: ImageSet, path: Path, methods: list[str], shots: list[int]) -> pd.DataFrame:
+    """Run what `path` does not hold yet: a row a run: id_domain, method, shots, setting, value, validation, seconds.
 
     Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1.
     """
     keys = [
-        {"method": name, "shots": number, "run": run}
+        {"id_domain": images.id_domain, "method": name, "shots": number, "run": run}
         for number in sorted(shots, reverse=True)
         for name in methods
         if METHODS[name].searched
@@ -44,6 +42,7 @@ def run_search(
         found = _try_out(backbone, images, str(key["method"]), int(key["shots"]), read_rows(path))
         add_rows(pd.DataFrame([key | found]), path)
     table = read_rows(path)
+    table = table[table["id_domain"] == images.id_domain]
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
     return best_rows[best_rows["method"].isin(methods) & best_rows["shots"].isin(shots)]
 
@@ -67,13 +66,11 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def _try_out(
-    backbone: Backbone, images: ImageSet, method: str, shots: int, table: pd.DataFrame
-) -> dict[str, Any]:
+def _try_out(backbone: Backbone, images: ImageSet, method: str, shots: int, table: pd.DataFrame) -> dict[str, Any]:
     known, tried = METHODS[method], {}
     assert known.searched is not None  # run_search has seen to it
     if len(table):
-        own = table[(table["method"] == method) & (table["shots"] == shots)]
+        own = table[(table["id_domain"] == images.id_domain) & (table["method"] == method) & (table["shots"] == shots)]
         tried = dict(zip(own["value"], own["validation"], strict=True))
     value = next_value(known.grid, tried)
     budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
@@ -81,9 +78,4 @@ def _try_out(
     tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
     task = as_task(images.select(domain=images.id_domain, split="validation"))
     accuracy = task.score(tuned.similarities(backbone, task))[task.metric].item()
-    return {
-        "setting": known.searched,
-        "value": value,
-        "validation": accuracy,
-        "seconds": seconds(tuned),
-    }
+    return {"setting": known.searched, "value": value, "validation": accuracy, "seconds": seconds(tuned)}

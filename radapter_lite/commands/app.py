@@ -15,10 +15,7 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
     )
     parser.add_argument(
-        "--delta",
-        type=Path,
-        metavar="DELTA",
-        help="what tune saved, with or without a suffix (a demonstration)",
+        "--delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix (a demonstration)"
     )
     options.add_backbone(parser)
     options.add_device(parser)

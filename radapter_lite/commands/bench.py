@@ -10,7 +10,6 @@ PARTS = {
     "search": ("methods", "shots"),
     "few_shot": ("methods", "shots", "seeds"),
     "ablations": ("seeds",),
-    "costs": ("methods",),
     "table": (),
 }
 
@@ -20,13 +19,16 @@ def add(commands: Commands) -> None:
         "bench",
         help="repeat the long runs behind the notebooks' tables",
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
-        "seeds, measured along alpha. ablations: R-Adapter without its parts. costs: time and memory of a training "
-        "step. Each adds its rows to PART.csv in the output folder and keeps those that are there, so it can be "
-        "interrupted. table: run nothing; print README's table, and who is ahead of R-Adapter, from few_shot.csv in "
-        "the output folder, or else from the results that came with this package.",
+        "seeds, measured along alpha. ablations: R-Adapter without its parts. Each adds its rows to PART.csv in the "
+        "output folder and keeps those that are there, so it can be interrupted. table: run nothing; print README's "
+        "tables, and who is ahead of R-Adapter, from few_shot.csv in the output folder, or else from the results that "
+        "came with this package.",
         epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
     )
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--id", default="outline", metavar="DOMAIN", help="outline or camera: what is tuned on (outline)"
+    )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (all)")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (5)")
@@ -45,24 +47,21 @@ def execute(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     if arguments.part == "table":
-        results = bench.load_results(folder=arguments.out or bench.RESULTS)
+        results = bench.load_results(folder=arguments.out or bench.RESULTS, id_domain=arguments.id)
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
     methods = [find_method(name).name for name in arguments.methods or METHODS]
     shots = arguments.shots or list(bench.SHOTS)
     seeds = arguments.seeds or bench.SEEDS
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
-    if arguments.part == "costs":
-        print(bench.run_costs(path, methods).to_string(index=False))
-    elif arguments.part == "search":
-        print(bench.run_search(load_clip(), load_images(), path, methods, shots).to_string(index=False))
+    clip, images = load_clip(), load_images(id_domain=arguments.id)
+    if arguments.part == "search":
+        print(bench.run_search(clip, images, path, methods, shots).to_string(index=False))
     elif arguments.part == "ablations":
-        print(bench.run_ablations(load_clip(), load_images(), path, seeds).round(1).to_string(index=False))
+        print(bench.run_ablations(clip, images, path, seeds).round(1).to_string(index=False))
     else:
-        bench.run_few_shot(load_clip(), load_images(), path, methods, shots, seeds)
-        rows = bench.read_rows(path).query(
-            "split == 'test' and not (alpha < 1)"
-        )  # α = 1, and methods without
+        bench.run_few_shot(clip, images, path, methods, shots, seeds)
+        rows = bench.read_rows(path).query("split == 'test' and not (alpha < 1)")  # α = 1, and methods without
         table = mean_and_interval(summarize(rows, ["method", "shots", "seed"]), ["method", "shots"])
         print(table.round(1).to_string(index=False))
     print(f"\nAll rows are in {path.resolve()}.")

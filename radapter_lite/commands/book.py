@@ -14,9 +14,7 @@ def add(commands: Commands) -> None:
         "the figures and a slider that moves without a kernel. Nothing is executed, and no page needs a network.",
         epilog="example: radapter-lite book --out site",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)")
     parser.set_defaults(execute=execute)
 
 

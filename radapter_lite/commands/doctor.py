@@ -1,14 +1,12 @@
-"""`radapter-lite doctor`: the machine, the packages, whether what the kit ships loads, and how fast it is.
+"""`radapter-lite doctor`: the machine, the packages, and whether what the kit ships loads.
 
 Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
 """
 
 import importlib
-import math
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",)}
 # Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
 _IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# What notebook 00 evaluates: zero-shot, six values of α, and the ID images once more.
-_EVALUATIONS_OF_00, _START_OF_00 = 8, 15.0  # the second in seconds: a kernel, imports, figures
 
 Check = tuple[str, Callable[[], str]]
 
@@ -100,15 +95,11 @@ def _requirements(extra: str = "") -> "list[Requirement]":
     core = [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
     if not extra:
         return core
-    return [
-        each for each in found if each not in core and each.marker and each.marker.evaluate({"extra": extra})
-    ]
+    return [each for each in found if each not in core and each.marker and each.marker.evaluate({"extra": extra})]
 
 
 def _unknown(error: Exception) -> str:
-    raise RuntimeError(
-        f"which are needed could not be read ({_first_line(error)}); install radapter-lite again"
-    )
+    raise RuntimeError(f"which are needed could not be read ({_first_line(error)}); install radapter-lite again")
 
 
 def _package(requirement: "Requirement") -> str:
@@ -168,9 +159,6 @@ def _good_to_know() -> Iterator[Check]:
     yield "memory", _memory
     yield "disk", lambda: f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"
     yield "GPU", _gpu
-    yield "Hugging Face hub", _hub
-    yield "browser", _browser
-    yield "notebook 00", _time_of_00
 
 
 def _processor() -> str:
@@ -180,9 +168,7 @@ def _processor() -> str:
         return f"{cores} cores"
     flags = set(info.read_text().split())
     found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-    fast = (
-        f"bfloat16 is fast ({', '.join(found)})" if found else "no bfloat16 instructions: stay with float32"
-    )
+    fast = f"bfloat16 is fast ({', '.join(found)})" if found else "no bfloat16 instructions: stay with float32"
     return f"{cores} cores; {fast}"
 
 
@@ -201,44 +187,3 @@ def _gpu() -> str:
     if torch.backends.mps.is_available():
         return "Apple's; load_clip(..., device='mps') takes it"
     return "none, and none is needed for the embedded backbone"
-
-
-def _hub() -> str:
-    from radapter_lite.backbone.hub import reachable
-
-    if reachable("https://huggingface.co", timeout=3):
-        return "reachable, so load_clip can fetch published weights"
-    return "not reachable: 'picto', local checkpoints and what was fetched before work"
-
-
-def _browser() -> str:
-    for name in _BROWSERS:
-        if path := shutil.which(name):
-            return path
-    return "no chromium found; only the tests that drive a browser need one"
-
-
-def _time_of_00() -> str:
-    """An estimate from one step of training and one batch of evaluation, each done twice and timed once."""
-    from radapter_lite.backbone import load_clip
-    from radapter_lite.data import load_images
-    from radapter_lite.encoding import BATCH, image_features, text_head
-    from radapter_lite.methods import recommended, tune
-
-    backbone, images = load_clip(), load_images()
-    config = recommended("R-Adapter", backbone)
-    few, test = images.few_shot(16), images.select(split="test")
-    batch = few.take(range(min(len(few), config.training.batch_size)))
-    seconds = tune(backbone, batch, config=config, epochs=2, momentum=0.0).history["seconds"]
-    steps = math.ceil(len(few) / config.training.batch_size) * config.training.epochs
-    batch = test.take(range(min(len(test), BATCH)))
-    for _ in range(2):  # the first reads the images
-        began = time.perf_counter()
-        image_features(backbone, batch)
-        of_images = time.perf_counter() - began
-    began = time.perf_counter()
-    text_head(backbone, images.classes)
-    of_text = time.perf_counter() - began
-    evaluation = of_images * len(test) / len(batch) + of_text
-    total = _START_OF_00 + steps * (seconds.iloc[-1] - seconds.iloc[-2]) + _EVALUATIONS_OF_00 * evaluation
-    return f"about {math.ceil(total / 30) / 2:g} minutes here, estimated from one training step and one batch"

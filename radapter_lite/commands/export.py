@@ -25,9 +25,7 @@ def add(commands: Commands) -> None:
     )
     options.add_tuned(parser)
     options.add_alpha(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
     parser.set_defaults(execute=execute)
 
 

@@ -17,9 +17,7 @@ def add(commands: Commands) -> None:
     )
     options.add_tuned(parser)
     options.add_alpha(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="not there yet, ending in .safetensors"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="not there yet, ending in .safetensors")
     parser.set_defaults(execute=execute)
 
 

@@ -19,9 +19,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help='of images, as class/image or domain/class/image; "pictoshift" for the embedded ones',
     )
-    parser.add_argument(
-        "--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)"
-    )
+    parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
     parser.add_argument(
         "--class-names", metavar="FILE", help="what the class folders are called, where their names are codes"
     )
@@ -31,9 +29,7 @@ def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> 
     """The folder's images. Its division into training and test images is the same for every command."""
     from radapter_lite import data
 
-    return data.load_images(
-        arguments.folder, id_domain=arguments.id or id_domain, class_names=arguments.class_names
-    )
+    return data.load_images(arguments.folder, id_domain=arguments.id or id_domain, class_names=arguments.class_names)
 
 
 def full_folder(folder: str) -> str:
@@ -93,9 +89,7 @@ def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)"
-    )
+    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
 
 
 def device(arguments: argparse.Namespace) -> str:
@@ -138,8 +132,13 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
     )
 
 
+WORDS = {"true": True, "false": False, "none": None}
+
+
 def parse_value(text: str) -> Any:
-    """A number, list or quoted text as Python writes it; anything else is text."""
+    """A number, list, truth value or quoted text as Python writes it, true, false and none; anything else is text."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
         default=[],
         dest="parameters",
         metavar=("NAME", "VALUE"),
-        help="set a parameter in the notebooks that have it: seed, backbone, pretrained, data, shots, method or "
-        "figures_dir",
+        help="set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, "
+        "method or figures_dir",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (./out)")
     parser.add_argument(
@@ -99,9 +99,7 @@ def _check_names(names: Iterable[str], declared: set[str]) -> None:
         if name not in declared:
             matches = difflib.get_close_matches(name, declared, n=4, cutoff=0.4)
             nearest = ", ".join(matches or sorted(declared) or ["none"])
-            raise ValueError(
-                f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}."
-            )
+            raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
 
 
 def _staging(arguments: argparse.Namespace) -> Path:
@@ -110,9 +108,7 @@ def _staging(arguments: argparse.Namespace) -> Path:
 
     root = checkout()
     if root is None:
-        raise ValueError(
-            "--update renews the notebooks of a source checkout, and this is an installed package."
-        )
+        raise ValueError("--update renews the notebooks of a source checkout, and this is an installed package.")
     if arguments.profile not in (None, "standard") or arguments.parameters or arguments.out:
         raise ValueError(
             "--update keeps in the checkout what the notebooks' own parameters give; leave out --profile, -p and --out."
@@ -136,15 +132,11 @@ def _renew(staging: Path) -> None:
 
 def _table(measured: dict[str, dict[str, Any]]) -> str:
     """The recorded metrics as lines of text: notebook, metric, value."""
-    rows = [
-        (stem, name, _short(value)) for stem, metrics in measured.items() for name, value in metrics.items()
-    ]
+    rows = [(stem, name, _short(value)) for stem, metrics in measured.items() for name, value in metrics.items()]
     if not rows:
         return "No metrics were recorded."
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        f"{stem:<{widths[0]}}  {name:<{widths[1]}}  {value:>{widths[2]}}" for stem, name, value in rows
-    )
+    return "\n".join(f"{stem:<{widths[0]}}  {name:<{widths[1]}}  {value:>{widths[2]}}" for stem, name, value in rows)
 
 
 def _short(value: Any) -> str:

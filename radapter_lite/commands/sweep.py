@@ -29,10 +29,7 @@ def add(commands: Commands) -> None:
         help="from 0 (zero-shot) to 1 (tuned); eleven of them if left out",
     )
     parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="CSV",
-        help="where (sweep_FOLDER.csv beside TUNED); the figure goes beside it",
+        "--out", type=Path, metavar="CSV", help="where (sweep_FOLDER.csv beside TUNED); the figure goes beside it"
     )
     parser.set_defaults(execute=execute)
 

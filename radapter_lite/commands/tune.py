@@ -40,19 +40,13 @@ def add(commands: Commands) -> None:
         metavar=("NAME", "VALUE"),
         help="a setting of the method in place of the recommended one, as epochs 20, or rank 8",
     )
-    parser.add_argument(
-        "--shots", type=int, default=16, metavar="N", help="training images of each class (16)"
-    )
-    parser.add_argument(
-        "--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)"
-    )
+    parser.add_argument("--shots", type=int, default=16, metavar="N", help="training images of each class (16)")
+    parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument(
         "--pretrained", metavar="WEIGHTS", help="its weights: a tag, or a checkpoint's path; picto needs none"
     )
     options.add_prompts(parser)
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
     options.add_device(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where results go (out/ and a name made of the settings)"
@@ -69,25 +63,21 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.settings import with_settings
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
-        raise ValueError(
-            f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}"
-        )
+        raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
     method, prompts = find_method(arguments.method), options.prompts(arguments)
     device = options.device(arguments)
     images = options.load_images(arguments)
     few = images.few_shot(arguments.shots, arguments.seed)
     test = images.test
-    run = _run(arguments, images)
+    run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
-    config = recommended(method.name, backbone, arguments.shots, arguments.seed)
+    config = recommended(method.name, backbone, arguments.shots, arguments.seed, images.id_domain)
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
     classes = few.table["class"].nunique()
-    print(
-        f"Tuning {backbone.name} by {method.name} on {len(few)} images of {classes} classes, ID {images.id_domain}."
-    )
+    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {classes} classes, ID {images.id_domain}.")
     if without := sorted(set(images.classes) - set(few.table["class"])):
         print(f"No training images: {', '.join(without)}.")
     elif len(few) < classes * arguments.shots:
@@ -120,10 +110,10 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, images: "ImageSet") -> str:
-    """What tells this run from others: a checksum of all that decides its result, with paths in full."""
+def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:
+    """What tells this run from others: a checksum of all that decides its result, with paths in full and files read."""
     asked = [options.full_folder(arguments.folder), images.id_domain, arguments.shots, arguments.seed]
-    asked += [arguments.method, arguments.settings, arguments.prompt, images.classes]
+    asked += [arguments.method, arguments.settings, prompts, images.classes]
     asked += [arguments.backbone, options.full_weights(arguments.pretrained or "")]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 

@@ -1,6 +1,7 @@
 """Images with a class, a domain and a split: the embedded PictoShift, or images of the user's own.
 
     load_images()                          PictoShift: ID is "outline", five other styles are OOD
+    load_images(id_domain="camera")        ID is photographs of those drawings, six clean styles are OOD
     load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
     ImageSet.from_table(table, "photos")   a DataFrame with the file and the class of each image
 
@@ -25,6 +26,8 @@ def load_images(
     id_domain: str | None = None,
     class_names: Mapping[str, str] | str | os.PathLike[str] | None = None,
     seed: int = 0,
+    severity: float | None = None,
+    views: int | None = None,
 ) -> ImageSet:
     """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
 
@@ -33,18 +36,23 @@ def load_images(
 
     Args:
         source: "pictoshift", or the folder.
-        id_domain: the domain to tune on; "outline" for PictoShift, the first one for a folder.
+        id_domain: the domain to tune on; for PictoShift "outline", "camera" or another of its styles, for a folder its
+            first one.
         class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
             and names, or of a name for each class folder in sorted order; classes keep the order of the codes.
         seed: of the division of a folder's ID images into splits that it does not have.
+        severity: of "camera", how far its photographs are from the drawings, from 0 to 1; 0.7 if not given.
+        views: of "camera", how many photographs there are of each design to train on; 4 if not given.
 
     Raises:
         FileNotFoundError: for a folder or a file of names that does not exist.
         ValueError: for an empty class, a mixed layout, an unknown domain, a class without a name, a name that is not
             UTF-8; the sentence names it.
     """
+    if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
+        raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')
     if source != "pictoshift":
         return load_folder(Path(source), seed, id_domain, class_names)
     if class_names is not None:
         raise ValueError("PictoShift's classes have their names: give class_names with a folder of images")
-    return load_pictoshift(id_domain)
+    return load_pictoshift(id_domain, severity, views)

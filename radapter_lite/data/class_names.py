@@ -74,9 +74,7 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
 
 def _json_pairs(text: str) -> list[tuple[str, str]]:
     """(code, name) of {code: name} or of {number: [code, name]}."""
-    pairs = [
-        tuple(value) if isinstance(value, list) else (key, value) for key, value in json.loads(text).items()
-    ]
+    pairs = [tuple(value) if isinstance(value, list) else (key, value) for key, value in json.loads(text).items()]
     return [(code, str(name)) for code, name in pairs]
 
 

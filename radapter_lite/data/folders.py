@@ -30,10 +30,7 @@ class ClassFolder(NamedTuple):
 
 
 def load_folder(
-    root: Path,
-    seed: int,
-    id_domain: str | None,
-    class_names: Mapping[str, str] | str | os.PathLike[str] | None,
+    root: Path, seed: int, id_domain: str | None, class_names: Mapping[str, str] | str | os.PathLike[str] | None
 ) -> ImageSet:
     if not root.is_dir():
         raise FileNotFoundError(
@@ -57,9 +54,7 @@ def load_folder(
     # After the division, which names thus leave as it is.
     names = name_classes(images.classes, class_names)
     return replace(
-        images,
-        table=images.table.assign(**{"class": images.table["class"].map(names)}),
-        classes=[*names.values()],
+        images, table=images.table.assign(**{"class": images.table["class"].map(names)}), classes=[*names.values()]
     )
 
 
@@ -78,9 +73,7 @@ def _class_folders(folder: Path, domain: str | None = None, split: str | None = 
     """The class folders below a folder, which itself is the root, a domain or a split."""
     below = _folders(folder)
     if not below:
-        raise ValueError(
-            f"{folder} has no sub-folders; put each class's images into a sub-folder named after it."
-        )
+        raise ValueError(f"{folder} has no sub-folders; put each class's images into a sub-folder named after it.")
     splits = {path: SPLIT_FOLDERS[path.name.lower()] for path in below if path.name.lower() in SPLIT_FOLDERS}
     if split is None and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
         if others := [path.name for path in below if path not in splits]:

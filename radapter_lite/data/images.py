@@ -158,7 +158,7 @@ class ImageSet:
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.
 
         For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images
-        gives all it has.
+        gives all it has. Of photographs, all designs are drawn once before one is drawn again.
 
         Raises:
             ValueError: for shots below 1, or if the ID domain has no training images.
@@ -174,6 +174,8 @@ class ImageSet:
         chosen: list[int] = []
         for label, name in enumerate(self.classes):
             order = np.random.default_rng([seed, label]).permutation(train[names == name])
+            if "view" in self.table:
+                order = order[np.argsort(self.table["view"].to_numpy()[order], kind="stable")]
             chosen += order[:shots].tolist()
         return self.take(np.array(sorted(chosen), int))
 
@@ -181,9 +183,7 @@ class ImageSet:
         """The image in row `row` of the table, RGB."""
         return self._read(self.table["file"].iloc[row])
 
-    def tensor(
-        self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None
-    ) -> Tensor:
+    def tensor(self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
         Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew.

@@ -6,18 +6,28 @@ import zipfile
 import pandas as pd
 
 from radapter_lite.assets import PICTOSHIFT as ARCHIVE
+from radapter_lite.data.camera import SEVERITY, VIEWS, CameraReader, with_photographs
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.readers import ArchiveReader
 
 
-def load_pictoshift(id_domain: str | None) -> ImageSet:
+def load_pictoshift(id_domain: str | None, severity: float | None, views: int | None) -> ImageSet:
     if not ARCHIVE.is_file():
-        raise FileNotFoundError(
-            f"{ARCHIVE.name} is missing from the installation: install radapter-lite again"
-        )
+        raise FileNotFoundError(f"{ARCHIVE.name} is missing from the installation: install radapter-lite again")
     read = ArchiveReader(ARCHIVE)
     try:
         table = pd.read_csv(io.BytesIO(read.read_bytes("pictoshift.csv")), keep_default_na=False)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ValueError(f"{ARCHIVE.name} is damaged ({error}): install radapter-lite again") from error
-    return ImageSet.from_table(table, id_domain=id_domain or "outline", name="pictoshift", read=read)
+    if id_domain != "camera":
+        return ImageSet.from_table(table, id_domain=id_domain or "outline", name="pictoshift", read=read)
+    severity, views = SEVERITY if severity is None else severity, VIEWS if views is None else views
+    if isinstance(severity, bool) or not 0 <= severity <= 1:
+        raise ValueError(f"severity must lie in [0, 1], from the drawings to the hardest photographs, not {severity}")
+    if type(views) is not int or views < 1:
+        raise ValueError(f"views must be a whole number of 1 or more, not {views!r}")
+    # The name tells settings apart where a checkpoint is resumed.
+    name = "pictoshift" if severity == SEVERITY else f"pictoshift at severity {severity:g}"
+    return ImageSet.from_table(
+        with_photographs(table, views), id_domain="camera", name=name, read=CameraReader(read, severity)
+    )

@@ -28,9 +28,7 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.reset_index(drop=True)
     for column in [column for column in ("file", "class", "domain", "split") if column in table]:
         if (gaps := table[column].isna()).any():
-            raise ValueError(
-                f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row"
-            )
+            raise ValueError(f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row")
         table[column] = table[column].astype(str)
     if (again := table["file"].duplicated()).any():
         raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")

@@ -49,9 +49,7 @@ def _adapters(backbone: Backbone, config: AdaptFormerConfig) -> tuple[nn.ModuleL
     sites = [site for site in find_sites(backbone.model, config.towers) if site.kind == "mlp"]
     adapters = make_bottlenecks(backbone, sites, config, F.relu)
     places = [site.linear.rpartition(".")[0] for site in sites]  # the MLP the linear layer belongs to
-    return adapters, {
-        place: _beside(adapter, config.scale) for place, adapter in zip(places, adapters, strict=True)
-    }
+    return adapters, {place: _beside(adapter, config.scale) for place, adapter in zip(places, adapters, strict=True)}
 
 
 @register(

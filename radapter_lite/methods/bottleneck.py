@@ -44,10 +44,7 @@ class Bottleneck(nn.Module):
 
 
 def make_bottlenecks(
-    backbone: Backbone,
-    sites: Sequence[Site],
-    config: Any,
-    activation: Callable[[Tensor], Tensor],
+    backbone: Backbone, sites: Sequence[Site], config: Any, activation: Callable[[Tensor], Tensor]
 ) -> nn.ModuleList:
     """A bottleneck for each site, as it begins; W_down is drawn with the seed. `config` is a method's settings."""
     with seeded(config.training.seed):
@@ -58,12 +55,7 @@ def make_bottlenecks(
 
 
 def tune_bottlenecks(
-    backbone: Backbone,
-    task: Task,
-    config: Any,
-    train: Train,
-    adapters: nn.ModuleList,
-    changes: Mapping[str, Change],
+    backbone: Backbone, task: Task, config: Any, train: Train, adapters: nn.ModuleList, changes: Mapping[str, Change]
 ) -> Tuned:
     """Train the adapters, attached by `changes`, with FLYP's loss; what is learned is their weights."""
     with attached(backbone.model, changes):
@@ -72,9 +64,7 @@ def tune_bottlenecks(
     return Tuned(dict(adapters.state_dict()), history, count(adapters.parameters()))
 
 
-def answer_with(
-    adapters_of: Callable[[Backbone, Any], tuple[nn.ModuleList, dict[str, Change]]],
-) -> Answer:
+def answer_with(adapters_of: Callable[[Backbone, Any], tuple[nn.ModuleList, dict[str, Change]]]) -> Answer:
     """How a method answers whose adapters, and where they go, `adapters_of` makes from its settings."""
 
     def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:

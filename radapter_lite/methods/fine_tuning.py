@@ -24,9 +24,7 @@ class FineTuningConfig(FLYPConfig):
     """Full fine-tuning's settings: the loop, and the fixed temperature of the logits."""
 
 
-@register(
-    "fine-tuning", FineTuningConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE
-)
+@register("fine-tuning", FineTuningConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
 def fine_tuning(backbone: Backbone, task: Task, config: FineTuningConfig, train: Train) -> Tuned:
     """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 

@@ -63,9 +63,7 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
     return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
-def fit_head(
-    features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int
-) -> tuple[Tensor, Tensor]:
+def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
     """Weights [C, D] and biases [C] of the logistic regression; the bias of a class without images is -inf.
 
     Args:

@@ -52,12 +52,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 
 
 @register(
-    "LP-FT",
-    LpFtConfig(LOOP),
-    searched="lr",
-    grid=(2.5e-4, 5e-4, 1e-3),
-    elsewhere=WEIGHTS_ELSEWHERE,
-    answer=_answer,
+    "LP-FT", LpFtConfig(LOOP), searched="lr", grid=(2.5e-4, 5e-4, 1e-3), elsewhere=WEIGHTS_ELSEWHERE, answer=_answer
 )
 def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> Tuned:
     """Fit a head, then train it with the image encoder by cross-entropy; similarities are logits [N, C].

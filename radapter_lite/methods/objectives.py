@@ -31,9 +31,7 @@ def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
         texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
         image_features = backbone.encode_images(batch.images)
         text_features = backbone.encode_texts(texts)
-        return criterion(
-            image_features, text_features.index_select(0, place.to(batch.images.device)), batch.positives
-        )
+        return criterion(image_features, text_features.index_select(0, place.to(batch.images.device)), batch.positives)
 
     return loss
 
@@ -53,9 +51,7 @@ def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
         return backbone.encode_images(batch.images).float()
 
 
-def cosine_cross_entropy(
-    features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor
-) -> Tensor:
+def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross-entropy of cosine similarities divided by the temperature, in float32 [scalar].
 
     Args:

@@ -90,9 +90,7 @@ class Prefixes(nn.Module):
             yield
 
 
-def attend(
-    attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor
-) -> Tensor:
+def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
     """Self-attention over [prefix; x]: the output of nn.MultiheadAttention with P more keys and values [B, L, D].
 
     Args:

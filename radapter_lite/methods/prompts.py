@@ -89,9 +89,7 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
         return backbone.encode_texts(tokens)
 
 
-def tune_prompts(
-    backbone: Backbone, task: Task, prompt: nn.Module, train: Train, *, temperature: float
-) -> Tuned:
+def tune_prompts(backbone: Backbone, task: Task, prompt: nn.Module, train: Train, *, temperature: float) -> Tuned:
     """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
 
     What is learned are the vectors, which are the same for all names.
@@ -102,9 +100,7 @@ def tune_prompts(
         features = frozen_features(backbone, batch)
         with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
             vectors = prompt()
-        return cosine_cross_entropy(
-            features, encode_prompts(backbone, tokens, vectors), batch.labels, temperature
-        )
+        return cosine_cross_entropy(features, encode_prompts(backbone, tokens, vectors), batch.labels, temperature)
 
     with frozen(backbone.model):
         history = train(loss, prompt.parameters(), prompt=prompt)

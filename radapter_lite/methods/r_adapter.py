@@ -4,7 +4,7 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, eye
@@ -12,8 +12,10 @@ from torch import Tensor, eye
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
+from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.stem import Stem
 from radapter_lite.methods.trainer import Train
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
@@ -33,6 +35,8 @@ class RAdapterConfig:
         margin, smoothing, temperature: δ, ε and τ of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
+        stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
+            the adapters and averages it as they are, see `radapter_lite.methods.stem`.
     """
 
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -41,24 +45,21 @@ class RAdapterConfig:
     smoothing: float = 0.02
     temperature: float = 0.01
     multi_positive: bool = True
+    stem_lr: float | None = None
 
     def __post_init__(self) -> None:
         check_above_zero(self, "temperature")
         check_zero_or_more(self, "margin")
         check_share(self, "smoothing")
+        if self.stem_lr is not None:
+            check_above_zero(self, "stem_lr")
 
     def criterion(self, image_features: Tensor, text_features: Tensor, positives: Tensor) -> Tensor:
         """The loss of a batch: unit features [B, D] twice, pairs that match [B, B] bool."""
         if not self.multi_positive:
             positives = eye(len(positives), dtype=positives.dtype, device=positives.device)
-        return mpm_nce(
-            image_features,
-            text_features,
-            positives,
-            temperature=self.temperature,
-            margin=self.margin,
-            smoothing=self.smoothing,
-        )
+        settings = {"temperature": self.temperature, "margin": self.margin, "smoothing": self.smoothing}
+        return mpm_nce(image_features, text_features, positives, **settings)
 
 
 def recipe(**adapter: Any) -> RAdapterConfig:
@@ -66,14 +67,9 @@ def recipe(**adapter: Any) -> RAdapterConfig:
     return RAdapterConfig(AdapterConfig(**{"drop_prob": 0.1, "momentum": 0.98} | adapter), LOOP)
 
 
-PUBLISHED = ADAPTERS_ELSEWHERE | {  # for the paper's small sets, see registry
-    "rank": 4,
-    "drop_prob": 0.2,
-    "momentum": 0.9,
-    "margin": 0.1,
-    "smoothing": 0.0,
-    "whitening": None,
-}
+# For the paper's small sets, see registry.
+PUBLISHED = ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.9, "margin": 0.1, "smoothing": 0.0}
+PUBLISHED |= {"whitening": None}
 
 
 @register("R-Adapter", recipe(whitening=0.01), searched="lr", grid=(3e-3, 6e-3, 1.2e-2), elsewhere=PUBLISHED)
@@ -85,31 +81,40 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
             in them in so few steps.
     """
     check_momentum(config.adapter.momentum, train.steps)
-    adapters = attach(backbone, task, config)
+    adapters, stem = attach(backbone, task, config), None
     try:
-        history = train(
-            pair_loss(backbone, task, config.criterion),
-            adapters.parameters(),
-            after_step=adapters.accumulate,
-            adapters=adapters,
-        )
+        trained: list[Any] = [{"params": [*adapters.parameters()]}]
+        state: dict[str, Any] = {"adapters": adapters}
+        if config.stem_lr is not None:
+            stem = state["stem"] = Stem(backbone.model, config.adapter.momentum)
+            trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
+
+        def accumulate() -> None:
+            for part in state.values():
+                part.accumulate()
+
+        history = train(pair_loss(backbone, task, config.criterion), trained, after_step=accumulate, **state)
     finally:
         adapters.remove()
-    delta = adapters.delta(backbone=backbone, settings=asdict(config))
-    return Tuned(delta, history, adapters.num_parameters)
+        if stem is not None:
+            stem.remove()
+    changes = stem.changes() if stem is not None else {}
+    delta = adapters.delta(backbone=backbone, settings=asdict(config), changes=changes)
+    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
 register(
-    "R-Adapter, rank 4",
-    recipe(whitening=0.01, rank=4),
+    "R-Adapter, stem",
+    replace(recipe(whitening=0.01), stem_lr=1e-3),
     searched="lr",
-    grid=(6e-3, 1.2e-2, 2.4e-2),
-    elsewhere=PUBLISHED,
+    grid=(3e-3, 6e-3, 1.2e-2),
+    elsewhere=PUBLISHED | {"stem_lr": 1e-5},
+)(r_adapter)
+register(
+    "R-Adapter, rank 4", recipe(whitening=0.01, rank=4), searched="lr", grid=(6e-3, 1.2e-2, 2.4e-2), elsewhere=PUBLISHED
 )(r_adapter)
 # The paper's form; see whitening.
-register("R-Adapter, unwhitened", recipe(), searched="lr", grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(
-    r_adapter
-)
+register("R-Adapter, unwhitened", recipe(), searched="lr", grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
 # The paper's E0.
 register(
     "linear adapter",

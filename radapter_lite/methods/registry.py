@@ -98,7 +98,7 @@ class Method:
         task = as_task(images)
         require_untouched(backbone.model)
         if config is None:
-            config = recommended(self.name, backbone, _shots(task))
+            config = recommended(self.name, backbone, _shots(task), id_domain=task.images.id_domain)
         if type(config) is not type(self.config):
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
@@ -170,7 +170,9 @@ def tune(
     """
     known = find_method(method)
     if settings:
-        config = with_settings(config or recommended(method, backbone, _shots(as_task(images))), settings)
+        task = as_task(images)
+        config = config or recommended(method, backbone, _shots(task), id_domain=task.images.id_domain)
+        config = with_settings(config, settings)
     return known.tune(backbone, images, config, checkpoint=checkpoint)
 
 
@@ -213,12 +215,15 @@ def find_method(name: str) -> Method:
 # --- settings ---
 
 
-def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0) -> Any:
+def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0, id_domain: str = "outline") -> Any:
     """The settings we recommend for a method, a backbone and a number of shots.
 
     For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
     search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
     R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
+
+    Args:
+        id_domain: what is tuned on. For what is not PictoShift's "outline", the search was done on "camera".
 
     Raises:
         ValueError: for a method that is none of `METHODS`.
@@ -228,7 +233,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0)
     if backbone.search is None:
         return for_backbone(method, backbone, dict(known.elsewhere) | own_seed)
     budget = {"epochs": epochs(shots)} if known.trains else {}
-    return for_backbone(method, backbone, searched(method, shots, backbone.search) | budget | own_seed)
+    return for_backbone(method, backbone, searched(method, shots, backbone.search, id_domain) | budget | own_seed)
 
 
 def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -> Any:
@@ -247,12 +252,12 @@ def epochs(shots: int) -> int:
     return EPOCHS[min(EPOCHS, key=lambda k: abs(math.log2(k / max(shots, 1))))]
 
 
-def searched(method: str, shots: int, search: str = "search") -> dict[str, Any]:
+def searched(method: str, shots: int, search: str = "search", id_domain: str = "outline") -> dict[str, Any]:
     """The best settings that a search found: those of the number of shots nearest to `shots`, the larger of two.
 
     None for a method that was not searched: its own settings stand.
     """
-    own = _search_results(search).query("method == @method")
+    own = _search_results(search, "outline" if id_domain == "outline" else "camera").query("method == @method")
     if own.empty:
         return {}
     nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
@@ -262,8 +267,8 @@ def searched(method: str, shots: int, search: str = "search") -> dict[str, Any]:
 
 
 @cache
-def _search_results(name: str) -> pd.DataFrame:
-    return load_results(name)
+def _search_results(name: str, id_domain: str) -> pd.DataFrame:
+    return load_results(name, id_domain=id_domain)
 
 
 def _shots(task: Task) -> int:

@@ -31,7 +31,7 @@ class Train:
     def __call__(
         self,
         loss: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         after_step: Callable[[], None] = lambda: None,
         **state: nn.Module,
@@ -51,11 +51,7 @@ class Train:
 
 
 def trainer(
-    name: str,
-    backbone: Backbone,
-    task: Task,
-    config: Any,
-    checkpoint: str | os.PathLike[str] | None = None,
+    name: str, backbone: Backbone, task: Task, config: Any, checkpoint: str | os.PathLike[str] | None = None
 ) -> Train:
     """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
     loop = getattr(config, "training", None) or TrainingConfig()

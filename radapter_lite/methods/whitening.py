@@ -40,9 +40,7 @@ def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
     moments: dict[str, list[Tensor]] = {site.name: [] for site in adapters.sites}
-    handles = [
-        adapters[site].register_forward_pre_hook(_collect(moments[site.name])) for site in adapters.sites
-    ]
+    handles = [adapters[site].register_forward_pre_hook(_collect(moments[site.name])) for site in adapters.sites]
     task = as_task(task)
     images = task.images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]

@@ -68,9 +68,7 @@ class Chapter:
         bold = [strong.get_text() for strong in markdown_body(text).find_all("strong")]
         question = next((said for said in bold if said.endswith("?")), "")
         time = re.search(r"It runs in [^.;,]+", text)
-        return cls(
-            path, nb, title(text) or path.stem, _one_line(question), _one_line(time[0] if time else "")
-        )
+        return cls(path, nb, title(text) or path.stem, _one_line(question), _one_line(time[0] if time else ""))
 
 
 def build(out: Path) -> Path:
@@ -102,9 +100,7 @@ class _Site:
         self.root, self.out, self.chapters, self.reference = root, out, chapters, reference
         self.documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
         self.figures = sorted((root / "figures").glob("*.png"))
-        self.places = {
-            f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters
-        } | self.documents
+        self.places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | self.documents
         self.places |= {_pdoc_place(module): f"{module}.html" for module in reference.modules}
 
     def pages(self) -> list[Callable[[], None]]:

@@ -83,17 +83,13 @@ class _Moving:
 def _curves(rows: pd.DataFrame) -> tuple[dict[str, list[float]], list[_Moving]]:
     """The numbers at every step by the id of the element that shows them, and the two charts."""
     own = rows[rows["method"] == "R-Adapter"]
-    domains = (
-        own.groupby(["domain", "alpha"], sort=False)["accuracy"].mean().unstack(0)[own["domain"].unique()]
-    )
+    domains = own.groupby(["domain", "alpha"], sort=False)["accuracy"].mean().unstack(0)[own["domain"].unique()]
     is_id = own.groupby("domain")["is_id"].first()
     lines = [
         Line(domains.index.tolist(), domains[domain].tolist(), line_look(number, str(domain), is_id[domain]))
         for number, domain in enumerate(domains)
     ]
-    along = Chart.of_lines(
-        lines, SIZE, title="Every domain along α", xlabel="α", ylabel="accuracy (%)", xlim=(0, 1)
-    )
+    along = Chart.of_lines(lines, SIZE, title="Every domain along α", xlabel="α", ylabel="accuracy (%)", xlim=(0, 1))
     points = [[along.place(alpha, _at(line, alpha)) for alpha in ALPHAS] for line in lines]
     rule = [along.place(alpha, lines[0].y[0])[0] for alpha in ALPHAS]
 
@@ -108,16 +104,13 @@ def _curves(rows: pd.DataFrame) -> tuple[dict[str, list[float]], list[_Moving]]:
         )
         for number, (method, path) in enumerate(zip(shown, paths, strict=True))
     ]
-    trade = Chart.of_lines(
-        ways, SIZE, title="ID against OOD", xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)"
-    )
+    trade = Chart.of_lines(ways, SIZE, title="ID against OOD", xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
     stations = [
         [trade.place(*(float(np.interp(a, path.index, path[key])) for key in ("id", "ood"))) for a in ALPHAS]
         for path in paths
     ]
     numbers = {
-        key: [round(float(np.interp(a, paths[0].index, paths[0][key])), 2) for a in ALPHAS]
-        for key in ("id", "ood")
+        key: [round(float(np.interp(a, paths[0].index, paths[0][key])), 2) for a in ALPHAS] for key in ("id", "ood")
     }
     charts = [_moving(along, lines, points, rule), _moving(trade, ways, stations)]
     return numbers, charts

@@ -59,9 +59,7 @@ def title(markdown: str) -> str:
     return heading.get_text() if heading else ""
 
 
-def notebook_body(
-    nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE
-) -> BeautifulSoup:
+def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE) -> BeautifulSoup:
     """A notebook as a tree of HTML, without the page around it.
 
     Args:
@@ -113,9 +111,7 @@ def parsed(body: str) -> BeautifulSoup:
 @cache
 def _style() -> str:
     """The page's own style and that of code, light and dark."""
-    light, dark = (
-        HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")
-    )
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
     own = STYLE.read_text(encoding="utf-8")
     ground = ".highlight { background: var(--soft); }"
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
@@ -171,9 +167,7 @@ class _BodyExporter(HTMLExporter):
     """nbconvert's body of a page; its own pages fetch MathJax, require.js and more."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, **kwargs
-        )
+        super().__init__(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, **kwargs)
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:

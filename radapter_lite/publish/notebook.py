@@ -70,9 +70,7 @@ def record(name: str, value: Any) -> None:
 
 def metrics(path: str | Path) -> dict[str, Any]:
     """The metrics an executed notebook recorded, by name and in order; the last value of a repeated one."""
-    outputs = (
-        output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ())
-    )
+    outputs = (output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ()))
     recorded = (output["data"][METRIC_MIME] for output in outputs if METRIC_MIME in output.get("data", ()))
     return {metric["name"]: metric["value"] for metric in recorded}
 
@@ -120,9 +118,7 @@ def execute(
     source, out_dir = find(name), Path(out_dir).resolve()
     target = out_dir / source.name
     if target == source:
-        raise ValueError(
-            f"{out_dir} holds the notebook {source.name} itself; name another folder for the results."
-        )
+        raise ValueError(f"{out_dir} holds the notebook {source.name} itself; name another folder for the results.")
     changed = _changed(source, {"profile": profile, **(parameters or {})})
     out_dir.mkdir(parents=True, exist_ok=True)
     executed = 0
@@ -203,9 +199,7 @@ def _finish(path: Path, completed: bool) -> None:
             cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
             cell.outputs = _settled(cell.outputs)
-    if widgets and any(
-        WIDGET_MIME in output.get("data", ()) for cell in code_cells(nb) for output in cell.outputs
-    ):
+    if widgets and any(WIDGET_MIME in output.get("data", ()) for cell in code_cells(nb) for output in cell.outputs):
         nb.metadata.widgets = widgets
     if completed:
         nb.metadata.radapter_lite = {"code_hash": code_hash(nb)}

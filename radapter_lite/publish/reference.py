@@ -48,9 +48,7 @@ class Reference:
                     self.introduced.setdefault(entry, chapter)
         modules = sorted({entry.module for entry in [*self.public.values(), *self.introduced]})
         self.modules = {module: pdoc.doc.Module.from_name(module) for module in modules}
-        pdoc.render.configure(
-            docformat="google", show_source=False, search=False, template_directory=BOOK / "pdoc"
-        )
+        pdoc.render.configure(docformat="google", show_source=False, search=False, template_directory=BOOK / "pdoc")
 
     def contents(self) -> BeautifulSoup:
         """The public names and the modules, each with the first line of its docstring."""

@@ -17,6 +17,4 @@ def as_task(images: ImageSet | Task) -> Task:
         return Classification(images)
     if isinstance(images, Task):
         return images
-    raise TypeError(
-        f"expected an ImageSet, as load_images gives it, or a task over one, not a {type(images).__name__}"
-    )
+    raise TypeError(f"expected an ImageSet, as load_images gives it, or a task over one, not a {type(images).__name__}")

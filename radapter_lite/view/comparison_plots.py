@@ -22,9 +22,7 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
     for method, own in by_seed.groupby("method", sort=False):
         style = look(str(method))
         mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
-        axis.plot(
-            mean["id"], mean["ood"], color=style["color"], lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2
-        )
+        axis.plot(mean["id"], mean["ood"], color=style["color"], lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
         x, y, x_ci, y_ci = mean.iloc[-1][["id", "ood", "id_ci", "ood_ci"]]
         axis.errorbar(x, y, xerr=x_ci, yerr=y_ci, elinewidth=0.8, zorder=3, **style)
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
@@ -150,9 +148,7 @@ def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     for place, method in enumerate(methods):
         own = table[table["method"] == method]
         heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
-        axis.errorbar(
-            own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(method, 7)
-        )
+        axis.errorbar(own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(method, 7))
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")
     axis.legend(loc="best")

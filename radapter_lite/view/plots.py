@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import ImageOps
 
 from radapter_lite.data import ImageSet
 
@@ -21,7 +22,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # The hue says what kind of method it is, the marker which one.
 FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
-    "R-Adapter": (COLOURS[0], {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v"}),
+    "R-Adapter": (
+        COLOURS[0],
+        {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v", "R-Adapter, stem": "h"},
+    ),
     "all weights": (COLOURS[1], {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"}),
     "few weights": (COLOURS[2], {"LoRA": "^", "linear adapter": "p"}),
     "non-linear adapters": (COLOURS[3], {"Houlsby adapter": "<", "AdaptFormer": ">"}),
@@ -142,6 +146,38 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     axis.legend(loc="lower right")
 
 
+def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:
+    """ID's images on the left and OOD's on the right; under each, what α does to its accuracy, a line a method.
+
+    Args:
+        images: of several domains; of each OOD domain some are shown.
+        curves: as `plot_trade_off` takes them.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
+    rng, table = np.random.default_rng(1), images.table
+    own, others = (np.flatnonzero((table["domain"] == images.id_domain) == is_id) for is_id in (True, False))
+    domains = table["domain"].to_numpy()[others]
+    mixed = [rng.choice(others[domains == images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)]
+    sides: tuple[tuple[str, str, Any], ...] = (
+        ("id", f"ID: {images.id_domain}", rng.choice(own, 2 * columns)),
+        ("ood", "OOD: never tuned on", mixed),
+    )
+    for (ground, axis), (column, title, rows) in zip(axes.T, sides, strict=True):
+        tiles = [np.asarray(ImageOps.expand(images.image(int(row)).resize((96, 96)), 3, "white")) for row in rows]
+        ground.imshow(np.vstack([np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]))
+        ground.set_axis_off()
+        ground.set_title(title)
+        for method, of_method in curves.groupby("method", sort=False):
+            mean = of_method.groupby("alpha")[column].mean()
+            axis.plot(mean.index, mean, lw=2.5, label=method, **look(str(method), 7))
+        start = curves[curves["alpha"] == 0][column].mean()
+        axis.axhline(start, color=METHOD_COLOURS["zero-shot"], ls="--", lw=1.2, label="zero-shot")
+        axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)")
+    axes[1, 0].legend(loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
 def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
     """Accuracy against α, a line a domain; the ID domain is drawn thicker."""
     for place, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
@@ -170,17 +206,3 @@ def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float
     shots = sorted(table["shots"].unique())
     axis.set_xticks(shots, [str(n) for n in shots])
     axis.set(xlabel="shots per class")
-
-
-def plot_concept_frequency(axis: Axes, accuracies: pd.DataFrame) -> None:
-    """Accuracy of each class against its number of pretraining pictograms: columns pictograms, accuracy."""
-    mean = accuracies.groupby("pictograms")["accuracy"].mean()
-    jitter = np.random.default_rng(0).uniform(0.9, 1.1, len(accuracies))
-    axis.scatter(
-        accuracies["pictograms"] * jitter, accuracies["accuracy"], color=COLOURS[5], s=18, label="a class"
-    )
-    axis.plot(mean.index, mean, color=COLOURS[0], marker="o", lw=2, label="mean")
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(mean.index, [str(n) for n in mean.index])
-    axis.set(xlabel="pictograms of the class in pretraining", ylabel="accuracy (%)", ylim=(-3, 103))
-    axis.legend(loc="lower right")

@@ -63,9 +63,7 @@ class AlphaSlider(widgets.VBox):
     def __init__(self, curves: Mapping[str, AlphaCurve], task: Task) -> None:
         images, self._names = task.images, task.names
         self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
-        self._ways = {
-            name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())
-        }
+        self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
         self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
@@ -74,10 +72,7 @@ class AlphaSlider(widgets.VBox):
         if images.ood_domains:
             lines = [way.trade_off for way in self._ways.values()]
             self._trade_off = Chart.of_lines(
-                lines,
-                title="The trade-off",
-                xlabel=f"ID {task.metric} (%)",
-                ylabel=f"mean OOD {task.metric} (%)",
+                lines, title="The trade-off", xlabel=f"ID {task.metric} (%)", ylabel=f"mean OOD {task.metric} (%)"
             )
 
         self.slider = _control("α")
@@ -161,9 +156,7 @@ class _Way:
         self.scores = table.pivot(index="alpha", columns="domain", values=task.metric)
         self.means = summarize(table, ["alpha"], task.metric).set_index("alpha")[["id", "ood"]]
         self.domains = {
-            domain: Line(
-                STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain)
-            )
+            domain: Line(STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
             for number, domain in enumerate(images.domains)
         }
         self.chart = Chart.of_lines(
@@ -226,8 +219,7 @@ class EncoderMap(widgets.VBox):
     def __init__(self, curve: AlphaCurve, task: Task, steps: int) -> None:
         self.table = curve.encoder_map(task, np.linspace(0, 1, steps).tolist())
         self._maps = {
-            column: Chart(partial(plot_map, table=self.table, column=column), (320, 270))
-            for column in MAP_TITLES
+            column: Chart(partial(plot_map, table=self.table, column=column), (320, 270)) for column in MAP_TITLES
         }
         self.image, self.text = _control("α image", steps), _control("α text", steps)
         self.picture = widgets.HTML()
