@@ -222,7 +222,8 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task, alo
             tuned. Weights outside the layers (embeddings, projections) are off and on with the rest.
 
     Returns:
-        tower ("image" or "text"), layer (its number, 0 the one next to the input), id and ood (percent, ood the
+        tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes
+        before it), id and ood (percent, ood the
         unweighted mean over domains), and id_change and ood_change, the points from the model that all else is at.
     """
     task = as_task(images)
@@ -244,6 +245,6 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task, alo
                 now["text"] = text_features(backbone, texts)
             table = task.score(now["image"] @ now["text"].T).assign(layer=key)
             means = summarize(table, ["layer"], task.metric).iloc[0][["id", "ood"]]
-            rows.append({"tower": tower, "layer": layer, **means})
-    profile = pd.DataFrame(rows[1:]).astype({"layer": int, "id": float, "ood": float})
+            rows.append({"tower": tower, "layer": int(layer) if layer.isdigit() else layer, **means})
+    profile = pd.DataFrame(rows[1:]).astype({"id": float, "ood": float})
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])

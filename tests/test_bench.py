@@ -259,8 +259,8 @@ def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> No
         rows += made_up(method, 4, id, ood, *alpha) + made_up(method, 16, id, ood, *alpha)
         rows += [row | {"split": "validation", "accuracy": 99.0} for row in made_up(method, 4, id, ood, *alpha)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).splitlines() == [
-        f"At 4 shots, {who} more than R-Adapter, both ID and OOD.",
-        "At 16 shots, no method reaches more than R-Adapter, both ID and OOD.",
+        f"At 4 shots, {who} more than R-Adapter, both ID and OOD, of {1 + len(others)} measured.",
+        f"At 16 shots, no method reaches more than R-Adapter, both ID and OOD, of {1 + len(others)} measured.",
     ]
     rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).startswith("At 16 shots")  # with nothing to compare with at 4

@@ -3,14 +3,17 @@
 import copy
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from conftest import make_backbone, make_folder
 
 from radapter_lite import load_clip, load_images, load_tuned, predict, tune
 from radapter_lite.alpha import keys_of
+from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.backbone.sites import in_stem
 from radapter_lite.methods.stem import Stem
+from radapter_lite.view.comparison_plots import plot_layer_profile
 
 
 def test_a_delta_may_mix_adapters_with_differences(tmp_path: Path) -> None:
@@ -33,6 +36,11 @@ def test_a_delta_may_mix_adapters_with_differences(tmp_path: Path) -> None:
         for name in stem:
             assert torch.allclose(now[name], before[name] + 0.5 * delta.tensors[name])
         assert {name for name in before if not torch.equal(now[name], before[name])} <= set(touched)
+    profile = layer_profile(clip, delta, images.test)
+    assert profile["layer"].tolist()[0] == "stem" and set(profile["tower"]) == {"image", "text"}
+    figure, axes = plt.subplots(1, 2)
+    plot_layer_profile(axes, profile)
+    assert axes[0].get_xticklabels()[0].get_text() == "stem"
     # Saved, loaded and exported, it answers as before.
     expected = tuned.similarities(clip, images, 0.7)
     tuned.save(tmp_path / "mixed")

@@ -54,5 +54,7 @@ def who_is_ahead(results: pd.DataFrame) -> str:
         named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
         who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
         verb = "reach" if len(named) > 1 else "reaches"
-        sentences.append(f"At {shots} shots, {who} {verb} more than R-Adapter, both ID and OOD.")
+        sentences.append(
+            f"At {shots} shots, {who} {verb} more than R-Adapter, both ID and OOD, of {len(table)} measured."
+        )
     return "\n".join(sentences)

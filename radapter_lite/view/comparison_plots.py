@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -131,9 +132,10 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
         own = profile[profile["tower"] == tower]
         for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
             label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
-            axis.bar(own["layer"] + shift, own[column], 0.4, color=colour, label=label)
+            axis.bar(np.arange(len(own)) + shift, own[column], 0.4, color=colour, label=label)
         axis.axhline(0, color=COLOURS[6], lw=1)
-        axis.set(xlabel=f"layer of the {tower} encoder", xticks=own["layer"])
+        axis.set_xticks(np.arange(len(own)), own["layer"])
+        axis.set_xlabel(f"layer of the {tower} encoder")
 
 
 def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
