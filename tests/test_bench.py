@@ -136,6 +136,11 @@ def test_the_recommended_settings_are_the_best_of_the_saved_search() -> None:
             assert (config.training.lr, config.training.epochs) == (best["value"], EPOCHS[shots])
             assert config.training.seed == 7
     assert searched("R-Adapter", 8) == searched("R-Adapter", 16)
+    # A folder of one's own has the settings of photographs, and where those were not searched, those of drawings.
+    far = bench.load_results("search", id_domain="camera")
+    for method in METHODS:
+        own = searched(method, 16, id_domain="photos")
+        assert own == searched(method, 16, id_domain="camera" if method in set(far["method"]) else "outline") != {}
 
 
 def test_the_recommended_temperature_is_the_backbones_own() -> None:

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.mark.parametrize("id_domain", ["camera", "outline"])
 @pytest.mark.parametrize(("block", "make"), [("results", results_table), ("ahead", who_is_ahead)])
 def test_what_it_says_of_results_is_what_was_saved(block: str, make: Callable[..., str], id_domain: str) -> None:
-    found = re.search(f"<!-- {block} {id_domain} -->\n(.*?)\n<!-- /{block} -->", README, re.DOTALL)
+    found = re.search(f"<!-- {block} {id_domain} -->\n(.*?)\n<!-- /{block} {id_domain} -->", README, re.DOTALL)
     saved = load_results(id_domain=id_domain)
     assert found and found[1] == make(saved), f"print it anew: radapter-lite bench table --id {id_domain}"
 

@@ -1,8 +1,5 @@
 """PictoShift's camera setting: its outline drawings, printed on something and photographed.
 
-    load_images(id_domain="camera")                  ID is photographs, OOD the six clean styles
-    load_images(id_domain="camera", severity=0.5)    nearer to the drawings; 0 is the drawings themselves
-
 A photograph is drawn from its design and the number of its view alone, so it is the same whenever it is read, and no
 design is in two splits. How far from the drawing it is, from 0 to 1, scales all at once: the ground's texture and how
 pale the print is on it, perspective, uneven light, blur, and the sensor's noise.

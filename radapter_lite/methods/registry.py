@@ -223,7 +223,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
 
     Args:
-        id_domain: what is tuned on. For what is not PictoShift's "outline", the search was done on "camera".
+        id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
 
     Raises:
         ValueError: for a method that is none of `METHODS`.
@@ -257,9 +257,12 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
 
     None for a method that was not searched: its own settings stand.
     """
-    own = _search_results(search, "outline" if id_domain == "outline" else "camera").query("method == @method")
-    if own.empty:
+    places = ("outline", "camera") if id_domain == "outline" else ("camera", "outline")
+    tables = [_search_results(search, place) for place in places]
+    found = [own for own in (table[table["method"] == method] for table in tables) if len(own)]
+    if not found:
         return {}
+    own = found[0]
     nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
     rows = own[own["shots"] == nearest]
     best = rows.loc[rows["validation"].idxmax()]
