@@ -131,11 +131,11 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
         for _, one in own.groupby("seed"):
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
         mean = own.groupby("alpha")[["id", "ood"]].mean()
-        axis.plot(mean["id"], mean["ood"], lw=2, label=method, **style)
+        axis.plot(mean["id"], mean["ood"], lw=2, ls=(0, DASHES[place % len(DASHES)]), label=method, **style)
         axis.annotate(
             "α = 1",
             (mean["id"].iloc[-1], mean["ood"].iloc[-1]),
-            xytext=(8, 2 - 14 * place),  # one below the other, should two curves end together
+            xytext=(8, 2 - 9 * place),  # one below the other, should two curves end together
             textcoords="offset points",
             color=colour,
             fontsize=9,
@@ -167,9 +167,9 @@ def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figu
         ground.imshow(np.vstack([np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]))
         ground.set_axis_off()
         ground.set_title(title)
-        for method, of_method in curves.groupby("method", sort=False):
+        for dash, (method, of_method) in zip(DASHES, curves.groupby("method", sort=False), strict=False):
             mean = of_method.groupby("alpha")[column].mean()
-            axis.plot(mean.index, mean, lw=2.5, label=method, **look(str(method), 7))
+            axis.plot(mean.index, mean, lw=2.5, ls=(0, dash), label=method, **look(str(method), 7))
         start = curves[curves["alpha"] == 0][column].mean()
         axis.axhline(start, color=METHOD_COLOURS["zero-shot"], ls="--", lw=1.2, label="zero-shot")
         axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)")
