@@ -126,7 +126,7 @@ def train(
             whose number is not known, or that cannot be gone through once more.
     """
     given: list[Any] = list(parameters)
-    groups = given if isinstance(given[0], dict) else [{"params": given}]
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
     groups = [{"scale": 1.0} | group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     trained = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)

@@ -690,6 +690,7 @@ def test_many_views_make_tens_of_thousands_of_images() -> None:
     [
         ({"id_domain": "camera", "severity": 1.5}, "severity must lie in [0, 1], from the drawings"),
         ({"id_domain": "camera", "severity": True}, "severity must lie in [0, 1]"),
+        ({"id_domain": "camera", "severity": "0.5"}, "severity must lie in [0, 1], from the drawings to the hardest"),
         ({"id_domain": "camera", "views": 0}, "views must be a whole number of 1 or more, not 0"),
         ({"severity": 0.5}, 'photographs: give them with id_domain="camera" alone'),
         ({"source": "somewhere", "views": 2}, "severity and views are of PictoShift's photographs"),

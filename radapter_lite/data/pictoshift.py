@@ -22,8 +22,8 @@ def load_pictoshift(id_domain: str | None, severity: float | None, views: int | 
     if id_domain != "camera":
         return ImageSet.from_table(table, id_domain=id_domain or "outline", name="pictoshift", read=read)
     severity, views = SEVERITY if severity is None else severity, VIEWS if views is None else views
-    if isinstance(severity, bool) or not 0 <= severity <= 1:
-        raise ValueError(f"severity must lie in [0, 1], from the drawings to the hardest photographs, not {severity}")
+    if isinstance(severity, bool | str) or not 0 <= severity <= 1:
+        raise ValueError(f"severity must lie in [0, 1], from the drawings to the hardest photographs, not {severity!r}")
     if type(views) is not int or views < 1:
         raise ValueError(f"views must be a whole number of 1 or more, not {views!r}")
     # The name tells settings apart where a checkpoint is resumed.
