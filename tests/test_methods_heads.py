@@ -320,7 +320,7 @@ def test_on_pictograms_each_learns_its_training_images():
         (lp_ft, LpFtConfig(replace(training, lr=1e-4))),
         (tip_adapter, TipAdapterConfig(cache_ratio=20.0)),
         (tip_adapter, TipAdapterConfig(cache_ratio=20.0, training=training)),
-        (clip_adapter, ClipAdapterConfig(replace(training, epochs=8, lr=3e-2))),
+        (clip_adapter, ClipAdapterConfig(replace(training, epochs=16, lr=3e-2))),
     ):
         point = tune(backbone, images, config)
         assert point.similarities(backbone, images).dtype == torch.float32

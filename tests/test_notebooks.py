@@ -118,7 +118,7 @@ def test_committed_outputs_belong_to_the_committed_code(path: Path) -> None:
 @each_notebook
 def test_committed_outputs_are_fit_to_be_read(path: Path) -> None:
     nb = read(path)
-    assert path.stat().st_size < 1.5e6
+    assert path.stat().st_size < 2e6  # photographs do not compress as drawings do
     assert not [output for cell in code_cells(nb) for output in cell.outputs if output.output_type == "error"]
     assert not [text[:200] for text in texts(nb) if MACHINE_PATH.search(text)]
 
