@@ -222,9 +222,9 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task, alo
             tuned. Weights outside the layers (embeddings, projections) are off and on with the rest.
 
     Returns:
-        tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes
-        before it), id and ood (percent, ood the
-        unweighted mean over domains), and id_change and ood_change, the points from the model that all else is at.
+        tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes before it),
+        id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points from the
+        model that all else is at.
     """
     task = as_task(images)
     keys = keys_of(delta.touched(backbone.model.state_dict()))

@@ -15,7 +15,7 @@ def load_results(name: str = "few_shot", folder: Path = RESULTS, id_domain: str 
     """A saved table of long runs: those that were tuned on one domain, "outline" or "camera".
 
     Raises:
-        ValueError: for a name that is none of `NAMES`.
+        ValueError: for a name that is none of `NAMES`, and a domain that nothing was tuned on.
         FileNotFoundError: if the table is missing; the sentence names the command that makes it.
     """
     if name not in NAMES:
@@ -24,7 +24,11 @@ def load_results(name: str = "few_shot", folder: Path = RESULTS, id_domain: str 
     if not path.is_file():
         raise FileNotFoundError(f"the results {name} are not in {folder}: make them with `radapter-lite bench {name}`")
     table = pd.read_csv(path)
-    return table[table["id_domain"] == id_domain].reset_index(drop=True)
+    own = table[table["id_domain"] == id_domain].reset_index(drop=True)
+    if own.empty:
+        there = ", ".join(table["id_domain"].unique())
+        raise ValueError(f"the results {name} have no run that was tuned on {id_domain!r}, only on {there}: name one")
+    return own
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -21,6 +21,12 @@ def test_results_that_are_none_are_refused_with_those_there_are(tmp_path):
             load_results(name, tmp_path)
 
 
+def test_a_domain_that_nothing_was_tuned_on_is_named():
+    sentence = "the results few_shot have no run that was tuned on 'solid', only on outline, camera: name one"
+    with pytest.raises(ValueError, match=sentence):
+        load_results(id_domain="solid")
+
+
 def test_results_are_read_without_what_windows_lacks():
     """`resource` measures the memory of a training step, on other systems."""
     script = (

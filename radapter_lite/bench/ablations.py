@@ -57,8 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) -> pd.DataFrame:
-    """Run what `path` does not hold yet, and add its rows: those of `Exam.measure`, with id_domain, variant, momentum,
-    seed.
+    """Run what `path` does not hold yet, and add its rows: `Exam.measure`'s, with id_domain, variant, momentum, seed.
 
     momentum 0 is without accumulation. Returns ID and OOD at α = 1, means and intervals over seeds.
     """

@@ -24,8 +24,7 @@ def run_few_shot(
 ) -> None:
     """Tune and measure what `path` does not hold yet, and add its rows.
 
-    They are those of `Exam.measure`, with id_domain, method, shots and seed. All methods and all of `SHOTS` if none are
-    named.
+    They are `Exam.measure`'s, with id_domain, method, shots and seed. All methods and all of `SHOTS` if none are named.
 
     Raises:
         ValueError: for an unknown method.

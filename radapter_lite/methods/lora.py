@@ -76,7 +76,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
         trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
     loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
     history = train(loss, trained, after_step=stem.accumulate if stem else lambda: None, **state)
-    changes = stem.changes() if stem else {}
+    changes = stem.changes() if stem else None
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 

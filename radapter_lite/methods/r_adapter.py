@@ -96,9 +96,9 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
         history = train(pair_loss(backbone, task, config.criterion), trained, after_step=accumulate, **state)
     finally:
         adapters.remove()
-        if stem is not None:
+        if stem:
             stem.remove()
-    changes = stem.changes() if stem is not None else {}
+    changes = stem.changes() if stem else None
     delta = adapters.delta(backbone=backbone, settings=asdict(config), changes=changes)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 

@@ -258,11 +258,10 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
     None for a method that was not searched: its own settings stand.
     """
     places = ("outline", "camera") if id_domain == "outline" else ("camera", "outline")
-    tables = [_search_results(search, place) for place in places]
-    found = [own for own in (table[table["method"] == method] for table in tables) if len(own)]
-    if not found:
+    tables = (_search_results(search, place) for place in places)
+    own = next((rows for rows in (table[table["method"] == method] for table in tables) if len(rows)), None)
+    if own is None:
         return {}
-    own = found[0]
     nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
     rows = own[own["shots"] == nearest]
     best = rows.loc[rows["validation"].idxmax()]
