@@ -12,8 +12,9 @@ from conftest import make_backbone, make_folder
 
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
-from radapter_lite.bench import ablations, few_shot, search
+from radapter_lite.bench import ablations, base_to_novel, few_shot, search
 from radapter_lite.data import ImageSet, load_images
+from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import EPOCHS, METHODS, for_backbone, recommended, searched
 from radapter_lite.settings import with_settings
@@ -269,3 +270,30 @@ def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> No
     ]
     rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).startswith("At 16 shots")  # with nothing to compare with at 4
+
+
+def test_base_to_novel_measures_two_halves_of_the_classes(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(base_to_novel, "recommended", few_shot.recommended)
+    base, novel = base_to_novel.halves(images, seed=1)
+    assert not set(base.classes) & set(novel.classes) and len(base.classes) - len(novel.classes) in (0, 1)
+    assert base_to_novel.halves(images, seed=1)[0].classes == base.classes
+    path = tmp_path / "rows.csv"
+    bench.run_base_to_novel(make_backbone(), images, path, ["R-Adapter", "CLIP-Adapter"], seeds=1)
+    table = pd.read_csv(path)
+    test = table[(table["split"] == "test") & table["is_id"]]
+    assert set(zip(test["method"], test["part"], strict=True)) == {
+        (method, part) for method in ("R-Adapter", "CLIP-Adapter") for part in ("base", "novel")
+    }
+    expected = evaluate(make_backbone(), base_to_novel.halves(images, 0)[1].test).set_index("domain")["accuracy"]
+    start = test[(test["alpha"] == 0) & (test["part"] == "novel")]
+    assert start["accuracy"].tolist() == pytest.approx([expected[start["domain"].iloc[0]]], abs=1e-4)
+
+
+def test_severities_are_told_apart_in_the_rows(images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(few_shot, "load_images", lambda id_domain, severity: images)
+    path = tmp_path / "rows.csv"
+    bench.run_severity(make_backbone(), path, ["CLIP-Adapter"], seeds=1)
+    before = path.read_bytes()
+    assert set(pd.read_csv(path)["severity"]) == set(few_shot.SEVERITIES)
+    bench.run_severity(make_backbone(), path, ["CLIP-Adapter"], seeds=1)
+    assert path.read_bytes() == before

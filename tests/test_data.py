@@ -704,3 +704,13 @@ def test_settings_of_photographs_are_checked(settings, sentence) -> None:
 def test_photographs_go_to_other_processes() -> None:
     again = pickle.loads(pickle.dumps(camera(severity=0.4).take([5])))
     assert np.array_equal(again.image(0), camera(severity=0.4).image(5))
+
+
+def test_only_some_classes_are_a_benchmark_of_their_own(tmp_path):
+    images = load_images(make_folder(tmp_path / "shapes", images=8))
+    two = images.only(images.classes[:0:-1])
+    assert two.classes == images.classes[:0:-1] and set(two.table["class"]) == set(two.classes)
+    assert [two.classes[label] for label in two.labels] == two.table["class"].tolist()
+    for wrong, found in ((["typo"], "has no class typo"), ([], "has no class in an empty list")):
+        with pytest.raises(ValueError, match=f"{found}: name some of its {len(images.classes)}"):
+            images.only(wrong)

@@ -20,6 +20,7 @@ WALKTHROUGH = [
     "06_alpha_slider",
     "07_ablations",
     "08_neighbours",
+    "09_how_far_is_id",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.
 BOUNDS = {

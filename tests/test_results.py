@@ -14,7 +14,9 @@ from radapter_lite.results import NAMES, load_results
 
 
 def test_results_that_are_none_are_refused_with_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match="'typo' names no results; there are search, few_shot, ablations"):
+    with pytest.raises(
+        ValueError, match="'typo' names no results; there are search, few_shot, severity, base_to_novel, ablations"
+    ):
         load_results("typo")
     for name in NAMES:
         with pytest.raises(FileNotFoundError, match=f"make them with `radapter-lite bench {name}`"):

@@ -120,9 +120,6 @@ def load_clip(
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
 
 
-# --- which weights are meant ---
-
-
 def _check_name(name: str) -> None:
     names = ["picto", *open_clip.list_models()]
     if name in names or name.startswith(HUB_PREFIX):
@@ -162,9 +159,6 @@ def _nearest(word: str, words: list[str]) -> str:
     by_lower = {each.lower(): each for each in words}
     matches = difflib.get_close_matches(word.lower(), list(by_lower), n=4, cutoff=0.4)
     return ", ".join(by_lower[match] for match in matches) or ", ".join(words[:4])
-
-
-# --- building the model ---
 
 
 def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor], Callable[..., Tensor]]:
@@ -225,9 +219,6 @@ class LazyTokenizer:
                 "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work",
             )
         return self._tokenizer(texts)
-
-
-# --- local checkpoints ---
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.data import ImageSet
+from radapter_lite.data import ImageSet, load_images
 from radapter_lite.methods.registry import METHODS, find_method, recommended
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing
@@ -12,6 +12,7 @@ from radapter_lite.results import add_rows, missing
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 5
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at 16 shots; the ends and the middle elsewhere
+SEVERITIES = (0.0, 0.35, 0.7, 1.0)
 
 
 def run_few_shot(
@@ -21,10 +22,12 @@ def run_few_shot(
     methods: list[str] | None = None,
     shots: list[int] | None = None,
     seeds: int = SEEDS,
+    **about: object,
 ) -> None:
     """Tune and measure what `path` does not hold yet, and add its rows.
 
-    They are `Exam.measure`'s, with id_domain, method, shots and seed. All methods and all of `SHOTS` if none are named.
+    They are `Exam.measure`'s, with id_domain, `about` (what else tells these images from others in the file), method,
+    shots and seed. All methods and all of `SHOTS` if none are named.
 
     Raises:
         ValueError: for an unknown method.
@@ -32,15 +35,25 @@ def run_few_shot(
     names = [find_method(name).name for name in methods or METHODS]
     numbers = shots or list(SHOTS)
     keys = [
-        {"id_domain": images.id_domain, "method": name, "shots": number, "seed": seed}
+        {"id_domain": images.id_domain, **about, "method": name, "shots": number, "seed": seed}
         for number in sorted(numbers, reverse=True)
         for seed in range(seeds)
         for name in names
     ]
+    if not (left := missing(keys, path)):
+        return
     exam = Exam.prepare(backbone, images)
-    for key in progress(missing(keys, path), "benching"):
-        number, seed = int(key["shots"]), int(key["seed"])
+    for key in progress(left, "benching"):
+        number, seed = int(str(key["shots"])), int(str(key["seed"]))
         config = recommended(str(key["method"]), backbone, number, seed, images.id_domain)
         tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)
         alphas = ALPHAS if number == max(SHOTS) else (0.0, 0.5, 1.0)
         add_rows(exam.measure(tuned, alphas, **key), path)
+
+
+def run_severity(backbone: Backbone, path: Path, methods: list[str] | None, seeds: int) -> None:
+    """`run_few_shot` at 16 shots on photographs of each of `SEVERITIES`, with what was searched on the usual one."""
+    for severity in SEVERITIES:
+        images = load_images(id_domain="camera", severity=severity)
+        names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP"]
+        run_few_shot(backbone, images, path, names, [16], seeds, severity=severity)

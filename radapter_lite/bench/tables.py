@@ -37,8 +37,7 @@ def results_table(results: pd.DataFrame) -> str:
 def who_is_ahead(results: pd.DataFrame) -> str:
     """The README's sentences from `few_shot` on who reaches more than R-Adapter, one for each of `COMPARED` shots.
 
-    To reach more is to have the higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1). A number of shots
-    at which R-Adapter was not run has no sentence.
+    To reach more is to have the higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1).
     """
     tuned = results[(results["split"] == "test") & ~(results["alpha"] < 1)]  # α is NaN where there is none
     tuned = tuned.assign(note=tuned["alpha"].isna().map({True: "; no α", False: ""}))

@@ -9,6 +9,8 @@ from radapter_lite.commands import Commands
 PARTS = {
     "search": ("methods", "shots"),
     "few_shot": ("methods", "shots", "seeds"),
+    "severity": ("methods", "seeds"),
+    "base_to_novel": ("methods", "seeds"),
     "ablations": ("seeds",),
     "table": (),
 }
@@ -19,15 +21,19 @@ def add(commands: Commands) -> None:
         "bench",
         help="repeat the long runs behind the notebooks' tables",
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
-        "seeds, measured along alpha. ablations: R-Adapter without its parts. Each adds its rows to PART.csv in the "
-        "output folder and keeps those that are there, so it can be interrupted. table: run nothing; print README's "
-        "tables, and who is ahead of R-Adapter, from few_shot.csv in the output folder, or else from the results that "
-        "came with this package.",
+        "seeds, measured along alpha. severity: the same on photographs near and far. base_to_novel: half of the "
+        "classes tuned on, and the other half. ablations: R-Adapter without its parts. Each adds its rows to PART.csv "
+        "in the output folder and keeps those that are there, so it can be interrupted. table: run nothing; print "
+        "README's tables, and who is ahead of R-Adapter, from few_shot.csv in the output folder, or else from the "
+        "results that came with this package.",
         epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
     )
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument(
-        "--id", default="outline", metavar="DOMAIN", help="outline or camera: what is tuned on (outline)"
+        "--id",
+        default="outline",
+        metavar="DOMAIN",
+        help="outline or camera: what is tuned on (outline; for severity camera)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (all)")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
@@ -51,6 +57,8 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
     methods = [find_method(name).name for name in arguments.methods or METHODS]
+    if arguments.part == "severity":
+        arguments.id = "camera"
     shots = arguments.shots or list(bench.SHOTS)
     seeds = arguments.seeds or bench.SEEDS
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
@@ -60,9 +68,18 @@ def execute(arguments: argparse.Namespace) -> int:
     elif arguments.part == "ablations":
         print(bench.run_ablations(clip, images, path, seeds).round(1).to_string(index=False))
     else:
-        bench.run_few_shot(clip, images, path, methods, shots, seeds)
+        asked = arguments.methods and methods
+        if arguments.part == "severity":
+            bench.run_severity(clip, path, asked, seeds)
+            by = ["severity", "method"]
+        elif arguments.part == "base_to_novel":
+            bench.run_base_to_novel(clip, images, path, asked, seeds)
+            by = ["part", "method"]
+        else:
+            bench.run_few_shot(clip, images, path, methods, shots, seeds)
+            by = ["method", "shots"]
         rows = bench.read_rows(path).query("split == 'test' and not (alpha < 1)")  # α = 1, and methods without
-        table = mean_and_interval(summarize(rows, ["method", "shots", "seed"]), ["method", "shots"])
+        table = mean_and_interval(summarize(rows, [*by, "seed"]), by)
         print(table.round(1).to_string(index=False))
     print(f"\nAll rows are in {path.resolve()}.")
     return 0

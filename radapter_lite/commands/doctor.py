@@ -6,7 +6,6 @@ Whatever is not of Python itself is imported where it is used: if it is missing,
 import importlib
 import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
@@ -68,9 +67,6 @@ class _Lacking(Exception):
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else repr(error)
-
-
-# --- what is needed ---
 
 
 def _needed() -> Iterator[Check]:
@@ -151,25 +147,16 @@ def _backbone() -> str:
     return f"PictoCLIP loads, {parameters / 1e6:.1f}M parameters"
 
 
-# --- what is good to know ---
-
-
 def _good_to_know() -> Iterator[Check]:
     yield "processor", _processor
     yield "memory", _memory
-    yield "disk", lambda: f"{shutil.disk_usage(Path.cwd()).free / 2**30:.0f} GiB free in {Path.cwd()}"
     yield "GPU", _gpu
 
 
 def _processor() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return f"{cores} cores"
-    flags = set(info.read_text().split())
-    found = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
-    fast = f"bfloat16 is fast ({', '.join(found)})" if found else "no bfloat16 instructions: stay with float32"
-    return f"{cores} cores; {fast}"
+    return f"{cores} cores" + ("; bfloat16 is fast" if info.is_file() and "_bf16" in info.read_text() else "")
 
 
 def _memory() -> str:
@@ -182,8 +169,5 @@ def _memory() -> str:
 def _gpu() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}; load_clip(..., device='cuda') takes it"
-    if torch.backends.mps.is_available():
-        return "Apple's; load_clip(..., device='mps') takes it"
-    return "none, and none is needed for the embedded backbone"
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    return f"load_clip(..., device={found!r}) takes it" if found else "none, and none is needed for PictoCLIP"

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from radapter_lite.data.readers import FolderReader
-from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide
+from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
@@ -153,6 +153,20 @@ class ImageSet:
                 f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
             )
         return self.take(np.flatnonzero(keep))
+
+    def only(self, classes: Iterable[str]) -> "ImageSet":
+        """The images of some classes, as if there were no others: they are its `classes`, in this order.
+
+        Raises:
+            ValueError: for a class that is not there, and a split without an image of them.
+        """
+        classes = list(classes)
+        if not classes or (unknown := set(classes) - set(self.classes)):
+            raise ValueError(
+                f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}: name some of its "
+                f"{len(self.classes)} ({some(self.classes)})"
+            )
+        return replace(self.select(classes=classes), classes=list(dict.fromkeys(classes)))
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.

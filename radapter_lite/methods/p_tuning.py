@@ -3,41 +3,28 @@
 Source: Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.methods.coop import CoOpConfig
 from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
 from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class PTuningConfig:
-    """P-tuning's settings.
-
-    Attributes:
-        training: of the loop.
-        context_length: M, how many vectors before the class name.
-        init_text: words of M tokens; the vectors begin as their embeddings, to which the LSTM's part, zero at the
-            start, is added. None for the published form, which begins anywhere.
-        temperature: of the cross-entropy.
-    """
-
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    context_length: int = 4
-    init_text: str | None = None
-    temperature: float = 0.01
+class PTuningConfig(CoOpConfig):
+    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_whole(self, 1, "context_length")
 
 

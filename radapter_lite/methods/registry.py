@@ -212,9 +212,6 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-# --- settings ---
-
-
 def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0, id_domain: str = "outline") -> Any:
     """The settings we recommend for a method, a backbone and a number of shots.
 

@@ -69,9 +69,6 @@ def slider_body() -> str:
     )
 
 
-# --- the charts ---
-
-
 @dataclass(frozen=True)
 class _Moving:
     """A chart as HTML, and where its points and its rule stand at every step."""
@@ -128,9 +125,6 @@ def _moving(
     rounded = [[[round(x, 1), round(y, 1)] for x, y in path] for path in points]
     frames = {"points": rounded, "rule": None if rule is None else [round(x, 1) for x in rule]}
     return _Moving(f"<div>{chart.style}{drawn}{names(lines)}</div>", frames)
-
-
-# --- the images ---
 
 
 def _examples() -> tuple[ImageSet, list[dict[str, Any]]]:
