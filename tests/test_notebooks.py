@@ -21,6 +21,7 @@ WALKTHROUGH = [
     "07_ablations",
     "08_neighbours",
     "09_how_far_is_id",
+    "10_base_to_novel",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.
 BOUNDS = {
