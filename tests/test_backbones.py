@@ -124,7 +124,7 @@ def test_an_unreachable_hub_is_one_sentence_at_once(offline, name, pretrained, w
 
 
 def test_a_checkpoint_is_loaded_over_a_hub_repositorys_weights(tmp_path, monkeypatch):
-    """A model merged from one is loaded again by the line that `merge` prints."""
+    """A model merged from one is loaded again by the line that `export` prints."""
     asked = []
 
     def build(name, tag):

@@ -1,4 +1,4 @@
-"""tune, sweep, merge and export: from a folder of images to files that others can open."""
+"""tune, sweep and export: from a folder of images to files that others can open."""
 
 import json
 import shlex
@@ -125,7 +125,7 @@ def test_the_commands_that_tune_prints_work_as_printed(
     monkeypatch.chdir(tmp_path)
     assert main(["tune", "my shapes", "--shots", "1", *SHORT, "--pretrained", weights]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  radapter-lite ")]
-    assert [shlex.split(line)[1] for line in printed] == ["sweep", "merge"]
+    assert [shlex.split(line)[1] for line in printed] == ["sweep", "export"]
     for line in printed:
         assert main(shlex.split(line)[1:]) == 0
 
@@ -150,7 +150,7 @@ def test_any_method_is_tuned_kept_and_swept(
     monkeypatch.chdir(tmp_path)
     assert main(["tune", "shapes", "--shots", "1", "--method", method, *extra, "--out", "out"]) == 0
     told = capsys.readouterr().out
-    assert f"by {method} on 3 images" in told and ("radapter-lite merge" in told) == has_alpha
+    assert f"by {method} on 3 images" in told and ("radapter-lite export" in told) == has_alpha
     tuned = load_tuned("out/tuned")
     assert (tuned.method, tuned.has_alpha) == (method, has_alpha)
     if method == "CoOp":
@@ -158,7 +158,7 @@ def test_any_method_is_tuned_kept_and_swept(
     alphas = {0, 0.25, 0.5, 0.75, 1} if has_alpha else {0, 1}
     assert set(pd.read_csv("out/sweep.csv")["alpha"]) == alphas
     assert main(["sweep", "out/tuned", "shapes", "--alphas", "1"]) == 0
-    assert main(["merge", "out/tuned", "--out", "m.safetensors"]) == (0 if has_alpha else 1)
+    assert main(["export", "out/tuned", "--out", "m.safetensors"]) == (0 if has_alpha else 1)
     assert has_alpha or f"{method} learns no change" in capsys.readouterr().err
 
 
@@ -286,7 +286,7 @@ def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
 
 def test_merge_writes_a_checkpoint_that_load_clip_opens(home: Path) -> None:
     file = home / "checkpoints" / "merged.safetensors"
-    assert main(["merge", str(home / "out" / "tuned"), "--alpha", "image=1", "text=0.5", "--out", str(file)]) == 0
+    assert main(["export", str(home / "out" / "tuned"), "--alpha", "image=1", "text=0.5", "--out", str(file)]) == 0
     merged, backbone = load_clip("picto", file).model.state_dict(), load_clip("picto")
     with Delta.load(home / "out" / "tuned").applied(backbone.model, {"image": 1.0, "text": 0.5}):
         expected = backbone.model.state_dict()
@@ -392,33 +392,33 @@ MISTAKES = {
     "no place for the name": ("tune photos --prompt nothing", "nothing is neither a prompt, which has {}"),
     "a memory too long": ("tune photos --shots 1 --set epochs 1", "leaves 98% of its zero start"),
     "out below a file": ("tune photos --shots 1 --out a_file/x", "the folder a_file/x cannot be made"),
-    "merge below a file": ("merge out/tuned --out a_file/m.safetensors", "the folder a_file cannot be made"),
+    "merge below a file": ("export out/tuned --out a_file/m.safetensors", "the folder a_file cannot be made"),
     "sweep below a file": ("sweep out/tuned photos --out a_file/r.csv", "the folder a_file cannot be made"),
     "no file of names": ("tune photos --class-names no.csv", "There is no file no.csv"),
     "unknown backbone": ("tune photos --backbone ViT-B-99", "ViT-B-99 is no open_clip model"),
     "backbone without weights": ("tune photos --backbone ViT-B-32", "needs weights"),
     "no delta": ("sweep nothing photos", "nothing.safetensors is missing"),
     "corrupt delta": ("sweep corrupt photos", "is truncated, damaged or of another delta"),
-    "no delta's JSON": ("merge no_json --out m.safetensors", "no_json.json does not describe a delta"),
+    "no delta's JSON": ("export no_json --out m.safetensors", "no_json.json does not describe a delta"),
     "alpha too large": ("sweep out/tuned photos --alphas 0 1.5", "must be a number in [0, 1]"),
-    "alpha of merge": ("merge out/tuned --alpha -1 --out m.safetensors", "must be a number in [0, 1]"),
-    "alpha of no encoder": ("merge out/tuned --alpha audio=1 --out m.safetensors", "unknown key 'audio'"),
-    "alpha in words": ("merge out/tuned --alpha half --out m.safetensors", "was given 'half'"),
+    "alpha of merge": ("export out/tuned --alpha -1 --out m.safetensors", "must be a number in [0, 1]"),
+    "alpha of no encoder": ("export out/tuned --alpha audio=1 --out m.safetensors", "unknown key 'audio'"),
+    "alpha in words": ("export out/tuned --alpha half --out m.safetensors", "was given 'half'"),
     "other backbone": (
         "sweep out/tuned photos --backbone tiny-for-export --pretrained random",
         "it is for load_clip('picto', pretrained='picto')",
     ),
     "other weights": (
-        "merge out/tuned --pretrained random --out m.safetensors",
+        "export out/tuned --pretrained random --out m.safetensors",
         "are not the ones the delta was made on",
     ),
     "sweep into no table": ("sweep out/tuned photos --out rows.txt", "expected a file ending in .csv"),
-    "merge into a folder": ("merge out/tuned --out photos", "photos must end in .safetensors"),
-    "merge onto its delta": ("merge out/tuned --out out/tuned.safetensors", "out/tuned.safetensors is there already"),
-    "merge into another format": ("merge out/tuned --out m.pt", "must end in .safetensors"),
-    "merge into another format elsewhere": ("merge out/tuned --out new/m.pt", "must end in .safetensors"),
-    "no such device": ("merge out/tuned --device gpu --out m.safetensors", "--device was given 'gpu'"),
-    "export of PictoCLIP": ("export out/tuned --out e", "use merge, whose file load_clip("),
+    "export into a folder": ("export out/tuned --out photos", "photos is there already"),
+    "merge onto its delta": ("export out/tuned --out out/tuned.safetensors", "out/tuned.safetensors is there already"),
+    "merge into another format": ("export out/tuned --out m.pt", "must end in .safetensors"),
+    "merge into another format elsewhere": ("export out/tuned --out new/m.pt", "must end in .safetensors"),
+    "no such device": ("export out/tuned --device gpu --out m.safetensors", "--device was given 'gpu'"),
+    "export of PictoCLIP": ("export out/tuned --out e", "which load_clip("),
     "export onto something": ("export out/tuned --out photos", "photos is there already"),
 }
 

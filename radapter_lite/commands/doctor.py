@@ -1,10 +1,9 @@
-"""`radapter-lite doctor`: the machine, the packages, and whether what the kit ships loads.
+"""`radapter-lite doctor`: the packages, and whether what the kit ships loads.
 
 Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
 """
 
 import importlib
-import os
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,12 +49,6 @@ def examine() -> int:
         except Exception as error:  # whatever is wrong with an installation is a finding, never a crash
             print(f"BROKEN  {name}: {_first_line(error)}", flush=True)
             broken += 1
-    print()
-    for name, look in _good_to_know():
-        try:
-            print(f"        {name}: {look()}", flush=True)
-        except Exception as error:
-            print(f"        {name}: could not be found out ({_first_line(error)})", flush=True)
     in_place = "The core is in place." if lacking else "Everything is in place."
     print(f"\n{broken} broken." if broken else f"\n{in_place}")
     return 1 if broken else 0
@@ -145,29 +138,3 @@ def _backbone() -> str:
 
     parameters = sum(p.numel() for p in load_clip("picto").model.parameters())
     return f"PictoCLIP loads, {parameters / 1e6:.1f}M parameters"
-
-
-def _good_to_know() -> Iterator[Check]:
-    yield "processor", _processor
-    yield "memory", _memory
-    yield "GPU", _gpu
-
-
-def _processor() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    info = Path("/proc/cpuinfo")
-    return f"{cores} cores" + ("; bfloat16 is fast" if info.is_file() and "_bf16" in info.read_text() else "")
-
-
-def _memory() -> str:
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return f"{memory.available / 2**30:.1f} GiB of {memory.total / 2**30:.1f} GiB are free"
-
-
-def _gpu() -> str:
-    import torch
-
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-    return f"load_clip(..., device={found!r}) takes it" if found else "none, and none is needed for PictoCLIP"

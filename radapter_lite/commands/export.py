@@ -1,4 +1,4 @@
-"""`radapter-lite export`: the tuned model as a folder that open_clip opens by itself, and proof that it does."""
+"""`radapter-lite export`: the tuned model at one α, as a file of weights or as a folder that open_clip opens alone."""
 
 import argparse
 import os
@@ -17,54 +17,69 @@ TOLERANCE = 1e-5  # of unit features: the same weights, added up in another orde
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
-        help="hand the tuned model to people who have open_clip alone",
-        description="Write a folder that open_clip opens without this package: the weights with the delta at alpha in "
-        "them, the architecture, the image transform and the tokenizer. It is the layout of models on the Hugging Face "
-        "hub, too. Before the folder appears, open_clip has loaded it and given the same features.",
-        epilog="example: radapter-lite export out/photos/tuned --alpha 0.5 --out my_clip",
+        help="write the tuned model: one checkpoint, or a folder for people who have open_clip alone",
+        description="Put the delta at alpha into the backbone's weights, of the original's shapes and cost. --out "
+        "NAME.safetensors is a checkpoint for load_clip(name, pretrained=FILE). Any other --out is a folder that "
+        "open_clip opens without this package: weights, architecture, image transform and tokenizer, in the layout of "
+        "the Hugging Face hub. Before the folder appears, open_clip has loaded it and given the same features.",
+        epilog="example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my_clip",
     )
     options.add_tuned(parser)
     options.add_alpha(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    import open_clip
-
     from radapter_lite.files import make_folder
 
     alpha, out = options.parse_alpha(arguments.alpha), arguments.out
     if out.exists():
-        raise ValueError(f"{out} is there already: name another folder, or remove it")
+        raise ValueError(f"{out} is there already: name another, or remove it")
+    if out.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        raise ValueError(f"{out} must end in .safetensors, by which open_clip knows how to read it")
     tuned, backbone = options.load_tuned(arguments.tuned, arguments, options.device(arguments))
     delta = tuned.delta  # a method without one is refused here
+    what = f"{backbone.name} at alpha {' '.join(arguments.alpha)}"
+    if out.suffix == ".safetensors":
+        make_folder(out.parent)
+        delta.export(backbone.model, out, alpha)
+        print(f"{out} holds {what} ({out.stat().st_size / 1e6:.0f} MB):")
+        print(f'  load_clip("{backbone.name}", pretrained="{out}")')
+        return 0
+    with delta.applied(backbone.model, alpha):
+        _write_folder(backbone, out)
+    print(f"{out} holds {what}; open_clip gives the same features from it:")
+    print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
+    print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
+    return 0
+
+
+def _write_folder(backbone: "Backbone", out: Path) -> None:
+    """The model as it stands, as a folder that open_clip opens; nothing is written if its features differ."""
+    import open_clip
+
+    from radapter_lite.files import make_folder
+
     config = open_clip.get_model_config(backbone.name)
     if config is None:
         raise ValueError(
-            f"{backbone.name} is no architecture of open_clip, which could not open it alone: use merge, whose file "
-            f'load_clip("{backbone.name}", pretrained=FILE) opens'
+            f"{backbone.name} is no architecture of open_clip, which could not open it alone: name a file for --out "
+            f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
         )
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     make_folder(partial)
     try:
-        with delta.applied(backbone.model, alpha):
-            _write(backbone, config, partial)
-            error = _difference(backbone, partial)
+        _write(backbone, config, partial)
+        error = _difference(backbone, partial)
         if not error < TOLERANCE:
             raise ValueError(
                 f"open_clip gives features that differ by {error:.1g} from the tuned model's for {backbone.name}: "
-                f"nothing was exported; merge writes the weights alone"
+                f"nothing was exported; --out NAME.safetensors writes the weights alone"
             )
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(
-        f"{out} holds {backbone.name} at alpha {' '.join(arguments.alpha)}; open_clip gives the same features from it:"
-    )
-    print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
-    print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
-    return 0
 
 
 def _write(backbone: "Backbone", config: dict, folder: Path) -> None:

@@ -106,7 +106,7 @@ def execute(arguments: argparse.Namespace) -> int:
     own = ["--pretrained", weights] if Path(weights).is_file() else []
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
     if tuned.has_alpha:
-        print(f"  {shlex.join(['radapter-lite', 'merge', path, *own, '--alpha', '0.5', '--out', merged])}")
+        print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
     return 0
 
 
