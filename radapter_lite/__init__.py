@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from radapter_lite.evaluation import evaluate, sweep
     from radapter_lite.losses import info_nce, mpm_nce
     from radapter_lite.methods import METHODS, load_tuned, recommended, register, tune
-    from radapter_lite.tasks import Classification, Task
+    from radapter_lite.tasks import Classification, Retrieval, Task
     from radapter_lite.training import TrainingConfig, train
     from radapter_lite.tuned import Tuned
 
@@ -38,7 +38,7 @@ _HOME = {
     "evaluation": ("evaluate", "sweep"),
     "losses": ("info_nce", "mpm_nce"),
     "methods": ("METHODS", "load_tuned", "recommended", "register", "tune"),
-    "tasks": ("Classification", "Task"),
+    "tasks": ("Classification", "Retrieval", "Task"),
     "training": ("TrainingConfig", "train"),
     "tuned": ("Tuned",),
 }
@@ -54,6 +54,7 @@ __all__ = [
     "Delta",
     "ImageSet",
     "LinearAdapter",
+    "Retrieval",
     "Task",
     "TrainingConfig",
     "Tuned",

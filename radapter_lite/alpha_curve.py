@@ -81,9 +81,9 @@ class FeatureCurve:
         return _measure(backbone, delta, nodes, images=images)[0]
 
     @classmethod
-    def of_classes(cls, backbone: Backbone, delta: Delta, classes: Iterable[str], nodes: int = NODES) -> "FeatureCurve":
-        """The curve of class names, in the backbone's prompts."""
-        return _measure(backbone, delta, nodes, texts=backbone.describe(classes))[0]
+    def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
+        """The curve of texts, each of which is the mean of its wordings [T][wordings]."""
+        return _measure(backbone, delta, nodes, texts=texts)[0]
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""

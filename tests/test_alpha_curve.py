@@ -108,7 +108,7 @@ def test_a_curve_of_pixels_and_of_free_class_names(backbone, delta, images, curv
     names = ["red", "an old boat"]
     small = AlphaCurve(
         FeatureCurve.of_images(backbone, delta, pixels),
-        FeatureCurve.of_classes(backbone, delta, names),
+        FeatureCurve.of_texts(backbone, delta, backbone.describe(names)),
         backbone.temperature,
     )
     with delta.applied(backbone.model, 0.4):

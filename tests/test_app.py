@@ -184,7 +184,7 @@ def test_an_answer_is_the_models_own_along_alpha(backbone: Backbone, delta: Delt
     pixels = backbone.preprocess(noise())[None]
     curve = AlphaCurve(
         FeatureCurve.of_images(backbone, delta, pixels),
-        FeatureCurve.of_classes(backbone, delta, classes),
+        FeatureCurve.of_texts(backbone, delta, backbone.describe(classes)),
         backbone.temperature,
     )
     answer = Answer(curve, classes)
@@ -211,7 +211,7 @@ def test_flips_are_where_the_answer_changes() -> None:
 
 
 def test_examples_that_flip_come_first(backbone: Backbone, delta: Delta, images: ImageSet) -> None:
-    text = FeatureCurve.of_classes(backbone, delta, images.classes)
+    text = FeatureCurve.of_texts(backbone, delta, backbone.describe(images.classes))
     everything = choose_examples(backbone, delta, images, text, images.classes)
     assert len(everything) == 6 and set(everything.table["split"]) == {"test"}
     assert not everything.table.duplicated(["class", "domain"]).any()

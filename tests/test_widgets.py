@@ -66,7 +66,7 @@ def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
     assert f"α = {alpha:.2f}" in text(slider)
     probabilities = (curve.at(alpha) / curve.temperature).softmax(1)
     for row in slider.examples:
-        bars = top_bars(probabilities[row], images.classes, images.table["class"].iloc[row])
+        bars = top_bars(probabilities[row], images.classes, {images.table["class"].iloc[row]})
         assert bars in slider.picture.value
 
 
@@ -183,7 +183,7 @@ def test_a_chart_is_the_same_in_every_style_and_escapes_its_words():
 
 
 def test_bars_name_the_most_probable_first():
-    html = top_bars(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"], truth="<c>")
+    html = top_bars(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"], truth={"<c>"})
     names = re.findall(r'title="([^"]+)"', html)
     assert names == ["b", "&lt;c&gt;", "a"]
     assert "✗ b" in html and "73%" in html

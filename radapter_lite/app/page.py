@@ -42,7 +42,7 @@ class Page(widgets.VBox):
     def __init__(self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES) -> None:
         self._backbone, self._delta = backbone, delta
         self._classes = list(classes)
-        self._text = FeatureCurve.of_classes(backbone, delta, self._classes)
+        self._text = FeatureCurve.of_texts(backbone, delta, backbone.describe(self._classes))
         examples = choose_examples(backbone, delta, images, self._text, self._classes)
         self._images = [(examples.image(row), _label(examples, row)) for row in range(len(examples))]
 
@@ -114,7 +114,7 @@ class Page(widgets.VBox):
         if classes == self._classes:
             return
         self._say("Reading the class names…")
-        self._text = FeatureCurve.of_classes(self._backbone, self._delta, classes)
+        self._text = FeatureCurve.of_texts(self._backbone, self._delta, self._backbone.describe(classes))
         self._classes = classes
         self._ask()
 

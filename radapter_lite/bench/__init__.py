@@ -5,6 +5,7 @@ few_shot    every method over shots and seeds
 severity    a few methods on photographs that are nearer and farther
 base_to_novel
             half of the classes tuned on, and the other half
+retrieval   captions for images and images for captions
 ablations   R-Adapter without its parts, and with other values of its settings
 """
 
@@ -12,6 +13,7 @@ from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.base_to_novel import run_base_to_novel
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot, run_severity
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.tables import results_table, who_is_ahead
 from radapter_lite.results import RESULTS, load_results, read_rows
@@ -28,6 +30,7 @@ __all__ = [
     "read_rows",
     "results_table",
     "run_few_shot",
+    "run_retrieval",
     "run_search",
     "run_severity",
     "who_is_ahead",

@@ -11,6 +11,7 @@ PARTS = {
     "few_shot": ("methods", "shots", "seeds"),
     "severity": ("methods", "seeds"),
     "base_to_novel": ("methods", "seeds"),
+    "retrieval": ("methods", "seeds"),
     "ablations": ("seeds",),
     "table": (),
 }
@@ -22,7 +23,8 @@ def add(commands: Commands) -> None:
         help="repeat the long runs behind the notebooks' tables",
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
         "seeds, measured along alpha. severity: the same on photographs near and far. base_to_novel: half of the "
-        "classes tuned on, and the other half. ablations: R-Adapter without its parts. Each adds its rows to PART.csv "
+        "classes tuned on, and the other half. retrieval: captions and images found for each other. ablations: "
+        "R-Adapter without its parts. Each adds its rows to PART.csv "
         "in the output folder and keeps those that are there, so it can be interrupted. table: run nothing; print "
         "README's tables, and who is ahead of R-Adapter, from few_shot.csv in the output folder, or else from the "
         "results that came with this package.",
@@ -56,7 +58,8 @@ def execute(arguments: argparse.Namespace) -> int:
         results = bench.load_results(folder=arguments.out or bench.RESULTS, id_domain=arguments.id)
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
-    methods = [find_method(name).name for name in arguments.methods or METHODS]
+    named = arguments.methods or list(METHODS)
+    methods = named if arguments.part == "retrieval" else [find_method(name).name for name in named]
     if arguments.part == "severity":
         arguments.id = "camera"
     shots = arguments.shots or list(bench.SHOTS)
@@ -75,11 +78,15 @@ def execute(arguments: argparse.Namespace) -> int:
         elif arguments.part == "base_to_novel":
             bench.run_base_to_novel(clip, images, path, asked, seeds)
             by = ["part", "method"]
+        elif arguments.part == "retrieval":
+            bench.run_retrieval(clip, images, path, asked, seeds)
+            by = ["texts", "method"]
         else:
             bench.run_few_shot(clip, images, path, methods, shots, seeds)
             by = ["method", "shots"]
+        metric = "recall" if arguments.part == "retrieval" else "accuracy"
         rows = bench.read_rows(path).query("split == 'test' and not (alpha < 1)")  # α = 1, and methods without
-        table = mean_and_interval(summarize(rows, [*by, "seed"]), by)
+        table = mean_and_interval(summarize(rows, [*by, "seed"], metric), by)
         print(table.round(1).to_string(index=False))
     print(f"\nAll rows are in {path.resolve()}.")
     return 0

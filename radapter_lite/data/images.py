@@ -61,9 +61,9 @@ class ImageSet:
         """Make an image set of a table with a row an image.
 
         Args:
-            table: with the columns file and class, and perhaps domain (one, "images", if there is none) and split
-                ("train", "validation" or "test"); without it, ID images are divided class by class and OOD images
-                are all test. Other columns are kept.
+            table: with the columns file and class, or file and captions, and perhaps domain (one, "images", if there
+                is none) and split ("train", "validation" or "test"); without it, ID images are divided class by class
+                and OOD images are all test. Other columns are kept.
             root: the folder that the files are relative to.
             classes: all class names, in the order of the labels; those of the table, sorted, if not given.
             id_domain: the domain to tune on; the table's first if not given.

@@ -26,16 +26,13 @@ class Batch:
 
     Attributes:
         images: augmented [B, 3, H, W].
-        labels: for each image, which of the task's texts is its own [B].
+        labels: for each image, which of the task's texts stands beside it [B].
+        positives: True at (i, j) where image i and the text of image j match [B, B].
     """
 
     images: Tensor
     labels: Tensor
-
-    @property
-    def positives(self) -> Tensor:
-        """True at (i, j) where image i and the text of image j match [B, B]."""
-        return self.labels[:, None] == self.labels[None, :]
+    positives: Tensor
 
 
 @runtime_checkable
@@ -81,20 +78,26 @@ class ImageBatches:
     """Augmented batches of some images, in an order drawn anew each time they are gone through.
 
     Attributes:
-        labels: of the images [N].
+        matches: the texts that fit each image, by number [N] or [N, M]; rows end in -1 where there are fewer than M.
+            Of several, a batch draws one.
     """
 
     backbone: Backbone
     images: ImageSet
-    labels: Tensor
+    matches: Tensor
     config: TrainingConfig
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.config.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        device = self.backbone.device
+        device, matches = self.backbone.device, self.matches.view(len(self.images), -1)
+        counts = (matches >= 0).sum(1)
         for rows in torch.randperm(len(self.images)).split(self.config.batch_size):
             pixels = self.images.tensor(self.backbone.preprocess, rows.tolist())
             augmented = augment(pixels, self.config.crop, self.config.flip)
-            yield Batch(augmented.to(device), self.labels[rows].to(device))
+            own = matches[rows]  # (B, M)
+            place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
+            labels = own.gather(1, place[:, None])[:, 0]
+            positives = (own[:, :, None] == labels).any(1)
+            yield Batch(augmented.to(device), labels.to(device), positives.to(device))

@@ -5,7 +5,7 @@ Everything stands on its own white ground, so that it reads the same on light an
 
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from PIL import Image
 from torch import Tensor
@@ -55,18 +55,18 @@ class Thumbnails:
         )
 
 
-def top_bars(probabilities: Tensor, classes: Sequence[str], truth: str | None = None) -> str:
-    """The likeliest three classes of one image as bars; the first is marked ✓ or ✗ if `truth` is known.
+def top_bars(probabilities: Tensor, texts: Sequence[str], truth: Collection[str] = ()) -> str:
+    """The likeliest three texts of one image as bars; the first is marked ✓ or ✗ where the right ones are known.
 
     Args:
-        probabilities: of the classes for the image [C].
+        probabilities: of the texts for the image [T].
     """
-    values, order = probabilities.topk(min(3, len(classes)))
+    values, order = probabilities.topk(min(3, len(texts)))
     rows = []
     for place, (value, label) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):
-        name = classes[label]
-        mark = "" if truth is None or place else ("✓ " if name == truth else "✗ ")
-        colour = RIGHT if truth in (None, name) else (GREY if place else WRONG)
+        name = texts[label]
+        mark = "" if not truth or place else ("✓ " if name in truth else "✗ ")
+        colour = RIGHT if not truth or name in truth else (GREY if place else WRONG)
         rows.append(
             f'<div style="font-size:12px;font-weight:{"normal" if place else "bold"};{_ONE_LINE}" '
             f'title="{html.escape(name)}">{mark}{html.escape(name)} '
@@ -94,9 +94,9 @@ def count_flips(images: int, changed: int, gained: int, lost: int) -> str:
     )
 
 
-def flip(picture: str, before: str, now: str, truth: str) -> str:
+def flip(picture: str, before: str, now: str, truth: str, right: bool) -> str:
     """An image that changes its class along α: faded while it has its first one, ringed once it has another."""
-    changed, right = now != before, now == truth
+    changed = now != before
     ring = (RIGHT if right else WRONG) if changed else "#ccc"
     mark = ("✓ " if right else "✗ ") if changed else ""
     return (

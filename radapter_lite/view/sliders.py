@@ -67,6 +67,11 @@ class AlphaSlider(widgets.VBox):
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
         self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
+        every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
+        fits = task.on(images.take(shown)).right(every)  # (T, shown)
+        self._truths = {
+            row: {self._names[text] for text in own.nonzero()} for row, own in zip(shown, fits.T, strict=True)
+        }
         self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
         if images.ood_domains:
@@ -75,7 +80,7 @@ class AlphaSlider(widgets.VBox):
                 lines, title="The trade-off", xlabel=f"ID {task.metric} (%)", ylabel=f"mean OOD {task.metric} (%)"
             )
 
-        self.slider = _control("α")
+        self.slider = alpha_control("α")
         self.play = play_button(self.slider)
         self.method = widgets.Dropdown(options=list(curves), description="method", layout={"width": "240px"})
         self.picture = widgets.HTML()
@@ -124,7 +129,7 @@ class AlphaSlider(widgets.VBox):
         for row, own in zip(self.examples, probabilities, strict=True):
             truth = self._labels[row]
             picture = self._thumbnails.show(self._number[row], truth)
-            bars = view.top_bars(own, self._names, truth)
+            bars = view.top_bars(own, self._names, self._truths[row])
             cards.append(view.example(picture, bars, f"{truth} · {self._domains[row]}"))
         return cards
 
@@ -134,7 +139,7 @@ class AlphaSlider(widgets.VBox):
         for row in way.gallery:
             was, said = (self._names[int(top[row])] for top in (before, now))
             picture = self._thumbnails.show(self._number[row], self._labels[row], view.SMALL)
-            flips.append(view.flip(picture, was, said, self._labels[row]))
+            flips.append(view.flip(picture, was, said, self._labels[row], said in self._truths[row]))
         changed = now != before
         gained, lost = (int((changed & way.right[stop]).sum()) for stop in (STOPS.index(alpha), 0))
         return [view.count_flips(len(now), int(changed.sum()), gained, lost), view.row(flips)]
@@ -221,7 +226,7 @@ class EncoderMap(widgets.VBox):
         self._maps = {
             column: Chart(partial(plot_map, table=self.table, column=column), (320, 270)) for column in MAP_TITLES
         }
-        self.image, self.text = _control("α image", steps), _control("α text", steps)
+        self.image, self.text = alpha_control("α image", steps), alpha_control("α text", steps)
         self.picture = widgets.HTML()
         for slider in (self.image, self.text):
             slider.observe(lambda change: self._show(), names="value")
@@ -259,6 +264,7 @@ def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:
         )
 
 
-def _control(description: str, stops: int = len(STOPS)) -> widgets.FloatSlider:
+def alpha_control(description: str, stops: int = len(STOPS)) -> widgets.FloatSlider:
+    """A slider from 0 to 1 that stands at a half."""
     layout, step = {"width": "400px"}, 1 / (stops - 1)
     return widgets.FloatSlider(0.5, min=0, max=1, step=step, description=description, layout=layout)

@@ -1,0 +1,74 @@
+"""Retrieval: tuned on few images and one of their captions each, measured on both ways of finding, along α.
+
+The captions are those of the icons' authors. `annotations` are a second source, which nothing was tuned on: what
+Unicode's annotators wrote of the emoji of an image's class, beside its name.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.bench.ablations import INFO_NCE
+from radapter_lite.bench.few_shot import ALPHAS
+from radapter_lite.bench.measuring import Exam
+from radapter_lite.data import ImageSet
+from radapter_lite.methods.registry import METHODS, recommended
+from radapter_lite.progress import progress
+from radapter_lite.results import add_rows, missing
+from radapter_lite.settings import with_settings
+from radapter_lite.tasks.retrieval import SEPARATOR, Retrieval
+
+SHOTS = 16
+# By name in the results, the method and what is changed in its recommended settings, which are classification's.
+COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "R-Adapter": ("R-Adapter", {}),
+    "R-Adapter, InfoNCE": ("R-Adapter", INFO_NCE),
+    "R-Adapter, stem": ("R-Adapter, stem", {}),
+    "FLYP": ("FLYP", {}),
+    "LoRA": ("LoRA", {}),
+}
+
+
+def run_retrieval(
+    backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, seeds: int = 3
+) -> None:
+    """Run what `path` does not hold yet, and add its rows: `Exam.measure`'s, with id_domain, method, seed and texts.
+
+    texts is "captions" or, where there are some, "annotations". Raises ValueError for a method that is not one of `COMPARED`.
+    """
+    if unknown := set(methods or ()) - set(COMPARED):
+        raise ValueError(f"bench retrieval has no {', '.join(sorted(unknown))}; it compares {', '.join(COMPARED)}")
+    keys = [
+        {"id_domain": images.id_domain, "method": name, "seed": seed}
+        for seed in range(seeds)
+        for name in methods or COMPARED
+    ]
+    if not (left := missing(keys, path)):
+        return
+    tasks = {"captions": Retrieval.of(images)}
+    if len(noted := annotated(images)):
+        tasks["annotations"] = Retrieval.of(noted, "annotations")
+    exams = {name: Exam.prepare(backbone, task) for name, task in tasks.items()}
+    for key in progress(left, "retrieval"):
+        (method, changed), seed = COMPARED[str(key["method"])], int(str(key["seed"]))
+        config = with_settings(recommended(method, backbone, SHOTS, seed, images.id_domain), changed)
+        tuned = METHODS[method].tune(backbone, Retrieval.of(images.few_shot(SHOTS, seed)), config)
+        add_rows(pd.concat([exam.measure(tuned, ALPHAS, **key, texts=name) for name, exam in exams.items()]), path)
+
+
+def annotated(images: ImageSet) -> ImageSet:
+    """PictoShift's images but the emoji, with what is said of the emoji of their class: a column `annotations`.
+
+    The class's own name is left out, and so are the images of a class of which nothing else is said.
+    """
+    emoji = images.table[images.table["domain"] == "emoji"]
+    words = emoji.assign(word=emoji["captions"].str.split(SEPARATOR, regex=False)).explode("word")
+    notes = (
+        words[words["word"] != words["class"]].groupby("class")["word"].agg(lambda own: SEPARATOR.join(sorted({*own})))
+    )
+    table = images.table.assign(annotations=images.table["class"].map(notes))
+    kept = table[table["annotations"].notna() & (table["domain"] != "emoji")]
+    return replace(images, table=kept.reset_index(drop=True))

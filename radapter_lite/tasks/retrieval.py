@@ -1,0 +1,149 @@
+"""Retrieval: images and the captions people gave them, of which one may fit many images, and one image have many.
+
+Asked for an image's captions or for a caption's images, a model ranks all there are of a domain by cosine similarity.
+Recall@k is the share of questions with a right answer among the first k, and `recall` the mean of recall@1 both ways.
+
+Source: Karpathy and Fei-Fei 2015 (the protocol).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.tasks.task import Batch, ImageBatches
+from radapter_lite.training import TrainingConfig
+
+KS = (1, 5, 10)
+SEPARATOR = " | "  # between the captions of one image
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """Images and captions; a caption's text is itself, in no prompt.
+
+    Attributes:
+        names: all captions [T].
+        matches: the captions of each image, by number [N, M]; rows end in -1 where an image has fewer than M.
+        column: of the images' table, with each image's captions.
+    """
+
+    images: ImageSet
+    names: Sequence[str]
+    matches: Tensor
+    column: str = "captions"
+    metric = "recall"
+
+    @classmethod
+    def of(cls, images: ImageSet, column: str = "captions", names: Sequence[str] | None = None) -> "Retrieval":
+        """Retrieval among some images and their captions, or among `names`, which these captions are of.
+
+        Args:
+            column: captions as text, several of one image with " | " between them.
+
+        Raises:
+            ValueError: for a table without the column, an image without a caption, and one that is not in `names`.
+        """
+        if column not in images.table:
+            raise ValueError(
+                f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the "
+                f"captions of one image; it has {', '.join(images.table.columns)}"
+            )
+        own = [[part.strip() for part in str(text).split(SEPARATOR)] for text in images.table[column].fillna("")]
+        if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
+            raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
+        names = list(dict.fromkeys(caption for captions in own for caption in captions)) if names is None else names
+        number = {name: place for place, name in enumerate(names)}
+        widest = max(map(len, own))
+        try:
+            rows = [[number[caption] for caption in dict.fromkeys(captions)] for captions in own]
+        except KeyError as error:
+            raise ValueError(
+                f"{images.name} has the caption {error}, which is none of the {len(names)} given"
+            ) from None
+        return cls(images, names, torch.tensor([row + [-1] * (widest - len(row)) for row in rows]), column)
+
+    def on(self, images: ImageSet) -> "Retrieval":
+        """Retrieval of other images among the same captions."""
+        return self.of(images, self.column, self.names)
+
+    def texts(self, backbone: Backbone) -> list[list[str]]:
+        """Each caption as it is [T][1]."""
+        return [[name] for name in self.names]
+
+    def batches(self, backbone: Backbone, config: TrainingConfig) -> Iterable[Batch]:
+        """Augmented images, each with one of its captions; those of the others that fit it are positives as well."""
+        return ImageBatches(backbone, self.images, self.matches, config)
+
+    def score(self, similarities: Tensor, zero_shot: Tensor | None = None) -> pd.DataFrame:
+        """Recall in percent among the images and the captions of each domain: a row a domain, ID first.
+
+        Returns:
+            domain, is_id, recall; text@1, text@5, text@10 (captions found for images), image@1, image@5, image@10
+            (images found for captions); images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
+        """
+        rows = []
+        for domain in self.images.domains:
+            place = torch.from_numpy((self.images.table["domain"] == domain).to_numpy().nonzero()[0])
+            texts = self.matches[place].unique()
+            texts = texts[texts >= 0]
+            near = similarities.cpu()[place][:, texts]  # (n, t)
+            right = (self.matches[place][:, :, None] == texts).any(1)  # (n, t)
+            of_images, of_texts = recall(near, right), recall(near.T, right.T)
+            row = {"domain": domain, "is_id": domain == self.images.id_domain}
+            row["recall"] = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+            for name, found in (("text", of_images), ("image", of_texts)):
+                row |= {f"{name}@{k}": 100 * share for k, share in zip(KS, found.mean(0).tolist(), strict=True)}
+            row |= {"images": len(place), "captions": len(texts)}
+            if zero_shot is not None:
+                before = recall(zero_shot.cpu()[place][:, texts], right)[:, 0]
+                row["forgotten"] = 100 * ((before * (1 - of_images[:, 0])).sum() / before.sum()).item()
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def right(self, answers: Tensor) -> Tensor:
+        """Whether captions, by number, are the images' own: [..., N] -> bool [..., N]."""
+        return (self.matches == answers.cpu()[..., None]).any(-1)
+
+
+def recall(similarities: Tensor, right: Tensor, ks: Sequence[int] = KS) -> Tensor:
+    """For each question, the chance that a right answer is among the first k, ties being broken by lot [Q, K].
+
+    Args:
+        similarities: of questions with answers [Q, A].
+        right: bool [Q, A], True once or more in each row.
+    """
+    best = similarities.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+    before = (similarities > best).sum(1)
+    tied = similarities == best
+    wrong, total = (tied & ~right).sum(1), tied.sum(1)
+    chances = []
+    for k in ks:
+        missed = torch.ones(len(similarities), dtype=torch.float64)  # the first k - before of the tied are all wrong
+        for drawn in range(k):
+            share = (wrong - drawn).clamp(min=0) / (total - drawn).clamp(min=1)
+            missed *= torch.where(drawn < k - before, share, 1.0)
+        chances.append(1 - missed)
+    return torch.stack(chances, 1)
+
+
+def search(features: Tensor, others: Tensor, pairs: Tensor, block: int = 1024) -> Tensor:
+    """`recall` of many questions, by blocks: memory is that of block x A similarities [Q, K].
+
+    Args:
+        features, others: unit vectors of questions [Q, D] and answers [A, D].
+        pairs: the numbers of a question and of a right answer to it [P, 2]; `pairs.flip(1)` asks the other way.
+    """
+    pairs = pairs[pairs[:, 0].argsort()]
+    parts = []
+    for start in range(0, len(features), block):
+        near = features[start : start + block] @ others.T
+        low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, start + block])).tolist()
+        right = torch.zeros_like(near, dtype=torch.bool)
+        right[pairs[low:high, 0] - start, pairs[low:high, 1]] = True
+        parts.append(recall(near, right))
+    return torch.cat(parts)
