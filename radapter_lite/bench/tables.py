@@ -88,7 +88,8 @@ def overview(folder: Path = RESULTS) -> pd.DataFrame:
         rows = load_results(name, folder, "camera").query(f"split == 'test' and {kept}")
         by_seed = summarize(rows.assign(is_id=rows.eval(is_id)), ["method", "alpha", "seed"], metric)
         for way, (method, alpha) in WAYS.items():
-            parts.append(by_seed.query("method == @method and alpha == @alpha").assign(task=task, way=way))
+            own = by_seed[(by_seed["method"] == method) & (by_seed["alpha"] == alpha)]
+            parts.append(own.assign(task=task, way=way))
     return pd.concat(parts, ignore_index=True)[["task", "way", "seed", "id", "ood"]]
 
 
