@@ -10,7 +10,7 @@ from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot, run
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
-from radapter_lite.bench.tables import results_table, who_is_ahead
+from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
 from radapter_lite.results import RESULTS, load_results, read_rows
 
 # What `radapter-lite bench` can run. Each function's arguments say what it can be told.
@@ -32,6 +32,8 @@ __all__ = [
     "SHOTS",
     "Exam",
     "load_results",
+    "overview",
+    "overview_table",
     "read_rows",
     "results_table",
     "run_ablations",

@@ -16,6 +16,7 @@ PARTS = {
     "retrieval": "captions and images found for each other",
     "ablations": "R-Adapter without its parts",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",
+    "overview": "run nothing; print every task in one table, from the CSV files in --out or else from this package's",
 }
 
 
@@ -45,16 +46,19 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.data import load_images
 
     run = bench.PARTS.get(arguments.part)
-    takes = set(inspect.signature(run).parameters) if run else {"images"}
+    takes = set(inspect.signature(run).parameters) if run else {"images"} if arguments.part == "table" else set()
     given = {name: value for name in ("methods", "shots", "seeds") if (value := getattr(arguments, name)) is not None}
     for option in [*given, *(["id"] if arguments.id else [])]:
         if {"id": "images"}.get(option, option) not in takes:
             raise ValueError(f"bench {arguments.part} takes no --{option}: leave it out")
     if given.get("seeds", 1) < 1:
         raise ValueError(f"--seeds was given {arguments.seeds}: expected a number of 1 or more")
-    id_domain = arguments.id or "outline"
+    id_domain, saved = arguments.id or "outline", arguments.out or bench.RESULTS
+    if arguments.part == "overview":
+        print(bench.overview_table(bench.overview(saved)))
+        return 0
     if run is None:
-        results = bench.load_results(folder=arguments.out or bench.RESULTS, id_domain=id_domain)
+        results = bench.load_results(folder=saved, id_domain=id_domain)
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
