@@ -7,7 +7,7 @@ Source: Houlsby et al. 2019 (arXiv 1902.00751); Chen et al. 2022 (AdaptFormer, a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,36 +19,29 @@ from radapter_lite.backbone.sites import TOWERS, Site, find_sites
 from radapter_lite.encoding import predict
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Answer, Tuned
 
 
 @dataclass(frozen=True)
-class HoulsbyConfig:
-    """The Houlsby adapter's settings.
+class HoulsbyConfig(LossConfig):
+    """The Houlsby adapter's settings; its contrastive loss is FLYP's.
 
     Attributes:
-        training: of the loop.
         bottleneck: width between the two layers.
         towers: which encoders are adapted.
-        temperature: of the contrastive loss, which is FLYP's.
     """
 
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(epochs=30, batch_size=64, lr=3e-3, warmup_steps=20)
-    )
     bottleneck: int = 16
     towers: tuple[str, ...] = TOWERS
-    temperature: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, 1, "bottleneck")
-        check_above_zero(self, "temperature")
 
 
 @dataclass(frozen=True)
@@ -126,8 +119,7 @@ def _behind_sublayers(backbone: Backbone, config: HoulsbyConfig) -> tuple[nn.Mod
 
 @register(
     "Houlsby adapter",
-    HoulsbyConfig(LOOP),
-    searched="lr",
+    HoulsbyConfig(),
     grid=(5e-3, 1e-2, 2e-2),
     elsewhere=ADAPTERS_ELSEWHERE,
     answer=answer_with(_behind_sublayers),
@@ -154,8 +146,7 @@ def _beside_mlps(backbone: Backbone, config: AdaptFormerConfig) -> tuple[nn.Modu
 
 @register(
     "AdaptFormer",
-    AdaptFormerConfig(LOOP),
-    searched="lr",
+    AdaptFormerConfig(),
     grid=(2.5e-2, 5e-2, 1e-1),
     elsewhere=ADAPTERS_ELSEWHERE,
     answer=answer_with(_beside_mlps),

@@ -3,41 +3,36 @@
 Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
-from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, register
+from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class CoOpConfig:
+class CoOpConfig(LossConfig):
     """CoOp's settings.
 
     Attributes:
-        training: of the loop.
         context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
         init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
             random ones, N(0, 0.02²).
-        temperature: of the cross-entropy.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     context_length: int = 4
     init_text: str | None = None
-    temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_whole(self, 0, "context_length")
 
 
@@ -54,8 +49,7 @@ class Context(nn.Module):
 
 @register(
     "CoOp",
-    CoOpConfig(LOOP, init_text="an icon of a"),
-    searched="lr",
+    CoOpConfig(init_text="an icon of a"),
     grid=(3e-4, 1e-3, 3e-3),
     elsewhere=PROMPTS_ELSEWHERE,
     answer=answer_with_prompts,

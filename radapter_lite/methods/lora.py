@@ -5,7 +5,7 @@ Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
 
 import copy
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,48 +17,42 @@ from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.delta import Delta
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.stem import Stem
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 ADAPTER = "default"  # what peft calls the only set of factors
 
 
 @dataclass(frozen=True)
-class LoRAConfig:
-    """LoRA's settings.
+class LoRAConfig(LossConfig):
+    """LoRA's settings; its contrastive loss is FLYP's.
 
     Attributes:
-        training: of the loop.
         rank: of B A.
         scale: what B A is multiplied by; peft's lora_alpha / rank.
         towers: which encoders are tuned.
-        temperature: of the contrastive loss, which is FLYP's.
         stem_lr: trains the image encoder's stem along at this learning rate; None leaves it as it is.
     """
 
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(epochs=30, batch_size=64, lr=3e-3, warmup_steps=20)
-    )
     rank: int = 4
     scale: float = 1.0
     towers: tuple[str, ...] = TOWERS
-    temperature: float = 0.01
     stem_lr: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, 1, "rank")
-        check_above_zero(self, "scale", "temperature")
+        check_above_zero(self, "scale")
         if self.stem_lr is not None:
             check_above_zero(self, "stem_lr")
 
 
-@register("LoRA", LoRAConfig(LOOP), searched="lr", grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
+@register("LoRA", LoRAConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
 def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tuned:
     """Train the factors on images and their texts; the delta holds them, the scale in B.
 

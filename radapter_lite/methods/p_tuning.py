@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from radapter_lite.backbone import Backbone
 from radapter_lite.methods.coop import CoOpConfig
 from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
-from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, register
+from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_whole
@@ -55,8 +55,7 @@ class PromptLSTM(nn.Module):
 
 @register(
     "P-tuning",
-    PTuningConfig(LOOP, init_text="an icon of a"),
-    searched="lr",
+    PTuningConfig(init_text="an icon of a"),
     grid=(1e-4, 3e-4, 1e-3),
     elsewhere=PROMPTS_ELSEWHERE,
     answer=answer_with_prompts,

@@ -8,7 +8,7 @@ Source: Li and Liang 2021 (prefix tuning, without its re-parameterizing MLP), Ji
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,33 +24,28 @@ from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
 from radapter_lite.methods.prompts import token_embedding
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Batch, Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class PrefixConfig:
+class PrefixConfig(LossConfig):
     """Prefix tuning's settings.
 
     Attributes:
-        training: of the loop.
         length: learned tokens a layer.
         towers: "image", "text" or both.
-        temperature: of the cross-entropy.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     length: int = 4
     towers: tuple[str, ...] = TOWERS
-    temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_whole(self, 1, "length")
         if not self.towers or set(self.towers) - set(TOWERS):
             raise ValueError(f"towers must be 'image', 'text' or both, not {self.towers}")
@@ -120,14 +115,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
         return predict(backbone, task)
 
 
-@register(
-    "prefix tuning",
-    PrefixConfig(LOOP),
-    searched="lr",
-    grid=(3e-3, 1e-2, 3e-2),
-    elsewhere=ADAPTERS_ELSEWHERE,
-    answer=_answer,
-)
+@register("prefix tuning", PrefixConfig(), grid=(3e-3, 1e-2, 3e-2), elsewhere=ADAPTERS_ELSEWHERE, answer=_answer)
 def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: Train) -> Tuned:
     """Train the prefixes by cross-entropy, the weights frozen; similarities are cosines [N, C].
 

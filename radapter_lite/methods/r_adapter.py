@@ -64,7 +64,7 @@ class RAdapterConfig:
 
 def recipe(**adapter: Any) -> RAdapterConfig:
     """What the search starts from on PictoCLIP; p is 0.1, for the paper's 0.2 costs ID accuracy in runs this short."""
-    return RAdapterConfig(AdapterConfig(**{"drop_prob": 0.1, "momentum": 0.98} | adapter), LOOP)
+    return RAdapterConfig(AdapterConfig(**{"drop_prob": 0.1, "momentum": 0.98, "whitening": 0.01} | adapter), LOOP)
 
 
 # For the paper's small sets, see registry.
@@ -72,7 +72,7 @@ PUBLISHED = ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.9, 
 PUBLISHED |= {"whitening": None}
 
 
-@register("R-Adapter", recipe(whitening=0.01), searched="lr", grid=(3e-3, 6e-3, 1.2e-2), elsewhere=PUBLISHED)
+@register("R-Adapter", recipe(), grid=(3e-3, 6e-3, 1.2e-2), elsewhere=PUBLISHED)
 def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Train) -> Tuned:
     """Tune adapters; the delta holds their running averages. The backbone's weights stay as they are.
 
@@ -103,26 +103,13 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
-register(
-    "R-Adapter, stem",
-    replace(recipe(whitening=0.01), stem_lr=1e-3),
-    searched="lr",
-    grid=(3e-3, 6e-3, 1.2e-2),
-    elsewhere=PUBLISHED | {"stem_lr": 1e-5},
-)(r_adapter)
-register(
-    "R-Adapter, rank 4", recipe(whitening=0.01, rank=4), searched="lr", grid=(6e-3, 1.2e-2, 2.4e-2), elsewhere=PUBLISHED
-)(r_adapter)
+STEM = PUBLISHED | {"stem_lr": 1e-5}
+register("R-Adapter, stem", replace(recipe(), stem_lr=1e-3), grid=(3e-3, 6e-3, 1.2e-2), elsewhere=STEM)(r_adapter)
+register("R-Adapter, rank 4", recipe(rank=4), grid=(6e-3, 1.2e-2, 2.4e-2), elsewhere=PUBLISHED)(r_adapter)
 # The paper's form; see whitening.
-register("R-Adapter, unwhitened", recipe(), searched="lr", grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
-# The paper's E0.
-register(
-    "linear adapter",
-    recipe(drop_prob=0.0, momentum=0.0),
-    searched="lr",
-    grid=(1e-3, 2e-3, 4e-3),
-    elsewhere=ADAPTERS_ELSEWHERE,
-)(r_adapter)
+register("R-Adapter, unwhitened", recipe(whitening=None), grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
+E0 = recipe(drop_prob=0.0, momentum=0.0, whitening=None)  # as the paper calls it
+register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEWHERE)(r_adapter)
 
 
 def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet:

@@ -2,7 +2,7 @@
 
 A method's function is given the backbone, the task, its settings and `train`, and returns a `Tuned`:
 
-    @register("my method", MyConfig(LOOP), searched="lr", grid=(1e-3, 2e-3, 4e-3))
+    @register("my method", MyConfig(), grid=(1e-3, 2e-3, 4e-3))
     def my_method(backbone, task, config, train):
         ...
         history = train(loss, parameters, head=head)
@@ -29,7 +29,7 @@ from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
-from radapter_lite.settings import from_json, with_settings
+from radapter_lite.settings import check_above_zero, from_json, with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
@@ -43,6 +43,22 @@ EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12, 64: 6, 320: 3}  # by shots
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the settings of a method that minimizes a loss begin with.
+
+    Attributes:
+        training: of the loop.
+        temperature: τ of the loss, fixed.
+    """
+
+    training: TrainingConfig = LOOP
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "temperature")
 
 
 @dataclass(frozen=True)
@@ -113,15 +129,15 @@ def register(
     name: str,
     config: Any,
     *,
-    searched: str | None = None,
+    searched: str = "lr",
     grid: tuple[float, ...] = (),
     elsewhere: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
 ) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
-    The function is then called as `Method.tune` is, and `tune` knows it by its name. One function may be registered
-    under several names, with other settings each.
+    Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
+    name. One function may be registered under several names, with other settings each.
 
     Raises:
         ValueError: for a name that is another method's.
@@ -131,7 +147,7 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        method = Method(name, own, config, searched, grid, elsewhere or {}, answer)
+        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer)
         METHODS[name] = method
 
         @wraps(own)
