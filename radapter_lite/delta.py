@@ -104,22 +104,15 @@ class Delta:
         return cls._make("difference", before, changes, **about)
 
     @classmethod
-    def from_low_rank(
-        cls,
-        original: State,
-        factors: Mapping[str, tuple[Tensor, Tensor]],
-        changes: Mapping[str, Tensor] | None = None,
-        **about: Any,
-    ) -> "Delta":
+    def from_low_rank(cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
         Args:
             original: the untuned model's state dict.
             factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
-            changes: ΔW of other weights, by name.
             about: as in `from_adapters`.
         """
-        tensors: dict[str, Tensor] = dict(changes or {})
+        tensors: dict[str, Tensor] = {}
         for name, (b, a) in factors.items():
             tensors |= {f"{name}.B": b, f"{name}.A": a}
         return cls._make("low_rank", original, tensors, **about)
