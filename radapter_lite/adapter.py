@@ -208,7 +208,7 @@ class AdapterSet(nn.Module):
 
     def remove(self) -> None:
         """Detach from the model and thaw what attaching froze; the adapters keep their weights."""
-        self._attachment.remove()
+        self._attachment.close()
 
 
 def _key(site: Site) -> str:

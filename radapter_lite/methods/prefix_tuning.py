@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached, frozen
+from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods.freezing import count
@@ -81,7 +81,7 @@ class Prefixes(nn.Module):
                 layers = {f"visual.transformer.resblocks.{layer}": own for layer, own in enumerate(image)}
             drops = {name: _drop(len(tokens)) for name, tokens in layers.items()}
             appends = {name: partial(_append, tokens) for name, tokens in layers.items()}
-            stack.enter_context(attached(model, drops, appends))
+            stack.enter_context(Attachment(model, drops, appends))
             yield
 
 

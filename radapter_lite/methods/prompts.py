@@ -11,7 +11,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached, frozen
+from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.encoding import image_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
@@ -85,7 +85,7 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
         return torch.cat([embedded[:, :start], own, embedded[:, start + count :]], dim=1)
 
     place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
-    with attached(backbone.model, {place: change}):
+    with Attachment(backbone.model, {place: change}):
         return backbone.encode_texts(tokens)
 
 
