@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
+from radapter_lite.methods.prompts import answer_with_prompts, tune_prompts
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
@@ -37,11 +36,11 @@ class CoOpConfig(LossConfig):
 
 
 class Context(nn.Module):
-    """The learned vectors [M, width]."""
+    """The learned vectors [M, width], begun as `start`, or at random."""
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, count: int, width: int, start: Tensor | None = None) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(vectors)
+        self.vectors = nn.Parameter(0.02 * torch.randn(count, width) if start is None else start.float())
 
     def forward(self) -> Tensor:
         return self.vectors
@@ -61,11 +60,4 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
         ValueError: what `train` raises, for a text tower that is not open_clip's own, for class names that
             leave no room for the context, or for an `init_text` of another length.
     """
-    table = token_embedding(backbone.model).weight
-    if config.init_text is not None:
-        vectors = embed_words(backbone, config.init_text, config.context_length)
-    else:
-        with seeded(config.training.seed):
-            vectors = 0.02 * torch.randn(config.context_length, table.shape[1])
-    context = Context(vectors.to(table.device, torch.float32))
-    return tune_prompts(backbone, task, context, train, temperature=config.temperature)
+    return tune_prompts(backbone, task, config, train, Context)

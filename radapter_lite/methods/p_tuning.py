@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.methods.coop import CoOpConfig
-from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
+from radapter_lite.methods.prompts import answer_with_prompts, tune_prompts
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
@@ -65,9 +64,4 @@ def p_tuning(backbone: Backbone, task: Task, config: PTuningConfig, train: Train
 
     Only the vectors they make are used afterwards. Raises what `coop` raises.
     """
-    table, start = token_embedding(backbone.model).weight, None
-    if config.init_text is not None:
-        start = embed_words(backbone, config.init_text, config.context_length)
-    with seeded(config.training.seed):
-        prompt = PromptLSTM(config.context_length, table.shape[1], start).to(table.device)
-    return tune_prompts(backbone, task, prompt, train, temperature=config.temperature)
+    return tune_prompts(backbone, task, config, train, PromptLSTM)

@@ -4,7 +4,8 @@ A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is 
 embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from open_clip.transformer import TextTransformer
@@ -16,6 +17,7 @@ from radapter_lite.encoding import image_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
 from radapter_lite.methods.trainer import Train
+from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -62,8 +64,6 @@ def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Ten
     """
     ids = backbone.tokenizer(list(classes))
     length = ids.shape[1]
-    if not count:
-        return ids
     padding = int(backbone.tokenizer([""])[0, -1])
     for name, row in zip(classes, ids, strict=True):
         if (room := length - _length(row, padding)) < count:
@@ -89,18 +89,31 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
         return backbone.encode_texts(tokens)
 
 
-def tune_prompts(backbone: Backbone, task: Task, prompt: nn.Module, train: Train, *, temperature: float) -> Tuned:
+def tune_prompts(
+    backbone: Backbone, task: Task, config: Any, train: Train, make: Callable[[int, int, Tensor | None], nn.Module]
+) -> Tuned:
     """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
 
     What is learned are the vectors, which are the same for all names.
+
+    Args:
+        config: CoOp's settings, or P-tuning's.
+        make: of M, the width and what the vectors are to begin as [M, width], the module.
     """
-    tokens = prompt_tokens(backbone, task.names, len(prompt()))
+    table, start = token_embedding(backbone.model).weight, None
+    if config.init_text is not None:
+        start = embed_words(backbone, config.init_text, config.context_length)
+    with seeded(config.training.seed):
+        prompt = make(config.context_length, table.shape[1], start).to(table.device)
+    tokens = prompt_tokens(backbone, task.names, config.context_length)
 
     def loss(batch: Batch) -> Tensor:
         features = frozen_features(backbone, batch)
         with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
             vectors = prompt()
-        return cosine_cross_entropy(features, encode_prompts(backbone, tokens, vectors), batch.labels, temperature)
+        return cosine_cross_entropy(
+            features, encode_prompts(backbone, tokens, vectors), batch.labels, config.temperature
+        )
 
     with frozen(backbone.model):
         history = train(loss, prompt.parameters(), prompt=prompt)
