@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, made_on, require_untouched
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
@@ -49,7 +48,6 @@ class Tuned:
     config: Any = None
     meta: dict[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
-    _fits: weakref.WeakSet[nn.Module] = field(default_factory=weakref.WeakSet, repr=False)
 
     @property
     def has_alpha(self) -> bool:
@@ -127,14 +125,10 @@ class Tuned:
             write_delta(path, self.learned, {"kind": POINT} | self.meta)
 
     def _check_weights(self, model: nn.Module) -> None:
-        """Refuse another model than the tensors were trained in; each model is looked at once."""
-        if model in self._fits or not self.meta.get("fingerprint"):
-            return
+        """Refuse another model than the tensors were trained in."""
         state = model.state_dict()
-        if fingerprint(state, state) != self.meta["fingerprint"]:
-            made_on = f"load_clip({self.meta.get('backbone')!r}, pretrained={self.meta.get('pretrained')!r})"
+        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
             raise ValueError(
-                f"this model's weights are not the ones that {self.method} was trained with: it is for {made_on}, "
-                f"loaded afresh"
+                f"this model's weights are not the ones that {self.method} was trained with: it is for "
+                f"{made_on(self.meta)}, loaded afresh"
             )
-        self._fits.add(model)

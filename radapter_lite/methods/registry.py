@@ -100,21 +100,26 @@ class Method:
         config: Any = None,
         *,
         checkpoint: str | os.PathLike[str] | None = None,
+        **settings: Any,
     ) -> Tuned:
         """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
 
         Args:
-            config: the recommended settings if left out.
+            config: all of its settings; the recommended ones if left out.
             checkpoint: a file that an interrupted run goes on from.
+            settings: some of its settings by name, over the recommended ones or those of `config`.
 
         Raises:
-            ValueError: for a model that carries adapters or a delta, and what the method and `train` raise.
+            ValueError: for an unknown setting, a model that carries adapters or a delta, and what the method and
+                `train` raise.
             TypeError: for the settings of another method.
         """
         task = as_task(images)
         require_untouched(backbone.model)
         if config is None:
-            config = recommended(self.name, backbone, _shots(task), id_domain=task.images.id_domain)
+            shots = int(task.images.table["class"].value_counts().max())
+            config = recommended(self.name, backbone, shots, id_domain=task.images.id_domain)
+        config = with_settings(config, settings)
         if type(config) is not type(self.config):
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
@@ -175,21 +180,13 @@ def tune(
         tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
 
     Args:
-        method: one of `METHODS`.
-        config: all of its settings; the recommended ones if left out.
-        checkpoint: a file that an interrupted run goes on from.
-        settings: some of its settings, over the recommended ones or those of `config`.
+        method: one of `METHODS`; all else is as in `Method.tune`.
 
     Raises:
-        ValueError: for an unknown method or setting, and what `Method.tune` raises.
+        ValueError: for an unknown method, and what `Method.tune` raises.
         TypeError: for the settings of another method.
     """
-    known = find_method(method)
-    if settings:
-        task = as_task(images)
-        config = config or recommended(method, backbone, _shots(task), id_domain=task.images.id_domain)
-        config = with_settings(config, settings)
-    return known.tune(backbone, images, config, checkpoint=checkpoint)
+    return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 
 
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
@@ -200,25 +197,17 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
         ValueError: if they are damaged, do not belong together, or are of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
-    method, config = METHODS.get(about.get("method", "")), None
-    if method is not None:
-        config = from_json(type(method.config), about.get("settings", {}))
+    name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
     learned: Delta | dict[str, Tensor] = tensors
-    if about.get("kind") != POINT:
+    if about["kind"] != POINT:
         learned = Delta.from_file(path, tensors, about)
     elif method is None:
-        raise ValueError(
-            f"{path} was made by {about.get('method')!r}, which is no method here: register it before loading"
-        )
-    return Tuned(
-        learned,
-        pd.DataFrame(),
-        about.get("trained_parameters", 0),
-        about.get("method", ""),
-        config,
-        {name: value for name, value in about.items() if name not in ("format", "kind", "tensors", "file")},
-        method.answer if method else None,
-    )
+        raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
+    count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
+    if method is None:
+        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
+    config = from_json(type(method.config), about.get("settings", {}))
+    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer)
 
 
 def find_method(name: str) -> Method:
@@ -284,8 +273,3 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
 @cache
 def _search_results(name: str, id_domain: str) -> pd.DataFrame:
     return load_results(name, id_domain=id_domain)
-
-
-def _shots(task: Task) -> int:
-    """How many training images a class has, at most."""
-    return int(task.images.table["class"].value_counts().max())
