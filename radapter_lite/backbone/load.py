@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +109,13 @@ def load_clip(
     tag, checkpoint = _find_weights(name, source)
     if checkpoint is not None:
         _check_checkpoint(checkpoint)
-    is_picto = name == "picto"
-    usual = pictoclip.PROMPTS if is_picto else PHOTOS
+    usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)
     prompts = usual if prompts is None else as_prompts(prompts)
     with seeded(seed):
         model, tokenizer, preprocess = _build(name, tag)
     if checkpoint is not None:
         _load_checkpoint(model, checkpoint, name)
     label = checkpoint.name if checkpoint is not None else tag or "random"
-    search = "search" if is_picto else None
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
 
 
@@ -209,15 +208,13 @@ class LazyTokenizer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._tokenizer: Callable[[list[str]], Tensor] | None = None
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        alternative = "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work"
+        return from_hub(lambda: open_clip.get_tokenizer(self.name), f"the tokenizer of {self.name}", alternative)
 
     def __call__(self, texts: list[str]) -> Tensor:
-        if self._tokenizer is None:
-            self._tokenizer = from_hub(
-                lambda: open_clip.get_tokenizer(self.name),
-                f"the tokenizer of {self.name}",
-                "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work",
-            )
         return self._tokenizer(texts)
 
 

@@ -4,7 +4,7 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, eye
@@ -98,8 +98,7 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
         adapters.remove()
         if stem:
             stem.remove()
-    changes = stem.changes() if stem else None
-    delta = adapters.delta(backbone=backbone, settings=asdict(config), changes=changes)
+    delta = adapters.delta(changes=stem.changes() if stem else None)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
