@@ -70,7 +70,8 @@ def test_a_methods_file_and_function_have_its_name(name):
     family = {"houlsby_adapter": "bottleneck"}  # one file, two places for one module
     assert function.__module__ == f"radapter_lite.methods.{family.get(function.__name__, function.__name__)}"
     # One function under two names.
-    shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter", "adaptformer": "houlsby_adapter"}
+    shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter"}
+    shares |= {"adaptformer": "houlsby_adapter", "p_tuning": "coop"}
     assert function.__name__ == shares.get(identifier, identifier)
 
 

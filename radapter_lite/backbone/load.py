@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
-from radapter_lite.backbone.prompts import PHOTOS, as_prompts, fill
+from radapter_lite.backbone.prompts import PHOTOS, as_prompts
 from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -73,7 +73,7 @@ class Backbone:
 
     def describe(self, classes: Iterable[str]) -> list[list[str]]:
         """Each class's name in every prompt [C][prompts]."""
-        return [[fill(prompt, name) for prompt in self.prompts] for name in classes]
+        return [[prompt.replace("{}", name) for prompt in self.prompts] for name in classes]
 
 
 def load_clip(

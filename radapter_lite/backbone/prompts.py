@@ -35,11 +35,6 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     return found
 
 
-def fill(prompt: str, name: str) -> str:
-    """The prompt with a class's name in it."""
-    return prompt.replace("{}", name)
-
-
 def _read(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(

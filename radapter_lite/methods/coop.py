@@ -4,35 +4,28 @@ Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unifi
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.methods.prompts import answer_with_prompts, tune_prompts
+from radapter_lite.backbone.attaching import frozen
+from radapter_lite.methods.freezing import count
+from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
+from radapter_lite.methods.prompts import (
+    answer_with_prompts,
+    embed_words,
+    encode_prompts,
+    prompt_tokens,
+    token_embedding,
+)
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
+from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_whole
-from radapter_lite.tasks import Task
+from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
-
-
-@dataclass(frozen=True)
-class CoOpConfig(LossConfig):
-    """CoOp's settings.
-
-    Attributes:
-        context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
-        init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
-            random ones, N(0, 0.02²).
-    """
-
-    context_length: int = 4
-    init_text: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 0, "context_length")
 
 
 class Context(nn.Module):
@@ -46,6 +39,26 @@ class Context(nn.Module):
         return self.vectors
 
 
+@dataclass(frozen=True)
+class CoOpConfig(LossConfig):
+    """CoOp's settings.
+
+    Attributes:
+        context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
+        init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
+            random ones, N(0, 0.02²).
+        module: what gives the vectors, made of their number, their width and what they are to begin as.
+    """
+
+    context_length: int = 4
+    init_text: str | None = None
+    module: ClassVar[type[nn.Module]] = Context
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self, 0, "context_length")
+
+
 @register(
     "CoOp",
     CoOpConfig(init_text="an icon of a"),
@@ -54,10 +67,28 @@ class Context(nn.Module):
     answer=answer_with_prompts,
 )
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
-    """Train the context by cross-entropy, both encoders frozen; similarities are cosines [N, C].
+    """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].
+
+    The vectors are the same for all names, and they alone are used afterwards.
 
     Raises:
         ValueError: what `train` raises, for a text tower that is not open_clip's own, for class names that
             leave no room for the context, or for an `init_text` of another length.
     """
-    return tune_prompts(backbone, task, config, train, Context)
+    table, start = token_embedding(backbone.model).weight, None
+    if config.init_text is not None:
+        start = embed_words(backbone, config.init_text, config.context_length)
+    with seeded(config.training.seed):
+        prompt = config.module(config.context_length, table.shape[1], start).to(table.device)
+    tokens = prompt_tokens(backbone, task.names, config.context_length)
+
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
+            vectors = prompt()
+        head = encode_prompts(backbone, tokens, vectors)
+        return cosine_cross_entropy(features, head, batch.labels, config.temperature)
+
+    with frozen(backbone.model):
+        history = train(loss, prompt.parameters(), prompt=prompt)
+    return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))

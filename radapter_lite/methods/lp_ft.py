@@ -27,20 +27,10 @@ HEAD = "head."  # what the names of the head's tensors begin with; the others ar
 
 
 @dataclass(frozen=True)
-class LpFtConfig:
-    """LP-FT's settings.
-
-    Attributes:
-        training: of the second stage.
-        C, max_iter: of the first, as in `LinearProbeConfig`.
-    """
+class LpFtConfig(LinearProbeConfig):
+    """LP-FT's settings: of the first stage those of the linear probe, of the second those of the loop."""
 
     training: TrainingConfig = LOOP
-    C: float = LinearProbeConfig.C
-    max_iter: int = LinearProbeConfig.max_iter
-
-    def __post_init__(self) -> None:
-        LinearProbeConfig(self.C, self.max_iter)  # which checks them
 
 
 def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:

@@ -4,21 +4,16 @@ A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is 
 embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment, frozen
+from radapter_lite.backbone.attaching import Attachment
 from radapter_lite.encoding import image_features
-from radapter_lite.methods.freezing import count
-from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.trainer import Train
-from radapter_lite.seeding import seeded
-from radapter_lite.tasks import Batch, Task
+from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
 
@@ -87,37 +82,6 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
     place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
     with Attachment(backbone.model, {place: change}):
         return backbone.encode_texts(tokens)
-
-
-def tune_prompts(
-    backbone: Backbone, task: Task, config: Any, train: Train, make: Callable[[int, int, Tensor | None], nn.Module]
-) -> Tuned:
-    """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
-
-    What is learned are the vectors, which are the same for all names.
-
-    Args:
-        config: CoOp's settings, or P-tuning's.
-        make: of M, the width and what the vectors are to begin as [M, width], the module.
-    """
-    table, start = token_embedding(backbone.model).weight, None
-    if config.init_text is not None:
-        start = embed_words(backbone, config.init_text, config.context_length)
-    with seeded(config.training.seed):
-        prompt = make(config.context_length, table.shape[1], start).to(table.device)
-    tokens = prompt_tokens(backbone, task.names, config.context_length)
-
-    def loss(batch: Batch) -> Tensor:
-        features = frozen_features(backbone, batch)
-        with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
-            vectors = prompt()
-        return cosine_cross_entropy(
-            features, encode_prompts(backbone, tokens, vectors), batch.labels, config.temperature
-        )
-
-    with frozen(backbone.model):
-        history = train(loss, prompt.parameters(), prompt=prompt)
-    return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
 
 
 def answer_with_prompts(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:

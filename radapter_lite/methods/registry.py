@@ -128,6 +128,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+_results = cache(load_results)
 
 
 def register(
@@ -260,7 +261,7 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
     None for a method that was not searched: its own settings stand.
     """
     places = ("outline", "camera") if id_domain == "outline" else ("camera", "outline")
-    tables = (_search_results(search, place) for place in places)
+    tables = (_results(search, id_domain=place) for place in places)
     own = next((rows for rows in (table[table["method"] == method] for table in tables) if len(rows)), None)
     if own is None:
         return {}
@@ -268,8 +269,3 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
     rows = own[own["shots"] == nearest]
     best = rows.loc[rows["validation"].idxmax()]
     return {best["setting"]: float(best["value"])}
-
-
-@cache
-def _search_results(name: str, id_domain: str) -> pd.DataFrame:
-    return load_results(name, id_domain=id_domain)
