@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -56,10 +55,7 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
             f"{tensor_path} is truncated, damaged or of another delta ({found_size} bytes where "
             f"{json_path.name} has {size}): copy both files again"
         )
-    try:
-        tensors = load_file(tensor_path)
-    except SafetensorError as error:
-        raise ValueError(f"{tensor_path} is no safetensors file ({error}): save the delta again") from error
+    tensors = load_file(tensor_path)
     if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
         raise ValueError(f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again")
     return tensors, about

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
@@ -90,7 +90,12 @@ class Tuned:
             raise ValueError(f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}")
         assert self.answer is not None
         require_untouched(backbone.model)
-        self._check_weights(backbone.model)
+        state = backbone.model.state_dict()
+        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
+            raise ValueError(
+                f"this model's weights are not the ones that {self.method} was trained with: it is for "
+                f"{made_on(self.meta)}, loaded afresh"
+            )
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
             return self.answer(backbone, task, self)
 
@@ -123,12 +128,3 @@ class Tuned:
             self.learned.save(path)
         else:
             write_delta(path, self.learned, {"kind": POINT} | self.meta)
-
-    def _check_weights(self, model: nn.Module) -> None:
-        """Refuse another model than the tensors were trained in."""
-        state = model.state_dict()
-        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
-            raise ValueError(
-                f"this model's weights are not the ones that {self.method} was trained with: it is for "
-                f"{made_on(self.meta)}, loaded afresh"
-            )

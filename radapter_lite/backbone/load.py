@@ -103,8 +103,13 @@ def load_clip(
         FileNotFoundError: for a missing checkpoint or file of prompts, or, as HubError, weights that could not be
             fetched.
     """
-    name = name if name.startswith(HUB_PREFIX) else name.replace("/", "-")
-    _check_name(name)
+    if not name.startswith(HUB_PREFIX):
+        name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
+        if name not in names:
+            raise ValueError(
+                f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
+                f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
+            )
     source = None if pretrained is None else os.fspath(pretrained)
     tag, checkpoint = _find_weights(name, source)
     if checkpoint is not None:
@@ -117,16 +122,6 @@ def load_clip(
         _load_checkpoint(model, checkpoint, name)
     label = checkpoint.name if checkpoint is not None else tag or "random"
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
-
-
-def _check_name(name: str) -> None:
-    names = ["picto", *open_clip.list_models()]
-    if name in names or name.startswith(HUB_PREFIX):
-        return
-    raise ValueError(
-        f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
-        f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
-    )
 
 
 def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | None]:
@@ -166,16 +161,13 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         return pictoclip.load_pictoclip(tag or "random")
 
     settings: dict[str, Any] = {"pretrained_text": False, "require_pretrained": tag is not None}
+    what, alternative = name, "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
     if tag is None:
         settings |= _image_settings(name)
-    elif not name.startswith(HUB_PREFIX):
-        _check_activation(name, tag)
-        settings["pretrained"] = tag
-    if tag is None:
         what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
-    else:
-        what = name if tag == "hf-hub" else f"{name} with weights {tag}"
-        alternative = "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
+    elif tag != "hf-hub":
+        _check_activation(name, tag)
+        settings["pretrained"], what = tag, f"{name} with weights {tag}"
     model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
         projection = model.text_decoder.text_projection

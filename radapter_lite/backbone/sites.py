@@ -65,17 +65,8 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
                         f"the {tower} tower ({tower_class}) has no {kind} with an output layer in its block "
                         f"{layer} ({type(block).__name__}): adapters need a Transformer of open_clip or timm"
                     )
-                inside = isinstance(parts[kind], nn.MultiheadAttention)
-                sites.append(
-                    Site(
-                        name=f"{tower}.{layer}.{kind}",
-                        tower=tower,
-                        layer=layer,
-                        kind=kind,
-                        linear=f"{prefix}.{layer}.{linear}",
-                        hooked=f"{prefix}.{layer}.{kind if inside else linear}",
-                    )
-                )
+                own, hooked = f"{prefix}.{layer}", kind if isinstance(parts[kind], nn.MultiheadAttention) else linear
+                sites.append(Site(f"{tower}.{layer}.{kind}", tower, layer, kind, f"{own}.{linear}", f"{own}.{hooked}"))
     return sites
 
 

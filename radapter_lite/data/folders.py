@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,24 +89,21 @@ def _class_folders(
 
 
 def _folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-    found = [folder / name for name in names]
-    for path in found:
-        _check_name(path)
-    return found
+    return [folder / name for name in _names(folder, os.DirEntry.is_dir)]
 
 
 def _images(folder: Path) -> list[str]:
     """The names of a class folder's images, sorted."""
-    with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
-        )
+    names = _names(folder, lambda entry: os.path.splitext(entry.name)[1].lower() in SUFFIXES)
     if not names:
         raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
+    return names
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    """The names of what is wanted of a folder, sorted, without what is hidden."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[0] != "." and wanted(entry))
     for name in names:
         if not name.isascii():
             _check_name(folder / name)

@@ -11,15 +11,10 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import frozen
+from radapter_lite.encoding import image_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.prompts import (
-    answer_with_prompts,
-    embed_words,
-    encode_prompts,
-    prompt_tokens,
-    token_embedding,
-)
+from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens, token_embedding
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
@@ -59,12 +54,15 @@ class CoOpConfig(LossConfig):
         check_whole(self, 0, "context_length")
 
 
+def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    """Cosines [N, T] of a task's images with its names behind the learned vectors, whatever names they are."""
+    vectors = tuned.tensors["vectors"].to(backbone.device)
+    head = encode_prompts(backbone, prompt_tokens(backbone, task.names, len(vectors)), vectors)
+    return image_features(backbone, task.images) @ head.T
+
+
 @register(
-    "CoOp",
-    CoOpConfig(init_text="an icon of a"),
-    grid=(3e-4, 1e-3, 3e-3),
-    elsewhere=PROMPTS_ELSEWHERE,
-    answer=answer_with_prompts,
+    "CoOp", CoOpConfig(init_text="an icon of a"), grid=(3e-4, 1e-3, 3e-3), elsewhere=PROMPTS_ELSEWHERE, answer=answer
 )
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].

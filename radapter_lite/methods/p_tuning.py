@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from radapter_lite.methods.coop import CoOpConfig, coop
-from radapter_lite.methods.prompts import answer_with_prompts
+from radapter_lite.methods.coop import CoOpConfig, answer, coop
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, register
 from radapter_lite.settings import check_whole
 
@@ -56,5 +55,5 @@ p_tuning = register(
     PTuningConfig(init_text="an icon of a"),
     grid=(1e-4, 3e-4, 1e-3),
     elsewhere=PROMPTS_ELSEWHERE,
-    answer=answer_with_prompts,
+    answer=answer,
 )(coop)

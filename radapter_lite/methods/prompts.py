@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment
-from radapter_lite.encoding import image_features
-from radapter_lite.tasks import Task
-from radapter_lite.tuned import Tuned
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
@@ -82,13 +79,6 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
     place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
     with Attachment(backbone.model, {place: change}):
         return backbone.encode_texts(tokens)
-
-
-def answer_with_prompts(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    """Cosines [N, T] of a task's images with its names behind the learned vectors, whatever names they are."""
-    vectors = tuned.tensors["vectors"].to(backbone.device)
-    head = encode_prompts(backbone, prompt_tokens(backbone, task.names, len(vectors)), vectors)
-    return image_features(backbone, task.images) @ head.T
 
 
 def _start(backbone: Backbone) -> int:
