@@ -24,9 +24,6 @@ class Attachment(ExitStack):
     Args:
         outputs: by a module's dotted name, the change of what it gives back.
         inputs: by a module's dotted name, the change of its first input.
-
-    Raises:
-        ValueError: for a model that has something attached already.
     """
 
     def __init__(
@@ -35,8 +32,6 @@ class Attachment(ExitStack):
         outputs: Mapping[str, Change],
         inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
-        if model in attached_models:
-            raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
         super().__init__()
         for name, change in outputs.items():
             hook = model.get_submodule(name).register_forward_hook(_changing_output(change))

@@ -4,7 +4,7 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, eye
@@ -14,41 +14,37 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.stem import Stem
 from radapter_lite.methods.trainer import Train
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_share, check_zero_or_more
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class RAdapterConfig:
-    """R-Adapter's settings.
+class RAdapterConfig(LossConfig):
+    """R-Adapter's settings; its loss is MPM-NCE.
 
     Attributes:
         adapter: rank, dropping, averaging and towers.
-        training: of the loop.
-        margin, smoothing, temperature: δ, ε and τ of MPM-NCE.
+        margin, smoothing: δ and ε of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
         stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
             the adapters and averages it as they are, see `radapter_lite.methods.stem`.
     """
 
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    adapter: AdapterConfig = AdapterConfig()
     margin: float = 0.05
     smoothing: float = 0.02
-    temperature: float = 0.01
     multi_positive: bool = True
     stem_lr: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_zero_or_more(self, "margin")
         check_share(self, "smoothing")
         if self.stem_lr is not None:
@@ -64,7 +60,8 @@ class RAdapterConfig:
 
 def recipe(**adapter: Any) -> RAdapterConfig:
     """What the search starts from on PictoCLIP; p is 0.1, for the paper's 0.2 costs ID accuracy in runs this short."""
-    return RAdapterConfig(AdapterConfig(**{"drop_prob": 0.1, "momentum": 0.98, "whitening": 0.01} | adapter), LOOP)
+    settings = {"drop_prob": 0.1, "momentum": 0.98, "whitening": 0.01} | adapter
+    return RAdapterConfig(adapter=AdapterConfig(**settings))
 
 
 # For the paper's small sets, see registry.
