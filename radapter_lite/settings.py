@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 # What settings can be, in words.
 WORDED: dict[Any, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
@@ -85,20 +85,18 @@ def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
 
 def _parts(hint: Any) -> tuple[Any, ...]:
     """The types that a hint allows: of `A | None`, A and None."""
-    return getattr(hint, "__args__", None) or (hint,)
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
 def _check_type(config: Any, name: str, value: Any) -> None:
     """Raise ValueError for a value of a type that the setting does not take: "false" would count as true."""
-    hint = get_type_hints(type(config))[name]
-    allowed = _parts(hint) if isinstance(hint, UnionType) else (hint,)
-    kinds = [get_origin(part) or part for part in allowed]
+    kinds = [get_origin(part) or part for part in _parts(get_type_hints(type(config))[name])]
     if not all(kind in WORDED for kind in kinds):
         return
-    if float in kinds or int in kinds:
-        kinds += [int, float]  # whether it must be whole, the settings check themselves
-    if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
-        expected = " or ".join(WORDED[get_origin(part) or part] for part in allowed)
+    # Whether a number must be whole, the settings check themselves.
+    numbers = [int, float] if float in kinds or int in kinds else []
+    if not isinstance(value, tuple(kinds + numbers)) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(WORDED[kind] for kind in kinds)
         raise ValueError(f"{name} takes {expected}, not {value!r}")
 
 

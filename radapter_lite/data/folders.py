@@ -45,9 +45,8 @@ def load_folder(
         return images
     # After the division, which names thus leave as it is.
     names = name_classes(images.classes, class_names)
-    return replace(
-        images, table=images.table.assign(**{"class": images.table["class"].map(names)}), classes=[*names.values()]
-    )
+    table = images.table.assign(**{"class": images.table["class"].map(names)})
+    return replace(images, table=table, classes=[*names.values()])
 
 
 def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
