@@ -7,7 +7,6 @@ nothing of the machine or the moment it ran on. What it measures it records as d
 import ast
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,16 +80,6 @@ def code_cells(nb: NotebookNode) -> list[NotebookNode]:
         for cell in nb.cells
         if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
     ]
-
-
-def syntax(source: str) -> list[ast.AST]:
-    """Every node of a cell's code, and none where it is no Python, as with a magic."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about a cell is its own business
-            return list(ast.walk(ast.parse(source)))
-    except SyntaxError:
-        return []
 
 
 def code_hash(nb: NotebookNode) -> str:
