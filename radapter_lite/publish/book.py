@@ -1,7 +1,7 @@
 """`radapter-lite book`: the executed notebooks as a static site that works offline, nothing executed anew.
 
-Every page is flat in one folder and carries its style; links between notebooks, Markdown files and figures lead to
-their pages or copies. Nothing is fetched, and the one script is the slider's.
+Every page carries its style, and all but pdoc's of the reference lie flat in one folder; links between notebooks,
+Markdown files and figures lead to their pages or copies. Nothing is fetched, and the one script is the slider's.
 """
 
 import os
@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import nbformat
 from bs4 import Tag
@@ -21,9 +20,7 @@ from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
 from radapter_lite.publish.book_slider import slider_body
 from radapter_lite.publish.html import description, filled, markdown_body, notebook_body, page, relink, title
-
-if TYPE_CHECKING:
-    from radapter_lite.publish.reference import Reference
+from radapter_lite.publish.reference import link_reference, write_reference
 
 TITLE = "R-Adapter Lite"
 # Markdown beside the notebooks, where the checkout has it: the file, and its page.
@@ -70,12 +67,8 @@ def build(out: Path) -> Path:
 
     Raises:
         FileNotFoundError: if there are no notebooks.
-        ValueError: if `out` is a file, or a folder with something else in it, and if pdoc is not installed.
+        ValueError: if `out` is a file, or a folder with something else in it.
     """
-    try:
-        from radapter_lite.publish.reference import Reference
-    except ModuleNotFoundError as error:
-        raise ValueError(f"The book needs {error.name}, which is missing: pip install {error.name}") from None
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]
     if not chapters:
@@ -83,25 +76,24 @@ def build(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "slider.html").is_file())):
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
-    for _ in progress(_Site(root, out, chapters, Reference(chapters)).write(), "book", unit="page"):
+    for _ in progress(_Site(root, out, chapters).write(), "book", unit="page"):
         pass
     return out / "index.html"
 
 
 class _Site:
-    def __init__(self, root: Path, out: Path, chapters: Sequence[Chapter], reference: "Reference") -> None:
-        self.root, self.out, self.chapters, self.reference = root, out, chapters, reference
+    def __init__(self, root: Path, out: Path, chapters: Sequence[Chapter]) -> None:
+        self.root, self.out, self.chapters = root, out, chapters
         self.documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
         self.figures = sorted((root / "figures").glob("*.png"))
         self.places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | self.documents
-        self.places |= {_pdoc_place(module): f"{module}.html" for module in reference.modules}
 
     def write(self) -> Iterator[Path]:
         """A page at each step: first the slider, by which `build` knows a book, and last the contents."""
         yield self._write("slider.html", "The α slider", slider_body())
         for number, chapter in enumerate(self.chapters):
             body = notebook_body(chapter.nb, self.root / "figures", _WIDGET_NOTE)
-            self.reference.link(body)
+            link_reference(body)
             before, after = ([None, *self.chapters][number], [*self.chapters, None][number + 1])
             yield self._write(chapter.page, chapter.title, self._relinked(body, "notebooks"), before, after)
         links = []
@@ -112,10 +104,7 @@ class _Site:
                 tag["id"] = str(tag["id"]).lower()
             links.append(("README" if name == "README.md" else heading, to))
             yield self._write(to, heading, self._relinked(body, str(PurePosixPath(name).parent)))
-        yield self._write("reference.html", "Reference", str(self.reference.contents()))
-        for name in self.reference.modules:
-            folder = str(PurePosixPath(_pdoc_place(name)).parent)
-            yield self._write(f"{name}.html", name, self._relinked(self.reference.body(name), folder))
+        yield write_reference(self.out)
         if self.figures:
             figures = [self._figure(png) for png in self.figures]
             yield self._write("figures.html", "Figures", filled("figures.html", figures=figures))
@@ -125,7 +114,7 @@ class _Site:
     def _write(
         self, name: str, heading: str, body: str, before: Chapter | None = None, after: Chapter | None = None
     ) -> Path:
-        bar = [(TITLE, "index.html"), ("Slider", "slider.html"), ("Reference", "reference.html")]
+        bar = [(TITLE, "index.html"), ("Slider", "slider.html"), ("Reference", "reference/index.html")]
         bar += [("Figures", "figures.html")] if self.figures else []
         bar += [("Glossary", "glossary.html")] if "glossary.html" in self.documents.values() else []
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
@@ -158,8 +147,3 @@ class _Site:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.root / name, copy)
         return name
-
-
-def _pdoc_place(module: str) -> str:
-    """Where pdoc's links expect a module's page."""
-    return module.replace(".", "/") + ".html"
