@@ -57,24 +57,22 @@ def execute(arguments: argparse.Namespace) -> int:
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
     if not sources:
         raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
-    notebooks = [nbformat.read(source, as_version=4) for source in sources]
+    declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
     parameters = {name: _value(name, text) for name, text in arguments.parameters}
-    _check_names(parameters, {name for nb in notebooks for name in notebook.declared_parameters(nb)})
+    _check_names(parameters, {name for names in declared for name in names})
     root = _checkout(arguments) if arguments.update else None
     out = root / "out" / "update" if root else arguments.out or Path("out")
     if root:
         shutil.rmtree(out, ignore_errors=True)
 
     measured: dict[tuple[str, str], Any] = {}
-    cells = sum(len(notebook.code_cells(nb)) for nb in notebooks)
-    with progress(total=cells, unit="cell", bar_format="{l_bar}{bar}| {elapsed}") as bar:
-        for source in sources:
-            started = time.perf_counter()
-            bar.set_description(source.stem)
-            done = notebook.execute(source, out / "notebooks", arguments.profile, parameters, lambda: bar.update(1))
-            to_html(done, out / "html" / f"{source.stem}.html")
-            measured |= {(source.stem, name): value for name, value in notebook.metrics(done).items()}
-            bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
+    for source in (bar := progress(sources, unit="notebook")):
+        started = time.perf_counter()
+        bar.set_description(source.stem)
+        done = notebook.execute(source, out / "notebooks", arguments.profile, parameters)
+        to_html(done, out / "html" / f"{source.stem}.html")
+        measured |= {(source.stem, name): value for name, value in notebook.metrics(done).items()}
+        bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
 
     print(f"\n{_table(measured)}\n")
     for folder in ("notebooks", "figures"):

@@ -7,7 +7,7 @@ nothing of the machine or the moment it ran on. What it measures it records as d
 import ast
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +88,13 @@ def code_hash(nb: NotebookNode) -> str:
 
 
 def execute(
-    name: str | Path,
-    out_dir: str | Path,
-    profile: str = "standard",
-    parameters: Mapping[str, Any] | None = None,
-    on_cell: Callable[[], None] | None = None,
+    name: str | Path, out_dir: str | Path, profile: str = "standard", parameters: Mapping[str, Any] | None = None
 ) -> Path:
     """Execute a notebook with papermill and return the path of the executed copy in `out_dir`.
 
     The kernel runs this very interpreter, in `out_dir`, without progress bars. `profile` and `parameters` replace
     values of the cell tagged `parameters`, where it declares them; those that equal what stands there inject nothing,
-    so a default run is the source and its outputs. `on_cell` is called after each code cell.
+    so a default run is the source and its outputs.
 
     Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for an `out_dir` that
     holds the notebook itself.
@@ -110,14 +106,6 @@ def execute(
     if target == source:
         raise ValueError(f"{out_dir} holds the notebook {source.name} itself; name another folder for the results.")
     out_dir.mkdir(parents=True, exist_ok=True)
-    executed = 0
-
-    def after_cell(**_: Any) -> None:
-        nonlocal executed
-        executed += 1
-        if on_cell:
-            on_cell()
-
     try:
         papermill.execute_notebook(
             source,
@@ -128,15 +116,17 @@ def execute(
             progress_bar=False,
             cwd=out_dir,
             kernel_manager_class=Kernel,
-            on_cell_executed=after_cell,
             coalesce_streams=True,
         )
     except (PapermillExecutionError, RuntimeError) as error:
-        _finish(target, completed=False)
         if isinstance(error, PapermillExecutionError):
             cell, what = error.exec_count, f"{error.ename}: {_first_line(error.evalue)}"
-        else:  # nbclient's word for a kernel that died; the cell it died in never returned
-            cell, what = executed + 1, "the end of its kernel, most often for want of memory"
+        else:  # nbclient's word for a kernel that died; the cell it died in was the last to begin
+            begun = [
+                each.metadata.papermill.status != "pending" for each in code_cells(nbformat.read(target, as_version=4))
+            ]
+            cell, what = sum(begun), "the end of its kernel, most often for want of memory"
+        _finish(target, completed=False)
         raise NotebookError(
             f"{source.stem} stopped in cell [{cell}] with {what}; what ran until then is in {target}."
         ) from error
