@@ -93,8 +93,7 @@ def notebook_body(nb: NotebookNode, figures: Path, widget_note: str = _WIDGET_NO
 
 def markdown_body(text: str) -> BeautifulSoup:
     """Markdown as a tree of HTML, without the page around it."""
-    renderer = _OfflineRenderer(escape=False, exclude_anchor_links=True)
-    return parsed(f'<div class="rendered_html">{MarkdownWithMath(renderer=renderer).render(text)}</div>')
+    return parsed(f'<div class="rendered_html">{_rendered(text)}</div>')
 
 
 def relink(body: Tag, lead: Callable[[str], str]) -> None:
@@ -164,6 +163,8 @@ class _BodyExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _OfflineRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        return _rendered(source)
+
+
+def _rendered(markdown: str) -> str:
+    return MarkdownWithMath(renderer=_OfflineRenderer(escape=False, exclude_anchor_links=True)).render(markdown)
