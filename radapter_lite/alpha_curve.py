@@ -158,24 +158,19 @@ class AlphaCurve:
     def sweep(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
         """The score along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""
         task = as_task(images)
-        parts = []
-        for alpha in alphas:
-            table = task.score(self.at(alpha))
-            table.insert(0, "alpha", alpha)
-            parts.append(table)
-        return pd.concat(parts, ignore_index=True)
+        scores = {alpha: task.score(self.at(alpha)) for alpha in alphas}
+        return pd.concat(scores, names=["alpha"]).reset_index("alpha").reset_index(drop=True)
 
     def encoder_map(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
         """The score for each pair of the encoders' α: image_alpha, text_alpha, id, ood and their mean, `mean`."""
         task, points = as_task(images), list(alphas)
-        heads = [self.text.at(text_alpha) for text_alpha in points]
-        parts = []
+        heads = {alpha: self.text.at(alpha) for alpha in points}
+        scores: dict[tuple[float, float], pd.DataFrame] = {}
         for image_alpha in progress(points, "map of the encoders"):
             features = self.image.at(image_alpha)
-            for text_alpha, head in zip(points, heads, strict=True):
-                table = task.score(features @ head.T)
-                parts.append(table.assign(image_alpha=image_alpha, text_alpha=text_alpha))
-        table = summarize(pd.concat(parts), ["image_alpha", "text_alpha"], task.metric)
+            scores |= {(image_alpha, alpha): task.score(features @ head.T) for alpha, head in heads.items()}
+        pairs = ["image_alpha", "text_alpha"]
+        table = summarize(pd.concat(scores, names=pairs).reset_index(pairs), pairs, task.metric)
         return table.assign(mean=(table["id"] + table["ood"]) / 2)
 
 

@@ -179,11 +179,9 @@ class _Way:
 
     def turning(self, count: int) -> list[int]:
         """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        right = self.right[[0, -1]]
-        order = np.random.default_rng(0).permutation(right.shape[1])
-        turned = [int(row) for row in order if right[0, row] != right[1, row]]
-        others = [int(row) for row in order if right[0, row] == right[1, row]]
-        return sorted((turned + others)[:count])
+        turned = (self.right[0] != self.right[-1]).numpy()
+        order = np.random.default_rng(0).permutation(len(turned))
+        return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
 
     def _gallery(self) -> list[int]:
         """Images that change their class somewhere along α, the first to change first."""
