@@ -31,10 +31,6 @@ DOCUMENTS = {
     "ATTRIBUTION.md": "attribution.html",
     "pretrain/README.md": "pretrain.html",
 }
-_WIDGET_NOTE = (
-    '<p><em>An interactive widget stands here when the notebook runs in JupyterLab; <a href="slider.html">a slider '
-    "that moves without a kernel</a> has a page of its own.</em></p>"
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class _Site:
         """A page at each step: first the slider, by which `build` knows a book, and last the contents."""
         yield self._write("slider.html", "The α slider", slider_body())
         for number, chapter in enumerate(self.chapters):
-            body = notebook_body(chapter.nb, self.root / "figures", _WIDGET_NOTE)
+            body = notebook_body(chapter.nb, self.root / "figures")
             link_reference(body)
             before, after = ([None, *self.chapters][number], [*self.chapters, None][number + 1])
             yield self._write(chapter.page, chapter.title, self._relinked(body, "notebooks"), before, after)

@@ -62,13 +62,12 @@ def title(markdown: str) -> str:
     return heading.get_text() if heading else ""
 
 
-def notebook_body(nb: NotebookNode, figures: Path, widget_note: str = _WIDGET_NOTE) -> BeautifulSoup:
+def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
     """A notebook as a tree of HTML, without the page around it.
 
     Args:
         nb: executed; it is not changed.
         figures: the folder that its figures were saved to; their files hold descriptions for screen readers.
-        widget_note: HTML to stand where a widget stood.
     """
     nb = nbformat.from_dict(nb)
     nb.metadata.pop("widgets", None)
@@ -79,7 +78,7 @@ def notebook_body(nb: NotebookNode, figures: Path, widget_note: str = _WIDGET_NO
         described = iter(_descriptions(cell.source, figures))
         for output in shown:
             if WIDGET_MIME in output.get("data", ()):
-                output.data = NotebookNode({"text/html": widget_note})
+                output.data = NotebookNode({"text/html": _WIDGET_NOTE})
             elif "image/png" in output.get("data", ()):
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
