@@ -2,10 +2,10 @@
 
     python corpus_sample.py --iconify DIR
 
-All pictograms that the corpus keeps of PictoShift's classes, and four times as many of the other icons, drawn by a seed.
-The archive has the icons side by side on one sheet of 32 colours, `icons.csv` (a row an icon, in the sheet's order), and
-two tables of the whole corpus: `sets.csv` (author, licence and icons of each set) and `tail.csv` (how many captions stand
-under so many icons).
+All pictograms that the corpus keeps of PictoShift's classes, and four times as many of the other icons, drawn by a
+seed. The archive has the icons side by side on one sheet of 32 colours, `icons.csv` (a row an icon, in the sheet's
+order), and two tables of the whole corpus: `sets.csv` (author, licence and icons of each set) and `tail.csv` (how many
+captions stand under so many icons).
 """
 
 import argparse
@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from build_benchmark import on_white
 from PIL import Image
+from render import SIZE as SIDE
 from render import render
 from sources import IconSet, icon_sets
 from tqdm import tqdm
 
 from radapter_lite.assets import CORPUS_SAMPLE, PICTOSHIFT
-from radapter_lite.data.corpus_sample import SIDE
 from radapter_lite.files import whole
 
 CORPUS = Path(__file__).parent / "corpus.tsv.gz"

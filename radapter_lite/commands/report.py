@@ -1,8 +1,16 @@
-"""What `tune` and `sweep` end with: a table to read, a CSV file and a figure."""
+"""What `tune` and `sweep` end with: a table to read, CSV files, figures, and a page that holds them all."""
 
+import base64
+from html import escape
 from pathlib import Path
 
 import pandas as pd
+
+from radapter_lite.calibration import calibration, class_changes
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>
+<style>body{{font-family:sans-serif;max-width:60rem;margin:auto}}pre{{white-space:pre-wrap}}img{{width:100%}}</style>
+{1}"""
 
 
 def table(sweep: pd.DataFrame) -> str:
@@ -16,19 +24,46 @@ def table(sweep: pd.DataFrame) -> str:
     return wide.to_string(float_format="{:.1f}".format)
 
 
-def write(sweep: pd.DataFrame, base: Path, id_domain: str) -> None:
-    """Write `base`.csv, .svg and .png; the folder is made where it is missing."""
+def sentences(answers: pd.DataFrame) -> str:
+    """How far confidence is from accuracy along α, and which classes change most, a line each for ID and OOD."""
+    errors, lines = calibration(answers), []
+    for is_id, own in class_changes(answers).groupby("is_id", sort=False):
+        error = errors[errors["is_id"] == is_id].groupby("alpha")["error"].mean()
+        change = own.set_index("class")["change"]
+        ends = change[change > 0][:3], change[change < 0][:-4:-1]
+        won, lost = (", ".join(f"{name} {points:+.0f}" for name, points in end.items()) or "none" for end in ends)
+        calibrated = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.iloc[[0, -1]].items())
+        name = "ID" if is_id else "OOD"
+        lines.append(f"{name}: calibration error {calibrated}; classes most won (points): {won}; most lost: {lost}.")
+    return "\n".join(lines)
+
+
+def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str) -> None:
+    """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html.
+
+    The folder is made where it is missing.
+    """
     import matplotlib.pyplot as plt
 
     from radapter_lite.files import make_folder, write_text
     from radapter_lite.view import plots
+    from radapter_lite.view.calibration_plots import plot_calibration, plot_class_changes
 
     make_folder(base.parent)
-    write_text(base.with_name(base.name + ".csv"), sweep.round(4).to_csv(index=False))
+    changes, page = class_changes(answers), f"<pre>{escape(table(sweep))}\n\n{escape(sentences(answers))}</pre>"
     plots.use_style()
     with plt.rc_context():
         figure, axis = plt.subplots(figsize=(6.5, 4))
         plots.plot_along_alpha(axis, sweep, id_domain)
-        alt = "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."
-        plots.save_figure(figure, base.name, base.parent, alt)
-        plt.close(figure)
+        for end, rows, drawn, alt in (
+            ("", sweep, figure, "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."),
+            ("_calibration", calibration(answers), plot_calibration(answers), "Calibration error and reliability."),
+            ("_classes", changes, plot_class_changes(changes), "Classes that tuning wins and loses most."),
+        ):
+            path = base.with_name(base.name + end)
+            write_text(f"{path}.csv", rows.round(4).to_csv(index=False))
+            plots.save_figure(drawn, path.name, path.parent, alt)
+            plt.close(drawn)
+            svg = base64.b64encode(Path(f"{path}.svg").read_bytes()).decode()
+            page += f'<img alt="{alt}" src="data:image/svg+xml;base64,{svg}">'
+    write_text(f"{base}.html", PAGE.format(escape(f"Along α, ID {id_domain}"), page))
