@@ -10,10 +10,7 @@ from radapter_lite.tasks import Task
 def answers(similarities: Tensor, zero_shot: Tensor, task: Task, temperature: float) -> pd.DataFrame:
     """The answer to each image, a row an image: domain, class, is_id, right, before (zero-shot is right), confidence.
 
-    Confidence is the answer's probability in percent.
-
-    Args:
-        similarities: [N, T]. Cosines are divided by `temperature`; what leaves [-1, 1] is a head's logits already.
+    Cosine similarities [N, T] are divided by `temperature`; where they leave [-1, 1], they are a head's logits already.
     """
     logits, images = similarities.cpu().float(), task.images
     best, places = (logits / (temperature if logits.abs().amax() <= 1.001 else 1)).softmax(1).max(1)
@@ -30,25 +27,19 @@ def reliability(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def calibration(answers: pd.DataFrame) -> pd.DataFrame:
-    """The expected calibration error in percent, a row for each α and domain: alpha, domain, is_id, error.
-
-    It is the mean distance of confidence from accuracy over the bins, each as heavy as its images; few images raise it.
-    """
+    """Expected calibration error, the mean distance of confidence from accuracy (%): alpha, domain, is_id, error."""
     by = ["alpha", "domain", "is_id"]
     gaps = reliability(answers, by).eval("error = images * abs(confidence - accuracy)").groupby(by)[["error", "images"]]
     return gaps.sum().eval("error / images").rename("error").reset_index()
 
 
 def class_changes(answers: pd.DataFrame) -> pd.DataFrame:
-    """What each class wins and loses from zero-shot to the largest α, in percent of its images, most won first.
+    """What each class wins and loses from zero-shot to the largest α, in percent of its images, the most won first.
 
-    Returns:
-        class, is_id, images; won, which only the tuned model gets right; lost, which only zero-shot does; change, their
-        difference and that of the accuracies. OOD images count alike, whatever their domain.
+    Columns class, is_id, images, won (the tuned model alone is right), lost (zero-shot alone is), change (won - lost).
     """
     last = answers[answers["alpha"] == answers["alpha"].max()]
     gain = last["right"].astype(int) - last["before"].astype(int)
     groups = last.assign(won=100 * (gain > 0), lost=100 * (gain < 0), change=100 * gain).groupby(["class", "is_id"])
-    table = groups[["won", "lost", "change"]].mean()
-    table.insert(0, "images", groups.size())
-    return table.reset_index().sort_values(["is_id", "change"], ascending=False, ignore_index=True)
+    table = groups[["won", "lost", "change"]].mean().assign(images=groups.size()).reset_index()
+    return table.sort_values(["is_id", "change"], ascending=False, ignore_index=True)

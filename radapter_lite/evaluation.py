@@ -50,17 +50,16 @@ def examine(
     backbone: Backbone, tuned: Tuned | Delta, images: ImageSet | Task, alphas: Iterable[Alpha] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table of `sweep`, and with it the `calibration.answers` to every image, a row for each α and image."""
-    task = as_task(images)
+    task, temperature = as_task(images), backbone.temperature
     has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
     points: list[Alpha] = list(alphas) if alphas is not None else list(ALPHAS if has_alpha else (0.0, 1.0))
     parts = []
     for alpha, similarities, zero_shot in along(backbone, tuned, task, points):
-        told = answers(similarities, zero_shot, task, backbone.temperature)
-        parts.append((task.score(similarities, zero_shot), told))
+        parts.append((task.score(similarities, zero_shot), answers(similarities, zero_shot, task, temperature)))
         for table in parts[-1]:
             table.insert(0, "alpha", [alpha] * len(table))
-    scores, tables = zip(*parts, strict=True)
-    return pd.concat(scores, ignore_index=True), pd.concat(tables, ignore_index=True)
+    scores, told = zip(*parts, strict=True)
+    return pd.concat(scores, ignore_index=True), pd.concat(told, ignore_index=True)
 
 
 def along(

@@ -8,10 +8,6 @@ import pandas as pd
 
 from radapter_lite.calibration import calibration, class_changes
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{0}</title><h1>{0}</h1>
-<style>body{{font-family:sans-serif;max-width:60rem;margin:auto}}pre{{white-space:pre-wrap}}img{{width:100%}}</style>
-{1}"""
-
 
 def table(sweep: pd.DataFrame) -> str:
     """Accuracy in percent as lines of text: a row a domain and the mean of the OOD ones, a column for each α."""
@@ -28,37 +24,33 @@ def sentences(answers: pd.DataFrame) -> str:
     """How far confidence is from accuracy along α, and which classes change most, a line each for ID and OOD."""
     errors, lines = calibration(answers), []
     for is_id, own in class_changes(answers).groupby("is_id", sort=False):
-        error = errors[errors["is_id"] == is_id].groupby("alpha")["error"].mean()
-        change = own.set_index("class")["change"]
-        ends = change[change > 0][:3], change[change < 0][:-4:-1]
-        won, lost = (", ".join(f"{name} {points:+.0f}" for name, points in end.items()) or "none" for end in ends)
-        calibrated = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.iloc[[0, -1]].items())
+        error = errors[errors["is_id"] == is_id].groupby("alpha")["error"].mean().iloc[[0, -1]]
+        sure = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.items())
+        named, change = own["class"] + own["change"].map(" {:+.0f}".format), own["change"]
+        won, lost = (", ".join(named[sign * change > 0][::sign][:3]) or "none" for sign in (1, -1))
         name = "ID" if is_id else "OOD"
-        lines.append(f"{name}: calibration error {calibrated}; classes most won (points): {won}; most lost: {lost}.")
+        lines.append(f"{name}: calibration error {sure}; classes most won (points): {won}; most lost: {lost}.")
     return "\n".join(lines)
 
 
 def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str) -> None:
-    """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html.
-
-    The folder is made where it is missing.
-    """
+    """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html."""
     import matplotlib.pyplot as plt
 
     from radapter_lite.files import make_folder, write_text
     from radapter_lite.view import plots
-    from radapter_lite.view.calibration_plots import plot_calibration, plot_class_changes
 
     make_folder(base.parent)
-    changes, page = class_changes(answers), f"<pre>{escape(table(sweep))}\n\n{escape(sentences(answers))}</pre>"
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Along α</title><style>img{width:100%}</style>'
+    page += f"<pre>{escape(table(sweep))}</pre><p>{escape(sentences(answers))}"
     plots.use_style()
     with plt.rc_context():
         figure, axis = plt.subplots(figsize=(6.5, 4))
         plots.plot_along_alpha(axis, sweep, id_domain)
         for end, rows, drawn, alt in (
             ("", sweep, figure, "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."),
-            ("_calibration", calibration(answers), plot_calibration(answers), "Calibration error and reliability."),
-            ("_classes", changes, plot_class_changes(changes), "Classes that tuning wins and loses most."),
+            ("_calibration", calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
+            ("_classes", class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
         ):
             path = base.with_name(base.name + end)
             write_text(f"{path}.csv", rows.round(4).to_csv(index=False))
@@ -66,4 +58,4 @@ def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str
             plt.close(drawn)
             svg = base64.b64encode(Path(f"{path}.svg").read_bytes()).decode()
             page += f'<img alt="{alt}" src="data:image/svg+xml;base64,{svg}">'
-    write_text(f"{base}.html", PAGE.format(escape(f"Along α, ID {id_domain}"), page))
+    write_text(f"{base}.html", page)

@@ -51,9 +51,8 @@ def execute(arguments: argparse.Namespace) -> int:
     options.read_all(test, backbone)
     swept, answers = examine(backbone, tuned, test, alphas)
     report.write(swept, answers, out.with_suffix(""), images.id_domain)
-    print(f"Accuracy (%) on test images of {images.name}\n{report.table(swept)}\n")
-    print(report.sentences(answers))
-    print(f"\nAll rows are in {out.resolve()}, and figures beside it; {out.stem}.html shows everything.")
+    print(f"Accuracy (%) on test images of {images.name}\n{report.table(swept)}\n\n{report.sentences(answers)}\n")
+    print(f"All rows are in {out.resolve()}, and figures beside it; {out.stem}.html shows everything.")
     return 0
 
 

@@ -99,8 +99,9 @@ def execute(arguments: argparse.Namespace) -> int:
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
     print(f"\nAccuracy (%) on test images\n{report.table(swept[swept['alpha'].isin(SHOWN)])}\n")
-    print(report.sentences(answers))
-    print(f"\nWhat was learned, the sweep and its page, sweep.html, are in {out.resolve()}. From here:")
+    print(
+        f"{report.sentences(answers)}\n\nWhat was learned and sweep.html, its page, are in {out.resolve()}. From here:"
+    )
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.
