@@ -2,7 +2,8 @@
 
     python model_card.py
 
-Everything the card says in numbers comes from the shipped weights and from `pretraining_curve.json`, which pretraining left.
+Everything the card says in numbers comes from the shipped weights and from `pretraining_curve.json`, which
+pretraining left.
 """
 
 import json
