@@ -8,7 +8,7 @@ from radapter_lite.tasks import Task
 
 
 def answers(similarities: Tensor, zero_shot: Tensor, task: Task, temperature: float) -> pd.DataFrame:
-    """The answer to each image, a row an image: domain, class, is_id, right, before (zero-shot is right), confidence.
+    """The answer to each image, a row each: domain, class, is_id, right, before (zero-shot is right), confidence (%).
 
     Cosine similarities [N, T] are divided by `temperature`; where they leave [-1, 1], they are a head's logits already.
     """

@@ -1,6 +1,7 @@
 """How sure models are and which classes they win and lose, against counts by hand and scikit-learn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from radapter_lite.commands import report
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import examine, sweep
-from radapter_lite.tasks import Classification
+from radapter_lite.tasks import Classification, Retrieval
 
 
 def told(rows: list[tuple], **columns: object) -> pd.DataFrame:
@@ -90,6 +91,17 @@ def test_a_head_is_asked_in_its_own_logits(images):
     _, found = examine(backbone, probe, images)
     tuned = found[found["alpha"] == 1]
     assert set(found["alpha"]) == {0, 1} and np.allclose(tuned["confidence"], 100 * logits.softmax(1).amax(1))
+
+
+def test_a_task_of_other_texts_is_asked_whether_answers_are_right(images):
+    captioned = replace(
+        images, table=images.table.assign(captions=images.table["class"] + " | " + "a " + images.table["class"])
+    )
+    task = Retrieval.of(captioned)
+    similarities = torch.rand(len(images), len(task.names), generator=torch.Generator().manual_seed(0))
+    found = answers(similarities, similarities, task, 0.05)
+    said = [task.names[place].removeprefix("a ") for place in similarities.argmax(1)]
+    assert (found["right"] == (images.table["class"] == said)).all() and 0 < found["right"].sum() < len(images)
 
 
 def test_the_answers_are_those_that_the_sweep_counts(examined, images):

@@ -28,8 +28,9 @@ def sentences(answers: pd.DataFrame) -> str:
         sure = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.items())
         named, change = own["class"] + own["change"].map(" {:+.0f}".format), own["change"]
         won, lost = (", ".join(named[sign * change > 0][::sign][:3]) or "none" for sign in (1, -1))
-        name = "ID" if is_id else "OOD"
-        lines.append(f"{name}: calibration error {sure}; classes most won (points): {won}; most lost: {lost}.")
+        lines.append(
+            f"{'ID' if is_id else 'OOD'}: calibration error {sure}; most won (points): {won}; most lost: {lost}."
+        )
     return "\n".join(lines)
 
 

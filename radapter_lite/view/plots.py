@@ -212,7 +212,7 @@ def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float
 def plot_calibration(answers: pd.DataFrame) -> Figure:
     """The calibration error along α, and reliability diagrams of ID and OOD, without bins of fewer than 10 images."""
     sides = list(answers.groupby("is_id"))[::-1]
-    figure, (first, *others) = plt.subplots(1, 1 + len(sides), figsize=(4.4 * (1 + len(sides)), 4))
+    figure, (first, *others) = plt.subplots(1, 1 + len(sides), figsize=(4.4 * (1 + len(sides)), 4), layout="tight")
     errors = calibration(answers).replace({"is_id": {True: "ID", False: "mean of OOD"}})
     look: dict[str, Any] = {"markers": True, "errorbar": None, "lw": 2, "ms": 7}
     sns.lineplot(errors, x="alpha", y="error", hue="is_id", style="is_id", ax=first, **look)
@@ -228,19 +228,18 @@ def plot_calibration(answers: pd.DataFrame) -> Figure:
         title = f"{'ID' if is_id else 'OOD'}: below the line, too sure"
         axis.set(title=title, xlabel="confidence (%)", ylabel="accuracy (%)")
         axis.legend()
-    figure.tight_layout()
     return figure
 
 
 def plot_class_changes(answers: pd.DataFrame, most: int = 8) -> Figure:
     """The classes that win and that lose most from zero-shot to the largest α, ID and OOD, at most `most` of each."""
     sides = list(class_changes(answers).groupby("is_id"))[::-1]
-    figure, axes = plt.subplots(1, len(sides), figsize=(5.6 * len(sides), 0.55 * most + 1), squeeze=False)
+    size = (5.6 * len(sides), 0.55 * most + 1)
+    figure, axes = plt.subplots(1, len(sides), figsize=size, squeeze=False, layout="tight")
     for axis, (is_id, own) in zip(axes[0], sides, strict=True):
         won, lost = own[own["change"] > 0], own[own["change"] < 0]
         ends = pd.concat([won[:most], lost[-most:]])[::-1]
         axis.barh(ends["class"], ends["change"], color=[COLOURS[points < 0] for points in ends["change"]])
         axis.set_title(f"{'ID' if is_id else 'OOD'}: {len(won)} of {len(own)} classes won, {len(lost)} lost")
         axis.set_xlabel("change of accuracy (points)")
-    figure.tight_layout()
     return figure
