@@ -53,10 +53,9 @@ def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str
             ("_calibration", calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
             ("_classes", class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
         ):
-            path = base.with_name(base.name + end)
-            write_text(f"{path}.csv", rows.round(4).to_csv(index=False))
-            plots.save_figure(drawn, path.name, path.parent, alt)
+            write_text(f"{base}{end}.csv", rows.round(4).to_csv(index=False))
+            plots.save_figure(drawn, base.name + end, base.parent, alt)
             plt.close(drawn)
-            svg = base64.b64encode(Path(f"{path}.svg").read_bytes()).decode()
+            svg = base64.b64encode(Path(f"{base}{end}.svg").read_bytes()).decode()
             page += f'<img alt="{alt}" src="data:image/svg+xml;base64,{svg}">'
     write_text(f"{base}.html", page)

@@ -234,8 +234,7 @@ def plot_calibration(answers: pd.DataFrame) -> Figure:
 def plot_class_changes(answers: pd.DataFrame, most: int = 8) -> Figure:
     """The classes that win and that lose most from zero-shot to the largest α, ID and OOD, at most `most` of each."""
     sides = list(class_changes(answers).groupby("is_id"))[::-1]
-    size = (5.6 * len(sides), 0.55 * most + 1)
-    figure, axes = plt.subplots(1, len(sides), figsize=size, squeeze=False, layout="tight")
+    figure, axes = plt.subplots(1, len(sides), figsize=(5.6 * len(sides), 5.4), squeeze=False, layout="tight")
     for axis, (is_id, own) in zip(axes[0], sides, strict=True):
         won, lost = own[own["change"] > 0], own[own["change"] < 0]
         ends = pd.concat([won[:most], lost[-most:]])[::-1]
