@@ -220,11 +220,10 @@ def plot_calibration(answers: pd.DataFrame) -> Figure:
     first.legend()
     shown = np.quantile(answers["alpha"].unique(), (0, 0.5, 1), method="nearest")
     for axis, (is_id, own) in zip(others, sides, strict=True):
-        bins = (
-            reliability(own[own["alpha"].isin(shown)], ["alpha"]).query("images >= 10").rename(columns={"alpha": "α"})
-        )
+        bins = reliability(own[own["alpha"].isin(shown)], ["alpha"]).query("images >= 10")
+        name = bins["alpha"].map("α = {:g}".format)
         axis.plot([0, 100], [0, 100], color=COLOURS[6], lw=1, label="as sure as right")
-        sns.lineplot(bins, x="confidence", y="accuracy", hue="α", style="α", ax=axis, **look)
+        sns.lineplot(bins, x="confidence", y="accuracy", hue=name, style=name, ax=axis, **look)
         title = f"{'ID' if is_id else 'OOD'}: below the line, too sure"
         axis.set(title=title, xlabel="confidence (%)", ylabel="accuracy (%)")
         axis.legend()
