@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
         "sweep",
         help="measure what was tuned along alpha",
         description="Measure what tune saved on the folder's test images, at several values of alpha; images that it "
-        "was trained on are left out. Ends with a table, a CSV file, figures and a page of all. A method without an alpha "
+        "was trained on are left out. Ends with a table, CSV files, figures and a page. A method without an alpha "
         "has zero-shot at 0 and itself at 1.",
         epilog="example: radapter-lite sweep out/photos/tuned photos --alphas 0 0.2 0.4 0.6 0.8 1",
     )

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         "tune",
         help="tune a backbone on a folder of images",
         description="Tune R-Adapter, or another method, on a few images of each class, in one domain. Ends with a "
-        "table, a page of figures and what was learned in the output folder. Interrupted, it goes on when the same command is "
+        "table, a page and what was learned in the output folder. Interrupted, it goes on when the same command is "
         "given again.",
         epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
         "--pretrained laion2b_s34b_b79k",
