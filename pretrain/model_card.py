@@ -2,7 +2,8 @@
 
     python model_card.py
 
-Everything the card says in numbers comes from the shipped weights and from `curve.json`, which pretraining left.
+Everything the card says in numbers comes from the shipped weights and from `pretraining_curve.json`, which
+pretraining left.
 """
 
 import json
@@ -45,7 +46,7 @@ def main() -> None:
         accuracy=("accuracy", "mean"), pictograms=("pretraining_pictograms", "first")
     )
     by_frequency = classes.groupby("pictograms")["accuracy"].agg(["mean", "size"])
-    curve = json.loads((Path(__file__).parent / "curve.json").read_text())
+    curve = json.loads((ASSETS / "pretraining_curve.json").read_text())
 
     plots.use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))

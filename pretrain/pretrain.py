@@ -25,7 +25,7 @@ from tqdm import tqdm
 from radapter_lite.backbone.pictoclip import PROMPTS, WEIGHTS, build, load_config, load_tokenizer
 from radapter_lite.delta_file import write_tensors
 
-CURVE = Path(__file__).parent / "curve.json"
+CURVE = WEIGHTS.with_name("pretraining_curve.json")
 TEMPLATES = ("{}", *PROMPTS)  # the bare name twice as often
 COMMON_UNTIL = 0.35  # up to here only captions that stand 10 times or more are shown
 WARM_UP = 150

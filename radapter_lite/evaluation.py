@@ -8,6 +8,7 @@ from torch import Tensor
 
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
+from radapter_lite.calibration import answers
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
@@ -42,15 +43,23 @@ def sweep(
     Raises:
         ValueError: for an α other than 0 and 1 where the method has none, or a backbone of other weights.
     """
-    task = as_task(images)
+    return examine(backbone, tuned, images, alphas)[0]
+
+
+def examine(
+    backbone: Backbone, tuned: Tuned | Delta, images: ImageSet | Task, alphas: Iterable[Alpha] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of `sweep`, and with it the `calibration.answers` to every image, a row for each α and image."""
+    task, temperature = as_task(images), backbone.temperature
     has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
     points: list[Alpha] = list(alphas) if alphas is not None else list(ALPHAS if has_alpha else (0.0, 1.0))
     parts = []
     for alpha, similarities, zero_shot in along(backbone, tuned, task, points):
-        table = task.score(similarities, zero_shot)
-        table.insert(0, "alpha", [alpha] * len(table))
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True)
+        parts.append((task.score(similarities, zero_shot), answers(similarities, zero_shot, task, temperature)))
+        for table in parts[-1]:
+            table.insert(0, "alpha", [alpha] * len(table))
+    scores, told = zip(*parts, strict=True)
+    return pd.concat(scores, ignore_index=True), pd.concat(told, ignore_index=True)
 
 
 def along(

@@ -270,3 +270,52 @@ def test_the_vocabulary_is_the_beginning_of_clips():
     backbone = load_clip("picto", pretrained="random")
     assert backbone.tokenizer.vocab_size == backbone.model.vocab_size == len(ours) - 1 + 2 * 256 + 2
     assert backbone.tokenizer(["an icon of a bell"]).shape == (1, 16)
+
+
+# --- the sample of the pretraining corpus ---
+
+
+@pytest.fixture(scope="module")
+def sampled() -> dict[str, list[Row]]:
+    """The tables that lie beside the sampled icons: icons, sets and tail."""
+    with zipfile.ZipFile(ASSETS / "corpus_sample.zip") as opened:
+        assert opened.testzip() is None
+        names = ("icons", "sets", "tail")
+        return {name: list(csv.DictReader(io.StringIO(opened.read(f"{name}.csv").decode()))) for name in names}
+
+
+def test_every_sampled_icon_is_of_the_corpus_and_none_of_the_benchmark(sampled, corpus, table):
+    frequency = Counter(corpus.values())
+    icons = {f"{row['set']}/{row['icon']}": row for row in sampled["icons"]}
+    assert len(icons) == len(sampled["icons"]) == 5240
+    assert not icons.keys() & {icon_of(row) for row in table}
+    for name, row in icons.items():
+        assert corpus[name] == row["captions"] and frequency[row["captions"]] == int(row["frequency"])
+
+
+def test_the_sample_holds_all_that_pretraining_kept_of_the_classes(sampled, corpus, table):
+    classes = {row["class"] for row in table}
+    kept = {f"{row['set']}/{row['icon']}" for row in sampled["icons"] if row["kept"] == "True"}
+    assert kept == {icon for icon, caption in corpus.items() if caption in classes}
+    assert 4 * len(kept) == len(sampled["icons"]) - len(kept)
+
+
+def test_the_sampled_tables_tell_of_the_whole_corpus(sampled, corpus, attribution):
+    for row in sampled["sets"]:
+        entry = attribution[row["set"]]
+        assert (int(row["icons"]), row["licence"]) == (entry["icons"], entry["licence"])
+        assert row["author"] in entry["author"] and row["licence"] in LICENCES
+    assert sum(int(row["icons"]) for row in sampled["sets"]) == len(corpus)
+    frequencies = Counter(Counter(corpus.values()).values())
+    assert {int(row["frequency"]): int(row["captions"]) for row in sampled["tail"]} == frequencies
+    assert "corpus_sample.zip" in (ROOT / "ATTRIBUTION.md").read_text(encoding="utf-8")
+
+
+def test_the_sheet_is_small_and_every_icon_is_drawn(sampled):
+    assert (ASSETS / "corpus_sample.zip").stat().st_size <= 1.5e6
+    with zipfile.ZipFile(ASSETS / "corpus_sample.zip") as opened:
+        sheet = np.asarray(Image.open(io.BytesIO(opened.read("icons.png"))).convert("L"))
+    assert sheet.shape[1] == 64 * 48
+    icons = sheet.reshape(-1, 48, 64, 48).transpose(0, 2, 1, 3).reshape(-1, 48, 48)
+    drawn = icons.min((1, 2)) < 250
+    assert drawn[: len(sampled["icons"])].all() and not drawn[len(sampled["icons"]) :].any()

@@ -58,8 +58,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_tune_leaves_a_delta_a_table_and_a_figure(home: Path) -> None:
     assert sorted(path.name for path in (home / "out").iterdir()) == [
         "sweep.csv",
+        "sweep.html",
         "sweep.png",
         "sweep.svg",
+        *(f"sweep_{what}.{kind}" for what in ("calibration", "classes") for kind in ("csv", "png", "svg")),
         "tuned.json",
         "tuned.safetensors",
     ]

@@ -17,7 +17,7 @@ FLOORS = (
     ("alpha", "delta_file", "delta", "losses", "training"),
     ("adapter", "tasks"),
     ("encoding",),
-    ("tuned", "alpha_choice", "alpha_curve"),
+    ("tuned", "alpha_choice", "alpha_curve", "calibration"),
     ("evaluation",),
     ("methods",),
     ("bench",),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -97,3 +98,15 @@ def test_the_benchmark_is_built_on_python_3_10(monkeypatch):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
     assert load("build_benchmark").tomllib is stand_in
+
+
+def test_the_shipped_sample_is_the_one_that_its_seed_draws(monkeypatch):
+    """Drawing it needs the corpus's list alone; rendering it would need the icon sets."""
+    monkeypatch.syspath_prepend(str(PRETRAIN))
+    monkeypatch.setitem(sys.modules, "resvg_py", ModuleType("resvg_py"))
+    sample = load("corpus_sample")
+    corpus, drawn = sample.draw(seed=0)
+    with zipfile.ZipFile(sample.CORPUS_SAMPLE) as archive:
+        shipped = pd.read_csv(archive.open("icons.csv"), keep_default_na=False)
+    assert len(corpus) == 155_507 and drawn[["set", "icon"]].equals(shipped[["set", "icon"]])
+    assert not drawn["icon"].equals(sample.draw(seed=1)[1]["icon"])

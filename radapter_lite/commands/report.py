@@ -1,8 +1,12 @@
-"""What `tune` and `sweep` end with: a table to read, a CSV file and a figure."""
+"""What `tune` and `sweep` end with: a table to read, CSV files, figures, and a page that holds them all."""
 
+import base64
+from html import escape
 from pathlib import Path
 
 import pandas as pd
+
+from radapter_lite.calibration import calibration, class_changes
 
 
 def table(sweep: pd.DataFrame) -> str:
@@ -16,19 +20,42 @@ def table(sweep: pd.DataFrame) -> str:
     return wide.to_string(float_format="{:.1f}".format)
 
 
-def write(sweep: pd.DataFrame, base: Path, id_domain: str) -> None:
-    """Write `base`.csv, .svg and .png; the folder is made where it is missing."""
+def sentences(answers: pd.DataFrame) -> str:
+    """How far confidence is from accuracy along α, and which classes change most, a line each for ID and OOD."""
+    errors, lines = calibration(answers), []
+    for is_id, own in class_changes(answers).groupby("is_id", sort=False):
+        error = errors[errors["is_id"] == is_id].groupby("alpha")["error"].mean().iloc[[0, -1]]
+        sure = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.items())
+        named, change = own["class"] + own["change"].map(" {:+.0f}".format), own["change"]
+        won, lost = (", ".join(named[sign * change > 0][::sign][:3]) or "none" for sign in (1, -1))
+        lines.append(
+            f"{'ID' if is_id else 'OOD'}: calibration error {sure}; most won (points): {won}; most lost: {lost}."
+        )
+    return "\n".join(lines)
+
+
+def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str) -> None:
+    """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html."""
     import matplotlib.pyplot as plt
 
     from radapter_lite.files import make_folder, write_text
     from radapter_lite.view import plots
 
     make_folder(base.parent)
-    write_text(base.with_name(base.name + ".csv"), sweep.round(4).to_csv(index=False))
+    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Along α</title><style>img{width:100%}</style>'
+    page += f"<pre>{escape(table(sweep))}</pre><p>{escape(sentences(answers))}"
     plots.use_style()
     with plt.rc_context():
         figure, axis = plt.subplots(figsize=(6.5, 4))
         plots.plot_along_alpha(axis, sweep, id_domain)
-        alt = "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."
-        plots.save_figure(figure, base.name, base.parent, alt)
-        plt.close(figure)
+        for end, rows, drawn, alt in (
+            ("", sweep, figure, "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."),
+            ("_calibration", calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
+            ("_classes", class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
+        ):
+            write_text(f"{base}{end}.csv", rows.round(4).to_csv(index=False))
+            plots.save_figure(drawn, base.name + end, base.parent, alt)
+            plt.close(drawn)
+            svg = base64.b64encode(Path(f"{base}{end}.svg").read_bytes()).decode()
+            page += f'<img alt="{alt}" src="data:image/svg+xml;base64,{svg}">'
+    write_text(f"{base}.html", page)

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
         "sweep",
         help="measure what was tuned along alpha",
         description="Measure what tune saved on the folder's test images, at several values of alpha; images that it "
-        "was trained on are left out. Ends with a table, a CSV file and a figure beside it. A method without an alpha "
+        "was trained on are left out. Ends with a table, CSV files, figures and a page. A method without an alpha "
         "has zero-shot at 0 and itself at 1.",
         epilog="example: radapter-lite sweep out/photos/tuned photos --alphas 0 0.2 0.4 0.6 0.8 1",
     )
@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.alpha import scales
-    from radapter_lite.evaluation import sweep
+    from radapter_lite.evaluation import examine
 
     alphas = sorted(set(arguments.alphas)) if arguments.alphas else None
     for alpha in alphas or ():
@@ -49,10 +49,10 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{out} is no name for a table: expected a file ending in .csv for --out")
     test = _unseen(images.select(split="test"), about)
     options.read_all(test, backbone)
-    swept = sweep(backbone, tuned, test, alphas)
-    report.write(swept, out.with_suffix(""), images.id_domain)
-    print(f"Accuracy (%) on test images of {images.name}\n{report.table(swept)}\n")
-    print(f"All rows are in {out.resolve()}, and the figure is beside it.")
+    swept, answers = examine(backbone, tuned, test, alphas)
+    report.write(swept, answers, out.with_suffix(""), images.id_domain)
+    print(f"Accuracy (%) on test images of {images.name}\n{report.table(swept)}\n\n{report.sentences(answers)}\n")
+    print(f"All rows are in {out.resolve()}, and figures beside it; {out.stem}.html shows everything.")
     return 0
 
 

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         "tune",
         help="tune a backbone on a folder of images",
         description="Tune R-Adapter, or another method, on a few images of each class, in one domain. Ends with a "
-        "table, a figure and what was learned in the output folder. Interrupted, it goes on when the same command is "
+        "table, a page and what was learned in the output folder. Interrupted, it goes on when the same command is "
         "given again.",
         epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
         "--pretrained laion2b_s34b_b79k",
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.backbone import load_clip
-    from radapter_lite.evaluation import sweep
+    from radapter_lite.evaluation import examine
     from radapter_lite.files import make_folder
     from radapter_lite.methods import recommended
     from radapter_lite.methods.registry import find_method
@@ -94,12 +94,14 @@ def execute(arguments: argparse.Namespace) -> int:
     about["training_images"] = few.table["file"].tolist()
     tuned = tuned.with_meta(data=about)
     tuned.save(out / "tuned")
-    swept = sweep(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
-    report.write(swept, out / "sweep", images.id_domain)
+    swept, answers = examine(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
+    report.write(swept, answers, out / "sweep", images.id_domain)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
     print(f"\nAccuracy (%) on test images\n{report.table(swept[swept['alpha'].isin(SHOWN)])}\n")
-    print(f"What was learned, the sweep and its figure are in {out.resolve()}. From here:")
+    print(
+        f"{report.sentences(answers)}\n\nWhat was learned and sweep.html, its page, are in {out.resolve()}. From here:"
+    )
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import ImageOps
 
+from radapter_lite.calibration import calibration, class_changes, reliability
 from radapter_lite.data import ImageSet
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
@@ -211,3 +212,37 @@ def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float
     shots = sorted(table["shots"].unique())
     axis.set_xticks(shots, [str(n) for n in shots])
     axis.set(xlabel="shots per class")
+
+
+def plot_calibration(answers: pd.DataFrame) -> Figure:
+    """The calibration error along α, and reliability diagrams of ID and OOD, without bins of fewer than 10 images."""
+    sides = list(answers.groupby("is_id"))[::-1]
+    figure, (first, *others) = plt.subplots(1, 1 + len(sides), figsize=(4.4 * (1 + len(sides)), 4), layout="tight")
+    errors = calibration(answers).replace({"is_id": {True: "ID", False: "mean of OOD"}})
+    look: dict[str, Any] = {"markers": True, "errorbar": None, "lw": 2, "ms": 7}
+    sns.lineplot(errors, x="alpha", y="error", hue="is_id", style="is_id", ax=first, **look)
+    first.set(title="Lower is better", xlabel="α (0 zero-shot, 1 tuned)", ylabel="calibration error (%)", ylim=0)
+    first.legend()
+    shown = np.quantile(answers["alpha"].unique(), (0, 0.5, 1), method="nearest")
+    for axis, (is_id, own) in zip(others, sides, strict=True):
+        bins = reliability(own[own["alpha"].isin(shown)], ["alpha"]).query("images >= 10")
+        name = bins["alpha"].map("α = {:g}".format)
+        axis.plot([0, 100], [0, 100], color=COLOURS[6], lw=1, label="as sure as right")
+        sns.lineplot(bins, x="confidence", y="accuracy", hue=name, style=name, ax=axis, **look)
+        title = f"{'ID' if is_id else 'OOD'}: below the line, too sure"
+        axis.set(title=title, xlabel="confidence (%)", ylabel="accuracy (%)")
+        axis.legend()
+    return figure
+
+
+def plot_class_changes(answers: pd.DataFrame, most: int = 8) -> Figure:
+    """The classes that win and that lose most from zero-shot to the largest α, ID and OOD, at most `most` of each."""
+    sides = list(class_changes(answers).groupby("is_id"))[::-1]
+    figure, axes = plt.subplots(1, len(sides), figsize=(5.6 * len(sides), 5.4), squeeze=False, layout="tight")
+    for axis, (is_id, own) in zip(axes[0], sides, strict=True):
+        won, lost = own[own["change"] > 0], own[own["change"] < 0]
+        ends = pd.concat([won[:most], lost[-most:]])[::-1]
+        axis.barh(ends["class"], ends["change"], color=[COLOURS[points < 0] for points in ends["change"]])
+        axis.set_title(f"{'ID' if is_id else 'OOD'}: {len(won)} of {len(own)} classes won, {len(lost)} lost")
+        axis.set_xlabel("change of accuracy (points)")
+    return figure
