@@ -8,7 +8,7 @@ them over training, and hands back the `Delta` that merges them into the weights
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,23 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment, Change
 from radapter_lite.backbone.sites import TOWERS, Site, find_sites
 from radapter_lite.delta import Delta, require_untouched
-from radapter_lite.settings import check_above_zero, check_share, check_whole
+from radapter_lite.settings import Above0, Bound, Count, Settings, Share
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
-
 DROPS = ("adapter", "path", "number")
+Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)]
+Towers = Annotated[
+    tuple[str, ...],
+    Bound(
+        "be ('image', 'text') or one of the two in a tuple",
+        lambda own: not isinstance(own, str) and 0 < len({*own}) == len(own),
+    ),
+]
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Settings):
     """What an AdapterSet is made of.
 
     Attributes:
@@ -40,23 +47,12 @@ class AdapterConfig:
             `radapter_lite.methods.whitening`, whose `whiten` must then be called after attaching.
     """
 
-    rank: int | None = None
-    drop_prob: float = 0.2
-    drop: str = "adapter"
-    momentum: float = 0.999
-    towers: tuple[str, ...] = TOWERS
-    whitening: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank is not None:
-            check_whole(self, 1, "rank")
-        check_share(self, "drop_prob", "momentum")
-        if self.whitening is not None:
-            check_above_zero(self, "whitening")
-        if self.drop not in DROPS:
-            raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
-        if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
-            raise ValueError(f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}")
+    rank: Count | None = None
+    drop_prob: Share = 0.2
+    drop: Drop = "adapter"
+    momentum: Share = 0.999
+    towers: Towers = TOWERS
+    whitening: Above0 | None = None
 
 
 class LinearAdapter(nn.Module):

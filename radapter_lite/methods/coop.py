@@ -18,7 +18,7 @@ from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_to
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_whole
+from radapter_lite.settings import Whole
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -45,13 +45,9 @@ class CoOpConfig(LossConfig):
         module: what gives the vectors, made of their number, their width and what they are to begin as.
     """
 
-    context_length: int = 4
+    context_length: Whole = 4
     init_text: str | None = None
     module: ClassVar[type[nn.Module]] = Context
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 0, "context_length")
 
 
 def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:

@@ -13,13 +13,13 @@ from radapter_lite.encoding import image_features
 from radapter_lite.methods.objectives import labels_of, no_steps, require_texts
 from radapter_lite.methods.registry import register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import Above0, Count, Settings
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class LinearProbeConfig:
+class LinearProbeConfig(Settings):
     """The linear probe's settings.
 
     Attributes:
@@ -28,12 +28,8 @@ class LinearProbeConfig:
         max_iter: the most steps of the solver (L-BFGS).
     """
 
-    C: float = 100.0
-    max_iter: int = 2000
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "C")
-        check_whole(self, 1, "max_iter")
+    C: Above0 = 100.0
+    max_iter: Count = 2000
 
 
 def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:

@@ -20,7 +20,7 @@ from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -37,14 +37,9 @@ class LoRAConfig(LossConfig):
         towers: which encoders are tuned.
     """
 
-    rank: int = 4
-    scale: float = 1.0
+    rank: Count = 4
+    scale: Above0 = 1.0
     towers: tuple[str, ...] = TOWERS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "rank")
-        check_above_zero(self, "scale")
 
 
 @register("LoRA", LoRAConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)

@@ -19,7 +19,7 @@ from radapter_lite.methods.stem import Stem
 from radapter_lite.methods.trainer import Train
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_share, check_zero_or_more
+from radapter_lite.settings import Above0, AtLeast0, Share
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -38,17 +38,10 @@ class RAdapterConfig(LossConfig):
     """
 
     adapter: AdapterConfig = AdapterConfig()
-    margin: float = 0.05
-    smoothing: float = 0.02
+    margin: AtLeast0 = 0.05
+    smoothing: Share = 0.02
     multi_positive: bool = True
-    stem_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_zero_or_more(self, "margin")
-        check_share(self, "smoothing")
-        if self.stem_lr is not None:
-            check_above_zero(self, "stem_lr")
+    stem_lr: Above0 | None = None
 
     def criterion(self, image_features: Tensor, text_features: Tensor, positives: Tensor) -> Tensor:
         """The loss of a batch: unit features [B, D] twice, pairs that match [B, B] bool."""

@@ -29,7 +29,7 @@ from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
-from radapter_lite.settings import check_above_zero, from_json, with_settings
+from radapter_lite.settings import Above0, Settings, from_json, with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
@@ -46,7 +46,7 @@ WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_step
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """What the settings of a method that minimizes a loss begin with.
 
     Attributes:
@@ -55,10 +55,7 @@ class LossConfig:
     """
 
     training: TrainingConfig = LOOP
-    temperature: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+    temperature: Above0 = 0.01
 
 
 @dataclass(frozen=True)
