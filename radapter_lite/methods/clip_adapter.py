@@ -14,10 +14,9 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features, text_features
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Count, Part
 from radapter_lite.tasks import Batch, Task

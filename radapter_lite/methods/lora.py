@@ -15,10 +15,9 @@ from torch.func import functional_call
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.delta import Delta
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task

@@ -21,11 +21,10 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
-from radapter_lite.methods.freezing import count
+from radapter_lite.methods.coop import token_embedding
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
-from radapter_lite.methods.prompts import token_embedding
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Bound, Count
 from radapter_lite.tasks import Batch, Task
