@@ -119,14 +119,11 @@ class LinearAdapter(nn.Module):
 class AdapterSet(nn.Module):
     """The adapters of one model, attached to it by forward hooks.
 
-    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters'
-    alone. The set has its own mode, apart from the model's: `adapters.train()` uses the live weights with
-    dropping, `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step,
-    and `remove()` to give the model back as it was.
-
-    Raises:
-        ValueError: for a tower that is no Transformer, a rank wider than a layer, or a model that carries
-            adapters already or has a delta applied to it.
+    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters' alone. The
+    set has its own mode, apart from the model's: `adapters.train()` uses the live weights with dropping,
+    `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step, and `remove()` to
+    give the model back as it was. Raises ValueError for a tower that is no Transformer, a rank wider than a layer, or a
+    model that carries adapters already or has a delta applied to it.
     """
 
     _model: nn.Module

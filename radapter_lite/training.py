@@ -97,6 +97,9 @@ def train(
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
+    Raises ValueError for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
+    whose number is not known, or that cannot be gone through once more.
+
     Args:
         batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
             of torch's random numbers is decided by the seed.
@@ -109,10 +112,6 @@ def train(
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
         description: for the progress bar.
-
-    Raises:
-        ValueError: for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
-            whose number is not known, or that cannot be gone through once more.
     """
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]

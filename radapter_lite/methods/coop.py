@@ -66,11 +66,9 @@ def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
-    The vectors are the same for all names, and they alone are used afterwards.
-
-    Raises:
-        ValueError: what `train` raises, for a text tower that is not open_clip's own, for class names that
-            leave no room for the context, or for an `init_text` of another length.
+    The vectors are the same for all names, and they alone are used afterwards. Raises what `train` raises, and
+    ValueError for a text tower that is not open_clip's own, for class names that leave no room for the context, or for
+    an `init_text` of another length.
     """
     table, start = token_embedding(backbone.model).weight, None
     if config.init_text is not None:
@@ -95,11 +93,7 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
-    """The text encoder's table of token embeddings.
-
-    Raises:
-        ValueError: if the text tower is not open_clip's own.
-    """
+    """The text encoder's table of token embeddings. Raises ValueError if the text tower is not open_clip's own."""
     tower = getattr(model, "text", model)
     found = getattr(tower, "token_embedding", None)
     if isinstance(found, nn.Embedding) and (tower is model or isinstance(tower, TextTransformer)):
@@ -113,8 +107,7 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
 def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
     """Token embeddings [M, width] of a text, without the tokens that mark start and end.
 
-    Raises:
-        ValueError: for a text whose number of tokens is not `context_length`.
+    Raises ValueError for a text whose number of tokens is not `context_length`.
     """
     ids, empty = backbone.tokenizer([text, ""])
     padding = int(empty[-1])
@@ -131,8 +124,7 @@ def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
 def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Tensor:
     """Ids [C, L] of the class names with `count` place-holders before each.
 
-    Raises:
-        ValueError: for a name that leaves no room for so many.
+    Raises ValueError for a name that leaves no room for so many.
     """
     ids = backbone.tokenizer(list(classes))
     length = ids.shape[1]

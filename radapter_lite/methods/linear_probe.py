@@ -92,11 +92,8 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, train: Train) -> Tuned:
     """Fit the probe on unit features of un-augmented images; its similarities are logits [N, C].
 
-    A class without training images has the logit -inf, probability zero. It is convex and fast: there is no
-    checkpoint to write.
-
-    Raises:
-        ValueError: for images of a single class, or a task without classes.
+    A class without training images has the logit -inf, probability zero. It is convex and fast: there is no checkpoint
+    to write. Raises ValueError for images of a single class, or a task without classes.
     """
     labels = labels_of("a linear probe", task)
     features = image_features(backbone, task.images)
@@ -112,12 +109,11 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
 def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
     """Weights [C, D] and biases [C] of the logistic regression; the bias of a class without images is -inf.
 
+    Raises ValueError if all images are of one class.
+
     Args:
         features: [N, D].
         labels: [N], below `classes`.
-
-    Raises:
-        ValueError: if all images are of one class.
     """
     seen = labels.unique().tolist()
     if len(seen) < 2:

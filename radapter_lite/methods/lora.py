@@ -60,8 +60,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
     """A copy of the model with peft's LoRA layers in it, all else frozen.
 
-    Raises:
-        ValueError: for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
+    Raises ValueError for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

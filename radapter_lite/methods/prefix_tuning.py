@@ -47,11 +47,10 @@ class PrefixConfig(LossConfig):
 
 
 class Prefixes(nn.Module):
-    """What is learned, begun at N(0, 0.02²): `text` [layers, 2, length, width], keys and values, and `image`
-    [layers, length, width], tokens.
+    """What is learned, begun at N(0, 0.02²).
 
-    Raises:
-        ValueError: for a tower that is not open_clip's own, or whose attention has more to it than projections.
+    `text` [layers, 2, length, width] are keys and values, and `image` [layers, length, width] tokens. Raises ValueError
+    for a tower that is not open_clip's own, or whose attention has more to it than projections.
     """
 
     def __init__(self, model: nn.Module, length: int, towers: tuple[str, ...]) -> None:

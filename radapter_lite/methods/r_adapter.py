@@ -66,9 +66,7 @@ PUBLISHED |= {"whitening": None}
 def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Train) -> Tuned:
     """Tune adapters; the delta holds their running averages. The backbone's weights stay as they are.
 
-    Raises:
-        ValueError: what `AdapterSet` and `train` raise, and for a momentum that leaves most of the averages' zero start
-            in them in so few steps.
+    Raises what `AdapterSet`, `train` and `check_momentum` raise.
     """
     check_momentum(config.adapter.momentum, train.steps)
     adapters, stem = attach(backbone, task, config), None

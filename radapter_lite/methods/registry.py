@@ -140,10 +140,8 @@ def register(
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
     Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
-    name. One function may be registered under several names, with other settings each.
-
-    Raises:
-        ValueError: for a name that is another method's.
+    name. One function may be registered under several names, with other settings each. Raises ValueError for a name
+    that is another method's.
     """
 
     def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
@@ -221,12 +219,10 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
     search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
     R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
+    Raises ValueError for a method that is none of `METHODS`.
 
     Args:
         id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
-
-    Raises:
-        ValueError: for a method that is none of `METHODS`.
     """
     known = find_method(method)
     own_seed = {"seed": seed} if known.trains else {}

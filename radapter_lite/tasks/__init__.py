@@ -9,11 +9,7 @@ __all__ = ["Batch", "Classification", "Retrieval", "Task", "as_task"]
 
 
 def as_task(images: ImageSet | Task) -> Task:
-    """The task itself, or the classification of a set of images.
-
-    Raises:
-        TypeError: for anything else.
-    """
+    """The task itself, or the classification of a set of images. Raises TypeError for anything else."""
     if isinstance(images, ImageSet):
         return Classification(images)
     if isinstance(images, Task):
