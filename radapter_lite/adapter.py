@@ -61,10 +61,9 @@ class LinearAdapter(nn.Module):
     The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
     rank. To average B and A would keep it as small as they are, but is another matrix.
 
-    In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
-    whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
-    nothing dropped. The paper compares two other ways of dropping, one γ an image and one a number; see
-    `AdapterConfig`.
+    In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the whole batch,
+    from torch's global CPU generator. In evaluation: the running average in place of W_adp, nothing dropped. The paper
+    compares two other ways of dropping, one γ an image and one a number; see `AdapterConfig`.
 
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """

@@ -57,8 +57,7 @@ class Delta:
         tensors: see kind.
         meta: backbone, pretrained, prompts, method, settings, versions, and the fingerprint of the original weights.
 
-    Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for
-        differences.
+    Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for differences.
     """
 
     kind: str
@@ -280,9 +279,8 @@ class Delta:
     def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
         """Write the model at α as a plain open_clip state dict, for use without this package.
 
-        `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image
-        mean and standard deviation: where the backbone has others (SigLIP), give them to
-        `create_model_and_transforms`.
+        `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
+        standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
 
         Args:
             model: the backbone the delta was made on; it keeps its weights.

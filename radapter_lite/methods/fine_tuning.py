@@ -31,8 +31,7 @@ def flyp(backbone: Backbone, task: Task, config: FLYPConfig, train: Train) -> Tu
     class that stand beside other images; with few classes most batches hold such pairs, and a loss that
     contradicts itself would measure the size of the batch rather than the method.
 
-    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
-    raises.
+    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train` raises.
     """
     model = backbone.model
     trained = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("logit_")]
@@ -54,8 +53,7 @@ def fine_tuning(backbone: Backbone, task: Task, config: FineTuningConfig, train:
     The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text
     encoder is not trained. WiSE-FT is this delta at α < 1, W_org + α (W_ft - W_org).
 
-    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train`
-    raises.
+    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train` raises.
     """
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
