@@ -15,11 +15,12 @@ from radapter_lite.bench.ablations import INFO_NCE
 from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.data import ImageSet
+from radapter_lite.data.table import SEPARATOR
 from radapter_lite.methods.registry import METHODS, recommended
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing
 from radapter_lite.settings import with_settings
-from radapter_lite.tasks.retrieval import SEPARATOR, Retrieval
+from radapter_lite.tasks.retrieval import Retrieval
 
 SHOTS = 16
 # By name in the results, the method and what is changed in its recommended settings, which are classification's.
@@ -37,7 +38,8 @@ def run_retrieval(
 ) -> None:
     """Run what `path` does not hold yet, and add its rows: `Exam.measure`'s, with id_domain, method, seed and texts.
 
-    texts is "captions" or, where there are some, "annotations". Raises ValueError for a method that is not one of `COMPARED`.
+    texts is "captions" or, where there are some, "annotations". Raises ValueError for a method that is none of
+    `COMPARED`.
     """
     if unknown := set(methods or ()) - set(COMPARED):
         raise ValueError(f"bench retrieval has no {', '.join(sorted(unknown))}; it compares {', '.join(COMPARED)}")

@@ -11,6 +11,7 @@ from radapter_lite.commands import Commands, options, report
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
+    from radapter_lite.tasks import Task
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
 SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
@@ -21,9 +22,9 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "tune",
         help="tune a backbone on a folder of images",
-        description="Tune R-Adapter, or another method, on a few images of each class, in one domain. Ends with a "
-        "table, a figure and what was learned in the output folder. Interrupted, it goes on when the same command is "
-        "given again.",
+        description="Tune R-Adapter, or another method, on a few images of each class, or on images and their "
+        "captions, in one domain. Ends with a table, a figure and what was learned in the output folder. Interrupted, "
+        "it goes on when the same command is given again.",
         epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
         "--pretrained laion2b_s34b_b79k",
     )
@@ -40,7 +41,12 @@ def add(commands: Commands) -> None:
         metavar=("NAME", "VALUE"),
         help="a setting of the method in place of the recommended one, as epochs 20, or rank 8",
     )
-    parser.add_argument("--shots", type=int, default=16, metavar="N", help="training images of each class (16)")
+    parser.add_argument(
+        "--shots",
+        type=int,
+        metavar="N",
+        help="training images of each class, or of all that have none (16; captions: all)",
+    )
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument(
         "--pretrained", metavar="WEIGHTS", help="its weights: a tag, or a checkpoint's path; picto needs none"
@@ -61,59 +67,68 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.methods import recommended
     from radapter_lite.methods.registry import find_method
     from radapter_lite.settings import with_settings
+    from radapter_lite.tasks import Classification
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
     method, prompts = find_method(arguments.method), options.prompts(arguments)
     device = options.device(arguments)
     images = options.load_images(arguments)
+    task = options.as_task(arguments, images)
+    if arguments.shots is None:
+        arguments.shots = 16 if isinstance(task, Classification) else len(images)
     few = images.few_shot(arguments.shots, arguments.seed)
     test = images.test
-    run = _run(arguments, images, prompts)
+    run = _run(arguments, task, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
-    config = recommended(method.name, backbone, arguments.shots, arguments.seed, images.id_domain)
+    own = options.as_task(arguments, few)
+    shots = arguments.shots if isinstance(task, Classification) else max(1, len(few) // len(own.names))  # images a text
+    config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
     classes = few.table["class"].nunique()
-    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {classes} classes, ID {images.id_domain}.")
+    texts = f"of {classes} classes" if isinstance(task, Classification) else f"with {len(own.names)} captions"
+    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images {texts}, ID {images.id_domain}.")
     if without := sorted(set(images.classes) - set(few.table["class"])):
         print(f"No training images: {', '.join(without)}.")
-    elif len(few) < classes * arguments.shots:
+    elif len(few) < classes * arguments.shots < len(images):
         print(f"Some classes have fewer than {arguments.shots} training images, and give all they have.")
     checkpoint = out / f"training_{run}.pt"
     if checkpoint.exists():
         print(f"Going on from {checkpoint}.")
     for each in (few, test):
         options.read_all(each, backbone)
-    tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
+    tuned = method.tune(backbone, own, config, checkpoint=checkpoint)
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
     # Which sweep leaves out, however the folder changes.
     about["training_images"] = few.table["file"].tolist()
     tuned = tuned.with_meta(data=about)
     tuned.save(out / "tuned")
-    swept = sweep(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
-    report.write(swept, out / "sweep", images.id_domain)
+    swept = sweep(backbone, tuned, task.on(test), ALPHAS if tuned.has_alpha else None)
+    report.write(swept, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
-    print(f"\nAccuracy (%) on test images\n{report.table(swept[swept['alpha'].isin(SHOWN)])}\n")
+    shown = report.table(swept[swept["alpha"].isin(SHOWN)], task.metric)
+    print(f"\n{task.metric.capitalize()} (%) on test images\n{shown}\n")
     print(f"What was learned, the sweep and its figure are in {out.resolve()}. From here:")
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.
-    own = ["--pretrained", weights] if Path(weights).is_file() else []
-    print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
+    named = ["--pretrained", weights] if Path(weights).is_file() else []
+    asked = ["--captions"] if arguments.captions else []
+    print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *asked, *named])}")
     if tuned.has_alpha:
-        print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
+        print(f"  {shlex.join(['radapter-lite', 'export', path, *named, '--alpha', '0.5', '--out', merged])}")
     return 0
 
 
-def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:
+def _run(arguments: argparse.Namespace, task: "Task", prompts: tuple[str, ...] | None) -> str:
     """What tells this run from others: a checksum of all that decides its result, with paths in full and files read."""
-    asked = [options.full_folder(arguments.folder), images.id_domain, arguments.shots, arguments.seed]
-    asked += [arguments.method, arguments.settings, prompts, images.classes]
+    asked = [options.full_folder(arguments.folder), task.images.id_domain, arguments.shots, arguments.seed]
+    asked += [arguments.method, arguments.settings, prompts, list(task.names)]
     asked += [arguments.backbone, options.full_weights(arguments.pretrained or "")]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 

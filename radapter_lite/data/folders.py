@@ -1,4 +1,7 @@
-"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both."""
+"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both.
+
+Or a table of images in a folder.
+"""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +13,7 @@ import pandas as pd
 
 from radapter_lite.data.class_names import name_classes
 from radapter_lite.data.images import ImageSet
-from radapter_lite.data.table import VALIDATION_SHARE, divide, some
+from radapter_lite.data.table import SEPARATOR, VALIDATION_SHARE, divide, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Folders of these names are splits, not domains, where there is one for training and another.
@@ -56,6 +59,20 @@ def load_folder(
     return replace(
         images, table=images.table.assign(**{"class": images.table["class"].map(names)}), classes=[*names.values()]
     )
+
+
+def load_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no table {path}; give a file with a row for each image.")
+    try:
+        table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype=str, encoding="utf-8-sig",
+                            keep_default_na=False, na_values=[""])  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{path} is no table ({error}); expected UTF-8 text with the columns' names first.") from error
+    if {"file", "captions"} <= set(table):  # the captions of an image may stand in several rows
+        table["captions"] = table.fillna({"captions": ""}).groupby("file")["captions"].transform(SEPARATOR.join)
+        table = table[~table.duplicated() | table["file"].isna()]
+    return ImageSet.from_table(table, path.parent, id_domain=id_domain, name=path.stem, seed=seed)
 
 
 def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
