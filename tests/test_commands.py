@@ -452,7 +452,7 @@ MISTAKES = {
     "an empty caption": ("tune gap.csv", "gap has no caption for a.png: write one, or drop its row"),
     "no captions": ("tune photos --captions", "photos has no captions: its table needs a column 'captions'"),
     "no table of text": ("tune bytes.tsv", "bytes.tsv is no table"),
-    "names for a table": ("tune gap.csv --class-names n.csv", "A table's classes have their names"),
+    "names for a table": ("tune gap.csv --class-names n.csv", "gap.csv names its classes itself"),
     "export onto something": ("export out/tuned --out photos", "photos is there already"),
 }
 

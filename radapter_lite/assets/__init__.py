@@ -6,4 +6,5 @@ ASSETS = Path(__file__).parent
 PICTOSHIFT = ASSETS / "pictoshift.zip"
 RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-lite bench`
 DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
+GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"

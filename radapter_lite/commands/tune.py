@@ -41,12 +41,7 @@ def add(commands: Commands) -> None:
         metavar=("NAME", "VALUE"),
         help="a setting of the method in place of the recommended one, as epochs 20, or rank 8",
     )
-    parser.add_argument(
-        "--shots",
-        type=int,
-        metavar="N",
-        help="training images of each class, or of all that have none (16; captions: all)",
-    )
+    parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument(
         "--pretrained", metavar="WEIGHTS", help="its weights: a tag, or a checkpoint's path; picto needs none"
@@ -75,25 +70,25 @@ def execute(arguments: argparse.Namespace) -> int:
     device = options.device(arguments)
     images = options.load_images(arguments)
     task = options.as_task(arguments, images)
-    if arguments.shots is None:
-        arguments.shots = 16 if isinstance(task, Classification) else len(images)
+    of_classes = isinstance(task, Classification)
+    arguments.shots = arguments.shots if arguments.shots is not None else 16 if of_classes else len(images)
     few = images.few_shot(arguments.shots, arguments.seed)
     test = images.test
     run = _run(arguments, task, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
     own = options.as_task(arguments, few)
-    shots = arguments.shots if isinstance(task, Classification) else max(1, len(few) // len(own.names))  # images a text
+    shots = arguments.shots if of_classes else max(1, len(few) // len(own.names))  # images a text
     config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
     classes = few.table["class"].nunique()
-    texts = f"of {classes} classes" if isinstance(task, Classification) else f"with {len(own.names)} captions"
+    texts = f"of {classes} classes" if of_classes else f"with {len(own.names)} captions"
     print(f"Tuning {backbone.name} by {method.name} on {len(few)} images {texts}, ID {images.id_domain}.")
     if without := sorted(set(images.classes) - set(few.table["class"])):
         print(f"No training images: {', '.join(without)}.")
-    elif len(few) < classes * arguments.shots < len(images):
+    elif of_classes and len(few) < classes * arguments.shots:
         print(f"Some classes have fewer than {arguments.shots} training images, and give all they have.")
     checkpoint = out / f"training_{run}.pt"
     if checkpoint.exists():
@@ -111,15 +106,15 @@ def execute(arguments: argparse.Namespace) -> int:
     report.write(swept, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
-    shown = report.table(swept[swept["alpha"].isin(SHOWN)], task.metric)
-    print(f"\n{task.metric.capitalize()} (%) on test images\n{shown}\n")
+    shown = swept[swept["alpha"].isin(SHOWN)]
+    print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(shown, task.metric)}\n")
     print(f"What was learned, the sweep and its figure are in {out.resolve()}. From here:")
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.
     named = ["--pretrained", weights] if Path(weights).is_file() else []
-    asked = ["--captions"] if arguments.captions else []
-    print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *asked, *named])}")
+    asked = [arguments.folder, *named, *(["--captions"] if arguments.captions else [])]
+    print(f"  {shlex.join(['radapter-lite', 'sweep', path, *asked])}")
     if tuned.has_alpha:
         print(f"  {shlex.join(['radapter-lite', 'export', path, *named, '--alpha', '0.5', '--out', merged])}")
     return 0

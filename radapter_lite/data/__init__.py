@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from radapter_lite.data.folders import load_folder, load_table
+from radapter_lite.data.folders import load_folder
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.pictoshift import load_pictoshift
 from radapter_lite.data.readers import upright_rgb
@@ -54,12 +54,8 @@ def load_images(
     """
     if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
         raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')
-    is_table = Path(source).suffix.lower() in (".csv", ".tsv") and not Path(source).is_dir()
-    if source != "pictoshift" and not is_table:
+    if source != "pictoshift":
         return load_folder(Path(source), seed, id_domain, class_names)
     if class_names is not None:
-        whose = "A table's" if is_table else "PictoShift's"
-        raise ValueError(f"{whose} classes have their names: give class_names with a folder of images")
-    if is_table:
-        return load_table(Path(source), seed, id_domain)
+        raise ValueError("PictoShift's classes have their names: give class_names with a folder of images")
     return load_pictoshift(id_domain, severity, views)

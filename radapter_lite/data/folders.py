@@ -1,7 +1,4 @@
-"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both.
-
-Or a table of images in a folder.
-"""
+"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes; or a table."""
 
 import os
 from collections.abc import Mapping
@@ -16,6 +13,7 @@ from radapter_lite.data.images import ImageSet
 from radapter_lite.data.table import SEPARATOR, VALIDATION_SHARE, divide, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+TABLES = {".csv": ",", ".tsv": "\t"}
 # Folders of these names are splits, not domains, where there is one for training and another.
 SPLIT_FOLDERS = {
     "train": "train", "training": "train",
@@ -35,6 +33,10 @@ class ClassFolder(NamedTuple):
 def load_folder(
     root: Path, seed: int, id_domain: str | None, class_names: Mapping[str, str] | str | os.PathLike[str] | None
 ) -> ImageSet:
+    if root.suffix.lower() in TABLES and not root.is_dir():
+        if class_names is not None:
+            raise ValueError(f"{root} names its classes itself: give class names with a folder of images")
+        return _of_table(root, seed, id_domain)
     if not root.is_dir():
         raise FileNotFoundError(
             f"There is no folder {root}; give one that holds a sub-folder of images for each class."
@@ -61,12 +63,11 @@ def load_folder(
     )
 
 
-def load_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
+def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
     if not path.is_file():
         raise FileNotFoundError(f"There is no table {path}; give a file with a row for each image.")
     try:
-        table = pd.read_csv(path, sep="\t" if path.suffix.lower() == ".tsv" else ",", dtype=str, encoding="utf-8-sig",
-                            keep_default_na=False, na_values=[""])  # fmt: skip
+        table = pd.read_csv(path, sep=TABLES[path.suffix.lower()], dtype=str, keep_default_na=False, na_values=[""])
     except ValueError as error:
         raise ValueError(f"{path} is no table ({error}); expected UTF-8 text with the columns' names first.") from error
     if {"file", "captions"} <= set(table):  # the captions of an image may stand in several rows
