@@ -285,15 +285,12 @@ def test_a_table_of_captions_tunes_retrieval(
     told = capsys.readouterr().out
     images = load_images("captions.csv")
     assert set(images.table["captions"]) == {f"{name} | a {name}" for name in set(table["class"])}
-    assert f"on {len(images.train)} images with 6 captions, ID images" in told and "Recall (%) on test images" in told
+    assert f"on {len(images.train)} images of 6 captions, ID images" in told and "Recall (%) on test images" in told
     assert {"recall", "text@1", "image@10"} <= set(pd.read_csv("out/c/sweep.csv"))
     assert main(["sweep", "out/c/tuned", "captions.csv", "--alphas", "0", "1"]) == 0
     assert "Recall (%) on test images of captions" in capsys.readouterr().out
     assert main(["tune", "both.tsv", "--shots", "2", *SHORT, "--out", "out/b"]) == 0
     assert "on 6 images of 3 classes" in capsys.readouterr().out
-    assert main(["tune", "both.tsv", "--captions", "--shots", "2", *SHORT, "--out", "out/bc"]) == 0
-    told = capsys.readouterr().out
-    assert "on 6 images with 3 captions" in told and "radapter-lite sweep out/bc/tuned both.tsv --captions" in told
 
 
 def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
@@ -450,7 +447,6 @@ MISTAKES = {
     "no table": ("tune no.csv", "There is no table no.csv"),
     "a table without a column": ("tune column.csv", "column's table has no column class, only caption, file: give"),
     "an empty caption": ("tune gap.csv", "gap has no caption for a.png: write one, or drop its row"),
-    "no captions": ("tune photos --captions", "photos has no captions: its table needs a column 'captions'"),
     "no table of text": ("tune bytes.tsv", "bytes.tsv is no table"),
     "names for a table": ("tune gap.csv --class-names n.csv", "gap.csv names its classes itself"),
     "export onto something": ("export out/tuned --out photos", "photos is there already"),

@@ -74,8 +74,8 @@ def test_a_search_by_blocks_is_the_search_at_once():
 
 def test_recall_of_features_is_the_score_of_their_similarities(task):
     generator = torch.Generator().manual_seed(2)
-    f, g = (torch.nn.functional.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in (len(task.images), 9))
-    assert len(task.names) == 9
+    sizes = (len(task.images), len(task.names))
+    f, g = (torch.nn.functional.normalize(torch.randn(n, 6, generator=generator), dim=1) for n in sizes)
     pd.testing.assert_frame_equal(task.recall(f, g), task.score(f @ g.T))
 
 

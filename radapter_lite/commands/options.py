@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from radapter_lite.alpha import Alpha
     from radapter_lite.backbone import Backbone
     from radapter_lite.data import ImageSet
-    from radapter_lite.tasks import Task
     from radapter_lite.tuned import Tuned
 
 
@@ -20,9 +19,6 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class "
         'or captions, and perhaps domain and split; or "pictoshift" for the embedded ones',
-    )
-    parser.add_argument(
-        "--captions", action="store_true", help="find images and captions for each other, though there are classes too"
     )
     parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
     parser.add_argument(
@@ -35,14 +31,6 @@ def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> 
     from radapter_lite import data
 
     return data.load_images(arguments.folder, id_domain=arguments.id or id_domain, class_names=arguments.class_names)
-
-
-def as_task(arguments: argparse.Namespace, images: "ImageSet") -> "Task":
-    """Retrieval where --captions says so or there are captions and no classes, or else classification."""
-    from radapter_lite.tasks import Classification, Retrieval
-
-    alone = "captions" in images.table and images.classes == ["image"]
-    return Retrieval.of(images) if arguments.captions or alone else Classification(images)
 
 
 def full_folder(folder: str) -> str:

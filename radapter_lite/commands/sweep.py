@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.alpha import scales
     from radapter_lite.evaluation import sweep
+    from radapter_lite.tasks import as_task
 
     alphas = sorted(set(arguments.alphas)) if arguments.alphas else None
     for alpha in alphas or ():
@@ -48,11 +49,10 @@ def execute(arguments: argparse.Namespace) -> int:
     if out.suffix != ".csv" or out.is_dir():
         raise ValueError(f"{out} is no name for a table: expected a file ending in .csv for --out")
     test = _unseen(images.select(split="test"), about)
-    task = options.as_task(arguments, test)
     options.read_all(test, backbone)
-    swept = sweep(backbone, tuned, task, alphas)
-    report.write(swept, out.with_suffix(""), images.id_domain, task.metric)
-    print(f"{task.metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, task.metric)}\n")
+    metric, swept = as_task(test).metric, sweep(backbone, tuned, test, alphas)
+    report.write(swept, out.with_suffix(""), images.id_domain, metric)
+    print(f"{metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, metric)}\n")
     print(f"All rows are in {out.resolve()}, and the figure is beside it.")
     return 0
 

@@ -11,7 +11,6 @@ from radapter_lite.commands import Commands, options, report
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
-    from radapter_lite.tasks import Task
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
 SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
@@ -62,30 +61,31 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.methods import recommended
     from radapter_lite.methods.registry import find_method
     from radapter_lite.settings import with_settings
-    from radapter_lite.tasks import Classification
+    from radapter_lite.tasks import as_task
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
     method, prompts = find_method(arguments.method), options.prompts(arguments)
     device = options.device(arguments)
     images = options.load_images(arguments)
-    task = options.as_task(arguments, images)
-    of_classes = isinstance(task, Classification)
-    arguments.shots = arguments.shots if arguments.shots is not None else 16 if of_classes else len(images)
+    task = as_task(images)
+    of_classes = task.metric == "accuracy"
+    if arguments.shots is None:
+        arguments.shots = 16 if of_classes else len(images)
     few = images.few_shot(arguments.shots, arguments.seed)
     test = images.test
-    run = _run(arguments, task, prompts)
+    run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
-    own = options.as_task(arguments, few)
-    shots = arguments.shots if of_classes else max(1, len(few) // len(own.names))  # images a text
+    texts = as_task(few).names
+    shots = arguments.shots if of_classes else max(1, len(few) // len(texts))  # of each caption
     config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
     classes = few.table["class"].nunique()
-    texts = f"of {classes} classes" if of_classes else f"with {len(own.names)} captions"
-    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images {texts}, ID {images.id_domain}.")
+    of = f"{classes} classes" if of_classes else f"{len(texts)} captions"
+    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {of}, ID {images.id_domain}.")
     if without := sorted(set(images.classes) - set(few.table["class"])):
         print(f"No training images: {', '.join(without)}.")
     elif of_classes and len(few) < classes * arguments.shots:
@@ -95,14 +95,14 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"Going on from {checkpoint}.")
     for each in (few, test):
         options.read_all(each, backbone)
-    tuned = method.tune(backbone, own, config, checkpoint=checkpoint)
+    tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
     # Which sweep leaves out, however the folder changes.
     about["training_images"] = few.table["file"].tolist()
     tuned = tuned.with_meta(data=about)
     tuned.save(out / "tuned")
-    swept = sweep(backbone, tuned, task.on(test), ALPHAS if tuned.has_alpha else None)
+    swept = sweep(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
     report.write(swept, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
@@ -112,18 +112,17 @@ def execute(arguments: argparse.Namespace) -> int:
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.
-    named = ["--pretrained", weights] if Path(weights).is_file() else []
-    asked = [arguments.folder, *named, *(["--captions"] if arguments.captions else [])]
-    print(f"  {shlex.join(['radapter-lite', 'sweep', path, *asked])}")
+    own = ["--pretrained", weights] if Path(weights).is_file() else []
+    print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
     if tuned.has_alpha:
-        print(f"  {shlex.join(['radapter-lite', 'export', path, *named, '--alpha', '0.5', '--out', merged])}")
+        print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
     return 0
 
 
-def _run(arguments: argparse.Namespace, task: "Task", prompts: tuple[str, ...] | None) -> str:
+def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:
     """What tells this run from others: a checksum of all that decides its result, with paths in full and files read."""
-    asked = [options.full_folder(arguments.folder), task.images.id_domain, arguments.shots, arguments.seed]
-    asked += [arguments.method, arguments.settings, prompts, list(task.names)]
+    asked = [options.full_folder(arguments.folder), images.id_domain, arguments.shots, arguments.seed]
+    asked += [arguments.method, arguments.settings, prompts, images.classes, list(images.table.get("captions", []))]
     asked += [arguments.backbone, options.full_weights(arguments.pretrained or "")]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 

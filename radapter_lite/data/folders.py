@@ -1,4 +1,4 @@
-"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes; or a table."""
+"""A folder of images as an `ImageSet`: class/image, below domains or splits or both; or a table of images."""
 
 import os
 from collections.abc import Mapping
