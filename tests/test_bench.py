@@ -297,3 +297,31 @@ def test_severities_are_told_apart_in_the_rows(images: ImageSet, tmp_path: Path,
     assert set(pd.read_csv(path)["severity"]) == set(few_shot.SEVERITIES)
     bench.run_severity(make_backbone(), path, ["CLIP-Adapter"], seeds=1)
     assert path.read_bytes() == before
+
+
+def made_up_overview(lead: float) -> pd.DataFrame:
+    """Two tasks, three seeds: R-Adapter `lead` points over WiSE-FT on ID, and as noisy as WiSE-FT on OOD."""
+    rows = []
+    for task in ("full data", "few shots"):
+        for seed in range(3):
+            wise = {"task": task, "way": "WiSE-FT", "seed": seed, "id": 50.0 + seed, "ood": 40.0}
+            ours = {"way": "R-Adapter", "id": 50 + seed + lead + 0.01 * seed, "ood": 40.0 + (-3, 0, 4)[seed]}
+            rows += [wise | {"way": "zero-shot", "id": 30.0}, wise, wise | ours]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("lead", "verdict"), [(2, "+2.0 ± 0.0 (ahead)"), (-2, "-2.0 ± 0.0 (behind)")])
+def test_the_overview_tells_who_is_ahead_by_more_than_the_interval(lead: float, verdict: str) -> None:
+    lines = bench.overview_table(made_up_overview(lead)).splitlines()
+    assert lines[0] == "| task (seeds) | zero-shot | WiSE-FT | R-Adapter |"
+    assert lines[2].startswith("| full data (3) | 30.0 ± 0.0 / 40.0 ± 0.0 | 51.0 ± 2.5 / 40.0 ± 0.0 |")
+    assert lines[-1].count(f"ID {verdict}") == 2 and lines[-1].count("(not told apart)") == 2
+
+
+def test_the_overview_reads_every_task_and_takes_base_classes_for_id() -> None:
+    by_seed = bench.overview()
+    assert (by_seed.groupby(["task", "way"])["seed"].nunique() >= 3).all()
+    rows = bench.load_results("base_to_novel", id_domain="camera").query("split == 'test' and is_id and seed == 0")
+    base = rows.query("method == 'R-Adapter' and alpha == 0.5 and part == 'base'")["accuracy"].item()
+    own = by_seed.query("task == 'base to novel' and way == 'R-Adapter' and seed == 0")
+    assert own["id"].item() == pytest.approx(base)

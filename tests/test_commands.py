@@ -384,6 +384,7 @@ def test_the_table_is_that_of_the_folder_named(tmp_path: Path, capsys: pytest.Ca
         "bench ablations --shots 4": "bench ablations takes no --shots",
         "bench search --seeds 2": "bench search takes no --seeds",
         "bench table --methods FLYP": "bench table takes no --methods",
+        "bench overview --id camera": "bench overview takes no --id: leave it out",
         "bench few_shot --seeds 0": "--seeds was given 0: expected a number of 1 or more",
         "bench table --out nowhere": "the results few_shot are not in nowhere",
         "tune photos --seed -1": "--seed was given -1: expected a whole number from 0 to",

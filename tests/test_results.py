@@ -15,7 +15,7 @@ from radapter_lite.results import NAMES, load_results
 
 def test_results_that_are_none_are_refused_with_those_there_are(tmp_path):
     with pytest.raises(
-        ValueError, match="'typo' names no results; there are search, few_shot, severity, base_to_novel, ablations"
+        ValueError, match="'typo' names no results; there are search, few_shot, severity, full_data, base_to_novel, "
     ):
         load_results("typo")
     for name in NAMES:

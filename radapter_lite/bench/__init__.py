@@ -1,35 +1,45 @@
-"""The long runs behind the notebooks' tables, each resumable, each saved as one CSV.
+"""The long runs behind the notebooks' tables, each a list of runs that is resumed, each saved as one CSV."""
 
-search      settings of every method, on ID validation images
-few_shot    every method over shots and seeds
-severity    a few methods on photographs that are nearer and farther
-base_to_novel
-            half of the classes tuned on, and the other half
-retrieval   captions for images and images for captions
-ablations   R-Adapter without its parts, and with other values of its settings
-"""
+from collections.abc import Callable
+
+import pandas as pd
 
 from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.base_to_novel import run_base_to_novel
-from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot, run_severity
+from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
-from radapter_lite.bench.tables import results_table, who_is_ahead
+from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
 from radapter_lite.results import RESULTS, load_results, read_rows
+
+# What `radapter-lite bench` can run. Each function's arguments say what it can be told.
+PARTS: dict[str, Callable[..., pd.DataFrame]] = {
+    "search": run_search,
+    "few_shot": run_few_shot,
+    "severity": run_severity,
+    "full_data": run_full_data,
+    "base_to_novel": run_base_to_novel,
+    "retrieval": run_retrieval,
+    "ablations": run_ablations,
+}
 
 __all__ = [
     "ALPHAS",
+    "PARTS",
     "RESULTS",
     "SEEDS",
     "SHOTS",
     "Exam",
-    "run_ablations",
-    "run_base_to_novel",
     "load_results",
+    "overview",
+    "overview_table",
     "read_rows",
     "results_table",
+    "run_ablations",
+    "run_base_to_novel",
     "run_few_shot",
+    "run_full_data",
     "run_retrieval",
     "run_search",
     "run_severity",

@@ -14,15 +14,13 @@ import torch
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach
 from radapter_lite.methods.registry import recommended
 from radapter_lite.methods.trainer import trainer
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.settings import with_settings
-from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.tuned import Tuned
 
@@ -56,29 +54,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int) -> pd.DataFrame:
-    """Run what `path` does not hold yet, and add its rows: `Exam.measure`'s, with id_domain, variant, momentum, seed.
+def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
+    """Run what `path` does not hold yet; returns the means of `run_all` by variant and momentum.
 
-    momentum 0 is without accumulation. Returns ID and OOD at α = 1, means and intervals over seeds.
+    Rows are `Exam.measure`'s, with id_domain, variant, momentum (0 is without accumulation) and seed.
     """
     exam = Exam.prepare(backbone, images)
     keys = [
         {"id_domain": images.id_domain, "variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS
     ]
-    for key in progress(missing(keys, path), "ablations"):
-        config = variant_config(backbone, images, str(key["variant"]), int(key["seed"]))
+
+    def run(key: Key) -> pd.DataFrame:
+        config = variant_config(backbone, images, key["variant"], key["seed"])
         momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
-        few = images.few_shot(SHOTS.get(images.id_domain, 4), int(key["seed"]))
+        few = images.few_shot(SHOTS.get(images.id_domain, 4), key["seed"])
         found = tune_with_momenta(backbone, few, config, momenta)
-        rows = [
-            exam.measure(tuned, (0.5, 1.0), **key, momentum=m)
-            for m, tuned in found.items()
-            if m > 0 or key["variant"] in LIVE_TOO
-        ]
-        add_rows(pd.concat(rows), path)
-    table = read_rows(path).query("id_domain == @images.id_domain")
-    by = ["variant", "momentum"]
-    return mean_and_interval(summarize(table[(table["split"] == "test") & (table["alpha"] == 1)], [*by, "seed"]), by)
+        shown = [m for m in found if m > 0 or key["variant"] in LIVE_TOO]
+        return pd.concat([exam.measure(found[m], (0.5, 1.0), **key, momentum=m) for m in shown])
+
+    return run_all(keys, run, path, ["variant", "momentum"])
 
 
 def variant_config(backbone: Backbone, images: ImageSet, name: str, seed: int) -> RAdapterConfig:

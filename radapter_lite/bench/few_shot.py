@@ -1,13 +1,15 @@
 """Every method on a few shots, over seeds, measured along α where it has one: the tables of notebooks 05, 06 and 08."""
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.methods.registry import METHODS, find_method, recommended
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 5
@@ -22,44 +24,44 @@ def run_few_shot(
     methods: list[str] | None = None,
     shots: list[int] | None = None,
     seeds: int = SEEDS,
-    **about: object,
-) -> None:
-    """Tune and measure what `path` does not hold yet, and add its rows.
+    **about: Any,
+) -> pd.DataFrame:
+    """Tune and measure what `path` does not hold yet; returns the means of `run_all` by method and shots.
 
-    They are `Exam.measure`'s, with id_domain, `about` (what else tells these images from others in the file), method,
+    Rows are `Exam.measure`'s, with id_domain, `about` (what else tells these images from others in the file), method,
     shots and seed. All methods and all of `SHOTS` if none are named.
 
     Raises:
         ValueError: for an unknown method.
     """
     names = [find_method(name).name for name in methods or METHODS]
-    numbers = shots or list(SHOTS)
     keys = [
         {"id_domain": images.id_domain, **about, "method": name, "shots": number, "seed": seed}
-        for number in sorted(numbers, reverse=True)
+        for number in sorted(shots or SHOTS, reverse=True)
         for seed in range(seeds)
         for name in names
     ]
-    if not (left := missing(keys, path)):
-        return
     exam = Exam.prepare(backbone, images)
-    for key in progress(left, "benching"):
-        number, seed = int(str(key["shots"])), int(str(key["seed"]))
-        config = recommended(str(key["method"]), backbone, number, seed, images.id_domain)
-        tuned = METHODS[str(key["method"])].tune(backbone, images.few_shot(number, seed), config)
-        alphas = ALPHAS if number >= max(SHOTS) else (0.0, 0.5, 1.0)
-        add_rows(exam.measure(tuned, alphas, **key), path)
+
+    def run(key: Key) -> pd.DataFrame:
+        method, number, seed = key["method"], key["shots"], key["seed"]
+        config = recommended(method, backbone, number, seed, images.id_domain)
+        tuned = METHODS[method].tune(backbone, images.few_shot(number, seed), config)
+        return exam.measure(tuned, ALPHAS if number >= max(SHOTS) else (0.0, 0.5, 1.0), **key)
+
+    return run_all(keys, run, path, [*about, "method", "shots"])
 
 
-def run_severity(backbone: Backbone, path: Path, methods: list[str] | None, seeds: int) -> None:
+def run_severity(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = 3) -> pd.DataFrame:
     """`run_few_shot` at 16 shots on photographs of each of `SEVERITIES`, with what was searched on the usual one."""
+    names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP"]
     for severity in SEVERITIES:
         images = load_images(id_domain="camera", severity=severity)
-        names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP"]
-        run_few_shot(backbone, images, path, names, [16], seeds, severity=severity)
+        table = run_few_shot(backbone, images, path, names, [16], seeds, severity=severity)
+    return table
 
 
-def run_full_data(backbone: Backbone, path: Path, methods: list[str] | None, seeds: int) -> None:
+def run_full_data(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = 3) -> pd.DataFrame:
     """`run_few_shot` on 4 and on 20 photographs of every training design, 5,248 and 26,240 images."""
     images = load_images(id_domain="camera", views=20)
-    run_few_shot(backbone, images, path, methods or ["R-Adapter", "FLYP", "fine-tuning"], [64, 320], seeds)
+    return run_few_shot(backbone, images, path, methods or ["R-Adapter", "FLYP", "fine-tuning"], [64, 320], seeds)

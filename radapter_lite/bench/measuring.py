@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,10 @@ class Exam:
 
     Attributes:
         task: over test images of every domain and ID validation images.
-        zero_shot: similarities at α = 0 [N, T].
     """
 
     backbone: Backbone
     task: Task
-    zero_shot: Tensor
 
     @classmethod
     def prepare(cls, backbone: Backbone, images: ImageSet | Task) -> "Exam":
@@ -36,8 +35,12 @@ class Exam:
         asked = (table["split"] == "test") | (
             (table["split"] == "validation") & (table["domain"] == task.images.id_domain)
         )
-        task = task.on(task.images.take(np.flatnonzero(asked)))
-        return cls(backbone, task, predict(backbone, task))
+        return cls(backbone, task.on(task.images.take(np.flatnonzero(asked))))
+
+    @cached_property
+    def zero_shot(self) -> Tensor:
+        """Similarities at α = 0 [N, T]."""
+        return predict(self.backbone, self.task)
 
     def measure(self, tuned: Tuned, alphas: Iterable[float], **about: object) -> pd.DataFrame:
         """A row for each α, split and domain; one α, NaN, for a method without.

@@ -14,11 +14,10 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.bench.ablations import INFO_NCE
 from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.table import SEPARATOR
 from radapter_lite.methods.registry import METHODS, recommended
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing
 from radapter_lite.settings import with_settings
 from radapter_lite.tasks.retrieval import Retrieval
 
@@ -35,30 +34,27 @@ COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def run_retrieval(
     backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, seeds: int = 3
-) -> None:
-    """Run what `path` does not hold yet, and add its rows: `Exam.measure`'s, with id_domain, method, seed and texts.
+) -> pd.DataFrame:
+    """Run what `path` does not hold yet; returns the means of `run_all` by texts and method.
 
-    texts is "captions" or, where there are some, "annotations". Raises ValueError for a method that is none of
-    `COMPARED`.
+    Rows are `Exam.measure`'s, with id_domain, method, seed and texts: "captions" or, where there are some,
+    "annotations". Raises ValueError for a method that is none of `COMPARED`.
     """
     if unknown := set(methods or ()) - set(COMPARED):
         raise ValueError(f"bench retrieval has no {', '.join(sorted(unknown))}; it compares {', '.join(COMPARED)}")
-    keys = [
-        {"id_domain": images.id_domain, "method": name, "seed": seed}
-        for seed in range(seeds)
-        for name in methods or COMPARED
-    ]
-    if not (left := missing(keys, path)):
-        return
-    tasks = {"captions": Retrieval.of(images)}
+    names = methods or COMPARED
+    keys = [{"id_domain": images.id_domain, "method": name, "seed": seed} for seed in range(seeds) for name in names]
+    exams = {"captions": Exam.prepare(backbone, Retrieval.of(images))}
     if len(noted := annotated(images)):
-        tasks["annotations"] = Retrieval.of(noted, "annotations")
-    exams = {name: Exam.prepare(backbone, task) for name, task in tasks.items()}
-    for key in progress(left, "retrieval"):
-        (method, changed), seed = COMPARED[str(key["method"])], int(str(key["seed"]))
-        config = with_settings(recommended(method, backbone, SHOTS, seed, images.id_domain), changed)
-        tuned = METHODS[method].tune(backbone, Retrieval.of(images.few_shot(SHOTS, seed)), config)
-        add_rows(pd.concat([exam.measure(tuned, ALPHAS, **key, texts=name) for name, exam in exams.items()]), path)
+        exams["annotations"] = Exam.prepare(backbone, Retrieval.of(noted, "annotations"))
+
+    def run(key: Key) -> pd.DataFrame:
+        method, changed = COMPARED[key["method"]]
+        config = with_settings(recommended(method, backbone, SHOTS, key["seed"], images.id_domain), changed)
+        tuned = METHODS[method].tune(backbone, Retrieval.of(images.few_shot(SHOTS, key["seed"])), config)
+        return pd.concat([exam.measure(tuned, ALPHAS, **key, texts=name) for name, exam in exams.items()])
+
+    return run_all(keys, run, path, ["texts", "method"], "recall")
 
 
 def annotated(images: ImageSet) -> ImageSet:

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.bench.few_shot import SHOTS
 from radapter_lite.bench.measuring import seconds
 from radapter_lite.data import ImageSet
-from radapter_lite.methods.registry import METHODS, epochs, for_backbone
+from radapter_lite.methods.registry import METHODS, epochs, find_method, for_backbone
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.tasks import as_task
@@ -26,15 +27,20 @@ SEED = 1000
 RUNS = 5
 
 
-def run_search(backbone: Backbone, images: ImageSet, path: Path, methods: list[str], shots: list[int]) -> pd.DataFrame:
+def run_search(
+    backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, shots: list[int] | None = None
+) -> pd.DataFrame:
     """Run what `path` does not hold yet: a row a run: id_domain, method, shots, setting, value, validation, seconds.
 
-    Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1.
+    Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1. All methods
+    and all of `SHOTS` if none are named.
     """
+    names = [find_method(name).name for name in methods or METHODS]
+    numbers = sorted(shots or SHOTS, reverse=True)
     keys = [
         {"id_domain": images.id_domain, "method": name, "shots": number, "run": run}
-        for number in sorted(shots, reverse=True)
-        for name in methods
+        for number in numbers
+        for name in names
         if METHODS[name].searched
         for run in range(RUNS)
     ]
@@ -44,7 +50,7 @@ def run_search(backbone: Backbone, images: ImageSet, path: Path, methods: list[s
     table = read_rows(path)
     table = table[table["id_domain"] == images.id_domain]
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
-    return best_rows[best_rows["method"].isin(methods) & best_rows["shots"].isin(shots)]
+    return best_rows[best_rows["method"].isin(names) & best_rows["shots"].isin(numbers)]
 
 
 def next_value(grid: tuple[float, ...], found: Mapping[float, float]) -> float:

@@ -1,8 +1,11 @@
-"""The README's table, and what it says of who is ahead, made of the saved results."""
+"""The README's tables, and what it says of who is ahead, made of the saved results."""
+
+from pathlib import Path
 
 import pandas as pd
 
-from radapter_lite.statistics import mean_and_interval, summarize
+from radapter_lite.results import RESULTS, load_results
+from radapter_lite.statistics import mean_and_interval, paired_differences, summarize
 
 COMPARED = (4, 16)  # shots at which every method was run
 
@@ -57,3 +60,61 @@ def who_is_ahead(results: pd.DataFrame) -> str:
             f"At {shots} shots, {who} {verb} more than R-Adapter, both ID and OOD, of {len(table)} measured."
         )
     return "\n".join(sentences)
+
+
+# By the task's name: the saved results, which rows of them, their metric, and which rows are the ID of the overview.
+TASKS = {
+    "full data": ("full_data", "shots == 320", "accuracy", "is_id"),
+    "few shots": ("few_shot", "shots == 16", "accuracy", "is_id"),
+    "base to novel": ("base_to_novel", "is_id and part in ('base', 'novel')", "accuracy", "part == 'base'"),
+    "retrieval": ("retrieval", "texts == 'captions'", "recall", "is_id"),
+}
+# By its name in the overview, a method and its α. All weights are tuned by FLYP's loss, for it serves every task.
+WAYS = {
+    "zero-shot": ("FLYP", 0.0),
+    "fine-tuning": ("FLYP", 1.0),
+    "WiSE-FT": ("FLYP", 0.5),
+    "R-Adapter": ("R-Adapter", 0.5),
+}
+
+
+def overview(folder: Path = RESULTS) -> pd.DataFrame:
+    """Every task by every one of `WAYS`, a row a seed: task, way, seed, id and ood (percent); tuned on camera.
+
+    Of base to novel, `id` is accuracy on base classes and `ood` on novel ones, both on ID images.
+    """
+    parts = []
+    for task, (name, kept, metric, is_id) in TASKS.items():
+        rows = load_results(name, folder, "camera").query(f"split == 'test' and {kept}")
+        by_seed = summarize(rows.assign(is_id=rows.eval(is_id)), ["method", "alpha", "seed"], metric)
+        for way, (method, alpha) in WAYS.items():
+            own = by_seed[(by_seed["method"] == method) & (by_seed["alpha"] == alpha)]
+            parts.append(own.assign(task=task, way=way))
+    return pd.concat(parts, ignore_index=True)[["task", "way", "seed", "id", "ood"]]
+
+
+def overview_table(by_seed: pd.DataFrame) -> str:
+    """`overview` as Markdown, ID / OOD with 95% intervals over seeds, and in a sentence how R-Adapter did in each task.
+
+    It is ahead of, or behind, WiSE-FT where the difference over the same seeds is larger than its interval.
+    """
+    means = mean_and_interval(by_seed, ["task", "way"])
+    ways = list(by_seed["way"].unique())
+    lines = [f"| task (seeds) | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
+    for task, own in means.groupby("task", sort=False):
+        cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in own.itertuples()]
+        lines.append(f"| {task} ({own['seeds'].min()}) | {' | '.join(cells)} |")
+    pairs = by_seed.set_index(["task", "way"])
+    said = []
+    for task in by_seed["task"].unique():
+        ours, theirs = pairs.loc[(task, "R-Adapter")], pairs.loc[(task, "WiSE-FT")]
+        difference = paired_differences(ours.assign(task=task), theirs, ["task"]).iloc[0]
+        told = [f"{column.upper()} {_told(difference, column)}" for column in ("id", "ood")]
+        said.append(f"{task}: {', '.join(told)}")
+    return "\n".join(lines) + "\n\nR-Adapter against WiSE-FT, both at α = 0.5. " + "; ".join(said) + "."
+
+
+def _told(difference: pd.Series, column: str) -> str:
+    value, half = difference[column], difference[f"{column}_ci"]
+    verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
+    return f"{value:+.1f} ± {half:.1f} ({verdict})"
