@@ -182,8 +182,7 @@ def open_page(delta: str, **backbone: Any) -> widgets.Tab:
     def search(_: Any) -> None:  # what takes some seconds, and not every visitor asks for
         tabs.unobserve(search, "selected_index")
         some = images.test.take(range(0, len(images.test), len(images.test) // SEARCHED))
-        gallery = SearchGallery(clip, own, some, "computer").add_class("app-page")
-        tabs.children = [tabs.children[0], gallery]
+        tabs.children = [tabs.children[0], SearchGallery(clip, own, some, "computer").add_class("app-page")]
 
     tabs.observe(search, "selected_index")
     return tabs

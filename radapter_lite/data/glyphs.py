@@ -13,27 +13,20 @@ SIZE, MARGIN = 48, 4  # pixels, as PictoShift's icons
 
 
 def load_glyphs() -> ImageSet:
-    """Some 190 images of 95 classes, all for testing; `file` is a typeface and a character.
-
-    Classes are Unicode's names for them, without what tells a white one from a black one.
-    """
+    """Some 190 images of 95 classes, all for testing; classes are Unicode's names without "black" and "white"."""
     from matplotlib.ft2font import FT2Font
 
-    named = pd.read_csv(GLYPHS, sep="\t", quoting=csv.QUOTE_NONE)
-    named = named.assign(character=named["characters"].map(list)).explode("character")
+    named = pd.read_csv(GLYPHS, sep="\t", quoting=csv.QUOTE_NONE).to_numpy()
     drawn = {face: FT2Font(_path(face)).get_charmap() for face in FACES}
-    parts = [named[named["character"].map(ord).isin(list(drawn[face]))].assign(face=face) for face in FACES]
-    table = pd.concat(parts).assign(
-        file=lambda own: own["face"] + "/" + own["character"], domain="glyphs", split="test"
-    )
-    return ImageSet.from_table(table[["file", "class", "domain", "split"]], name="glyphs", read=read_glyph)
+    rows = [(f"{f}/{c}", name) for f in FACES for name, own in named for c in own if ord(c) in drawn[f]]
+    table = pd.DataFrame(rows, columns=["file", "class"]).assign(domain="glyphs", split="test")
+    return ImageSet.from_table(table, name="glyphs", read=read_glyph)
 
 
 def read_glyph(file: str) -> Image.Image:
-    """A character, dark on white, as large as PictoShift's icons."""
+    """A typeface's character, as "DejaVuSans/☃", dark on white and as large as PictoShift's icons."""
     face, character = file.split("/")
-    page = Image.new("L", (16 * SIZE, 16 * SIZE))
-    font = ImageFont.truetype(_path(face), 4 * SIZE)
+    page, font = Image.new("L", (16 * SIZE, 16 * SIZE)), ImageFont.truetype(_path(face), 4 * SIZE)
     ImageDraw.Draw(page).text((4 * SIZE, 4 * SIZE), character, font=font, fill=255)
     found = ImageOps.pad(page.crop(page.getbbox()), (SIZE - 2 * MARGIN,) * 2, Image.Resampling.LANCZOS)
     return ImageOps.invert(ImageOps.expand(found, MARGIN)).convert("RGB")
