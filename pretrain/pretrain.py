@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from radapter_lite.backbone.pictoclip import PROMPTS, WEIGHTS, load_config, load_tokenizer, untrained
+from radapter_lite.backbone.pictoclip import PROMPTS, WEIGHTS, build, load_config, load_tokenizer
 from radapter_lite.delta_file import write_tensors
 
 CURVE = Path(__file__).parent / "curve.json"
@@ -148,7 +148,8 @@ def main() -> None:
     corpus = Corpus(args.build)
     config = load_config()
     tokenize = load_tokenizer(config)
-    model = untrained(args.seed).train()
+    torch.manual_seed(args.seed)
+    model = build(config).train()
     groups: list[dict] = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},

@@ -76,23 +76,14 @@ class LinearAdapter(nn.Module):
     average: Tensor  # (d, d)
     basis: Tensor | None  # (d, d), P of a whitened adapter
 
-    def __init__(
-        self,
-        width: int,
-        rank: int | None = None,
-        drop_prob: float = 0.2,
-        drop: str = "adapter",
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | None = None,
-    ) -> None:
+    def __init__(self, width: int, rank: int | None = None, drop_prob: float = 0.2, drop: str = "adapter") -> None:
         super().__init__()
         if rank is not None and not 1 <= rank <= width:
             raise ValueError(f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None")
         self.rank = rank
         self.drop_prob = drop_prob
         self.drop = drop
-        zeros = torch.zeros(width, width, dtype=dtype, device=device)
+        zeros = torch.zeros(width, width)
         if rank is None:
             self.weight = nn.Parameter(zeros.clone())  # (d, d)
         else:  # one factor is zero and the other is not, so that the product is zero and its gradient is not
@@ -152,14 +143,8 @@ class AdapterSet(nn.Module):
         self.adapters = nn.ModuleDict()
         for site in self.sites:
             weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)
-            self.adapters[_key(site)] = LinearAdapter(
-                len(weight),
-                self.config.rank,
-                self.config.drop_prob,
-                self.config.drop,
-                dtype=weight.dtype,
-                device=weight.device,
-            )
+            adapter = LinearAdapter(len(weight), self.config.rank, self.config.drop_prob, self.config.drop)
+            self.adapters[_key(site)] = adapter.to(weight)
         object.__setattr__(self, "_model", model)  # not a submodule: its weights are not ours to list or to save
         self._attachment = Attachment(model, {site.hooked: _adapting(self[site]) for site in self.sites})
 
@@ -208,7 +193,7 @@ class AdapterSet(nn.Module):
 
     def remove(self) -> None:
         """Detach from the model and thaw what attaching froze; the adapters keep their weights."""
-        self._attachment.remove()
+        self._attachment.close()
 
 
 def _key(site: Site) -> str:
@@ -216,7 +201,4 @@ def _key(site: Site) -> str:
 
 
 def _adapting(adapter: LinearAdapter) -> Change:
-    def change(inputs: Tensor, output: Tensor) -> Tensor:
-        return adapter(output)
-
-    return change
+    return lambda inputs, output: adapter(output)

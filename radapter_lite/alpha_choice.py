@@ -25,7 +25,6 @@ of confidences).
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -48,24 +47,20 @@ def unlabelled_statistics(
         predictions' entropy in nats; information, the entropy of the mean prediction less that, in nats;
         agreement, the share of images in percent whose top class is the one of zero-shot.
     """
-    probabilities = (similarities.cpu().double() / temperature).softmax(1)
-    entropy = -(probabilities.clamp_min(1e-30).log() * probabilities).sum(1)
-    agrees = (similarities.argmax(1) == zero_shot.argmax(1)).cpu().double()
-    rows = []
-    for domain in images.domains:
-        own = np.flatnonzero(images.table["domain"] == domain)
-        together = probabilities[own].mean(0)
-        own_entropy = entropy[own].mean()
-        rows.append(
-            {
-                "domain": domain,
-                "confidence": 100 * probabilities[own].amax(1).mean().item(),
-                "entropy": own_entropy.item(),
-                "information": (-(together.clamp_min(1e-30).log() * together).sum() - own_entropy).item(),
-                "agreement": 100 * agrees[own].mean().item(),
-            }
-        )
-    return pd.DataFrame(rows)
+    from scipy.stats import entropy
+
+    probabilities = (similarities.cpu().double() / temperature).softmax(1).numpy()
+    agrees = (similarities.argmax(1) == zero_shot.argmax(1)).cpu().numpy()
+    each = {
+        "confidence": 100 * probabilities.max(1),
+        "entropy": entropy(probabilities, axis=1),
+        "agreement": 100 * agrees,
+    }
+    domain = images.table["domain"].to_numpy()
+    table = pd.DataFrame(each).groupby(domain, sort=False).mean()
+    together = pd.DataFrame(probabilities).groupby(domain, sort=False).mean()
+    table.insert(2, "information", entropy(together, axis=1) - table["entropy"])
+    return table.loc[images.domains].rename_axis("domain").reset_index()
 
 
 def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
@@ -137,17 +132,16 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the table of sweeps has no column {missing[0]}: make it anew with `radapter-lite bench`")
     rows = []
     for names, run in table.groupby(key, sort=False):
-        about = dict(zip(key, names, strict=True))
         validation = run[(run["split"] == "validation") & run["is_id"]]
         if validation.empty or not {0.0, 0.5, 1.0} <= set(run["alpha"]):
-            raise ValueError(f"the run {about} needs ID validation rows, and α = 0, 0.5 and 1 among its values")
-        for domain, target in run[run["split"] == "test"].groupby("domain", sort=False):
+            raise ValueError(
+                f"the run {dict(zip(key, names, strict=True))} needs ID validation rows, and α = 0, 0.5 and 1 "
+                "among its values"
+            )
+        for (domain, is_id), target in run[run["split"] == "test"].groupby(["domain", "is_id"], sort=False):
             accuracy = target.set_index("alpha")["accuracy"]
-            is_id = bool(target["is_id"].iloc[0])
             for rule, choose in RULES.items():
                 alpha = choose(validation, target)
-                found = {"rule": rule, "alpha": alpha, "accuracy": accuracy[alpha]}
-                rows.append(
-                    about | {"domain": domain, "is_id": is_id, **found, "left": accuracy.max() - accuracy[alpha]}
-                )
-    return pd.DataFrame(rows)
+                left = accuracy.max() - accuracy[alpha]
+                rows.append((*names, domain, is_id, rule, alpha, accuracy[alpha], left))
+    return pd.DataFrame(rows, columns=[*key, "domain", "is_id", "rule", "alpha", "accuracy", "left"])

@@ -12,8 +12,9 @@ every pair of the two:
 Source: Berrut and Trefethen 2004 (barycentric Lagrange interpolation).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from radapter_lite.alpha import Alpha, keys_of
+from radapter_lite.alpha import keys_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
@@ -74,16 +75,16 @@ class FeatureCurve:
     values: Tensor
 
     @classmethod
-    def of_images(
-        cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor, nodes: int = NODES
-    ) -> "FeatureCurve":
+    def of_images(cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor) -> "FeatureCurve":
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
-        return _measure(backbone, delta, nodes, images=images)[0]
+        if isinstance(images, Tensor):
+            return _measure(backbone, delta, NODES, partial(backbone.encode_images, images))[0]
+        return _measure(backbone, delta, NODES, partial(image_features, backbone, images))[0]
 
     @classmethod
-    def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
+    def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]]) -> "FeatureCurve":
         """The curve of texts, each of which is the mean of its wordings [T][wordings]."""
-        return _measure(backbone, delta, nodes, texts=texts)[0]
+        return _measure(backbone, delta, NODES, partial(text_features, backbone, texts))[0]
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
@@ -95,27 +96,14 @@ class FeatureCurve:
         return F.normalize(mixed.view(rows, width), dim=-1)
 
 
-def _measure(
-    backbone: Backbone,
-    delta: Delta,
-    nodes: int,
-    images: ImageSet | Tensor | None = None,
-    texts: list[list[str]] | None = None,
-) -> list[FeatureCurve]:
-    """The curve of images, of texts, or of both from one pass over the nodes. The model is left as it was."""
+def _measure(backbone: Backbone, delta: Delta, nodes: int, *encoders: Callable[[], Tensor]) -> list[FeatureCurve]:
+    """The curve of what each encoder gives, from one pass over the nodes. The model is left as it was."""
     places = chebyshev_nodes(nodes)
-    found: list[list[Tensor]] = []
+    found = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
         for alpha in progress(places, "nodes along alpha"):
             delta.apply(backbone.model, float(alpha))
-            features = []
-            if isinstance(images, ImageSet):
-                features.append(image_features(backbone, images))
-            elif images is not None:
-                features.append(backbone.encode_images(images))
-            if texts is not None:
-                features.append(text_features(backbone, texts))
-            found.append([each.float().cpu() for each in features])
+            found.append([encode().float().cpu() for encode in encoders])
     return [FeatureCurve(places, torch.stack(each)) for each in zip(*found, strict=True)]
 
 
@@ -135,8 +123,7 @@ class AlphaCurve:
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
-        task = as_task(images)
-        image, text = _measure(backbone, delta, nodes, task.images, task.texts(backbone))
+        image, text = _measure(backbone, delta, nodes, *_encoders(backbone, as_task(images)).values())
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
@@ -171,24 +158,19 @@ class AlphaCurve:
     def sweep(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
         """The score along α: alpha, domain, is_id, accuracy, images; as `evaluation.sweep`, without the model."""
         task = as_task(images)
-        parts = []
-        for alpha in alphas:
-            table = task.score(self.at(alpha))
-            table.insert(0, "alpha", alpha)
-            parts.append(table)
-        return pd.concat(parts, ignore_index=True)
+        scores = {alpha: task.score(self.at(alpha)) for alpha in alphas}
+        return pd.concat(scores, names=["alpha"]).reset_index("alpha").reset_index(drop=True)
 
     def encoder_map(self, images: ImageSet | Task, alphas: Iterable[float]) -> pd.DataFrame:
         """The score for each pair of the encoders' α: image_alpha, text_alpha, id, ood and their mean, `mean`."""
         task, points = as_task(images), list(alphas)
-        heads = [self.text.at(text_alpha) for text_alpha in points]
-        parts = []
+        heads = {alpha: self.text.at(alpha) for alpha in points}
+        scores: dict[tuple[float, float], pd.DataFrame] = {}
         for image_alpha in progress(points, "map of the encoders"):
             features = self.image.at(image_alpha)
-            for text_alpha, head in zip(points, heads, strict=True):
-                table = task.score(features @ head.T)
-                parts.append(table.assign(image_alpha=image_alpha, text_alpha=text_alpha))
-        table = summarize(pd.concat(parts), ["image_alpha", "text_alpha"], task.metric)
+            scores |= {(image_alpha, alpha): task.score(features @ head.T) for alpha, head in heads.items()}
+        pairs = ["image_alpha", "text_alpha"]
+        table = summarize(pd.concat(scores, names=pairs).reset_index(pairs), pairs, task.metric)
         return table.assign(mean=(table["id"] + table["ood"]) / 2)
 
 
@@ -214,37 +196,36 @@ def held_out_error(
     return pd.DataFrame(rows)
 
 
-def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task, alone: bool = True) -> pd.DataFrame:
-    """The score with the delta in one layer alone, or in all but one: a row a layer.
-
-    Args:
-        alone: switch one layer on and leave all else at zero-shot; False switches one off and leaves all else
-            tuned. Weights outside the layers (embeddings, projections) are off and on with the rest.
+def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> pd.DataFrame:
+    """The score with the delta in one layer alone, all else at zero-shot: a row a layer.
 
     Returns:
         tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes before it),
-        id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points from the
-        model that all else is at.
+        id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points from
+        zero-shot.
     """
     task = as_task(images)
-    keys = keys_of(delta.touched(backbone.model.state_dict()))
-    base: dict[str, float] = {key: 0.0 if alone else 1.0 for key in keys if "." not in key}
-    layers = [key for key in keys if "." in key]
+    encoders = _encoders(backbone, task)
+    layers = [key for key in keys_of(delta.touched(backbone.model.state_dict())) if "." in key]
     rows = []
-    with torch.no_grad(), delta.applied(backbone.model, base):
-        texts = task.texts(backbone)
-        start = {"image": image_features(backbone, task.images), "text": text_features(backbone, texts)}
+    with torch.no_grad(), delta.applied(backbone.model, 0.0):
+        start = {tower: encode() for tower, encode in encoders.items()}
         for key in progress(["", *layers], "layers"):
-            alpha: Alpha = base | ({key: 1.0 - base[key.partition(".")[0]]} if key else {})
-            delta.apply(backbone.model, alpha)
             tower, _, layer = key.partition(".")
-            now = dict(start)
-            if tower == "image":
-                now["image"] = image_features(backbone, task.images)
-            elif tower == "text":
-                now["text"] = text_features(backbone, texts)
+            now = start
+            if key:
+                delta.apply(backbone.model, {key: 1.0})
+                now = start | {tower: encoders[tower]()}
             table = task.score(now["image"] @ now["text"].T).assign(layer=key)
             means = summarize(table, ["layer"], task.metric).iloc[0][["id", "ood"]]
             rows.append({"tower": tower, "layer": int(layer) if layer.isdigit() else layer, **means})
     profile = pd.DataFrame(rows[1:]).astype({"id": float, "ood": float})
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])
+
+
+def _encoders(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
+    """What encodes a task's images and its texts with the model as it then stands."""
+    return {
+        "image": partial(image_features, backbone, task.images),
+        "text": partial(text_features, backbone, task.texts(backbone)),
+    }

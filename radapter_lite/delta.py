@@ -104,22 +104,15 @@ class Delta:
         return cls._make("difference", before, changes, **about)
 
     @classmethod
-    def from_low_rank(
-        cls,
-        original: State,
-        factors: Mapping[str, tuple[Tensor, Tensor]],
-        changes: Mapping[str, Tensor] | None = None,
-        **about: Any,
-    ) -> "Delta":
+    def from_low_rank(cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
         Args:
             original: the untuned model's state dict.
             factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
-            changes: ΔW of other weights, by name.
             about: as in `from_adapters`.
         """
-        tensors: dict[str, Tensor] = dict(changes or {})
+        tensors: dict[str, Tensor] = {}
         for name, (b, a) in factors.items():
             tensors |= {f"{name}.B": b, f"{name}.A": a}
         return cls._make("low_rank", original, tensors, **about)
@@ -205,16 +198,13 @@ class Delta:
 
     def touched(self, state: State) -> list[str]:
         """Return the names in a model's state dict of the weights that the delta changes, sorted."""
-        names: set[str] = set()
-        for key in self.tensors:
-            if self._kind_of(key, state) == "adapter":
-                names |= {f"{key}.weight"} | ({f"{key}.bias"} & state.keys())
-            else:
-                names.add(self._target(key))
-        return sorted(names)
+        return sorted({name for key in self.tensors for name in self._weights(key, state)})
 
-    def _kind_of(self, key: str, state: State) -> str:
-        return "difference" if key in state else self.kind
+    def _weights(self, key: str, state: State) -> list[str]:
+        """The names of the weights that a tensor's key stands for: itself, or a Linear's weight and bias."""
+        if key in state or self.kind != "adapter":
+            return [self._target(key)]
+        return [f"{key}.weight", *({f"{key}.bias"} & state.keys())]
 
     def _target(self, key: str) -> str:
         """The name a tensor's key stands for: a Linear's, or a weight's."""
@@ -225,17 +215,13 @@ class Delta:
         changes = {}
         for name in self.touched(original):
             weight = original[name]
-            wide = torch.promote_types(weight.dtype, torch.float32)
-
-            def tensor(key: str, weight: Tensor = weight, wide: torch.dtype = wide) -> Tensor:
-                return self.tensors[key].to(device=weight.device, dtype=wide)
-
+            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
             if name in self.tensors:
-                change = tensor(name)
+                change = self.tensors[name].to(wide)
             elif self.kind == "low_rank":
-                change = tensor(f"{name}.B") @ tensor(f"{name}.A")
+                change = self.tensors[f"{name}.B"].to(wide) @ self.tensors[f"{name}.A"].to(wide)
             else:  # (d, d)ᵀ (d, d_in) for a weight, (d, d)ᵀ (d) for a bias: the transpose of W_org W_adp
-                change = tensor(name.rpartition(".")[0]).T @ weight.to(wide)
+                change = self.tensors[name.rpartition(".")[0]].to(wide).T @ wide
             changes[name] = change.to(weight.dtype)
         return changes
 
@@ -244,36 +230,26 @@ class Delta:
     def _check_fit(self, state: State) -> None:
         """Refuse a model that lacks a weight the delta changes, or has it in another shape."""
         for key, tensor in self.tensors.items():
-            kind = self._kind_of(key, state)
-            name = f"{key}.weight" if kind == "adapter" else self._target(key)
+            name = self._weights(key, state)[0]
             if name not in state:
-                raise ValueError(f"this delta changes {name}, which the model lacks: it is for {self._made_on()}")
+                raise ValueError(f"this delta changes {name}, which the model lacks: it is for {made_on(self.meta)}")
             shape = tuple(state[name].shape)
-            if kind == "adapter":
-                fits = tuple(tensor.shape) == (shape[0], shape[0])
-            elif kind == "difference":
-                fits = tensor.shape == shape
-            else:
-                b, a = self.tensors.get(f"{name}.B"), self.tensors.get(f"{name}.A")
-                fits = b is not None and a is not None and b.ndim == a.ndim == 2 and b.shape[1] == a.shape[0]
-                fits = fits and (len(b), a.shape[1]) == shape  # type: ignore[arg-type, union-attr]
+            fits = tensor.shape == (shape if name == key else (shape[0], shape[0]))
+            if self.kind == "low_rank" and name != key:
+                b, a = (self.tensors.get(name + end, torch.empty(0)) for end in (".B", ".A"))
+                fits = b.ndim == a.ndim == 2 and b.shape[1] == a.shape[0] and (len(b), a.shape[1]) == shape
             if not fits:
                 raise ValueError(
                     f"the delta's {key} of shape {tuple(tensor.shape)} does not fit the model's {name} of "
-                    f"shape {shape}: it is for {self._made_on()}"
+                    f"shape {shape}: it is for {made_on(self.meta)}"
                 )
 
     def _check_weights(self, state: State) -> None:
         if self.meta.get("fingerprint") not in (None, fingerprint(state, self.touched(state))):
             raise ValueError(
-                f"this model's weights are not the ones the delta was made on: it is for {self._made_on()}, "
+                f"this model's weights are not the ones the delta was made on: it is for {made_on(self.meta)}, "
                 f"loaded afresh, without training or merging"
             )
-
-    def _made_on(self) -> str:
-        if self.meta.get("backbone") is None:
-            return "a model that was not named when it was made"
-        return f"load_clip({self.meta['backbone']!r}, pretrained={self.meta['pretrained']!r})"
 
     # --- files ---
 
@@ -302,13 +278,12 @@ class Delta:
         Raises:
             ValueError: if they are of no kind that is known.
         """
-        kind = about.get("kind")
-        if kind not in KINDS:
+        meta = dict(about)
+        if (kind := meta.pop("kind")) not in KINDS:
             raise ValueError(
                 f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known: what a method without a "
                 f"delta learned is read by load_tuned"
             )
-        meta = {key: value for key, value in about.items() if key not in ("format", "kind", "tensors", "file")}
         return cls(kind, tensors, meta)
 
     def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
@@ -353,6 +328,13 @@ def describe(backbone: Backbone | None, method: str, settings: Mapping[str, Any]
         "settings": _as_json(settings),
         "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
     }
+
+
+def made_on(meta: Mapping[str, Any]) -> str:
+    """The backbone of `describe`, in words."""
+    if meta.get("backbone") is None:
+        return "a model that was not named when it was made"
+    return f"load_clip({meta['backbone']!r}, pretrained={meta['pretrained']!r})"
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

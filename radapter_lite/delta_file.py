@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,7 +31,7 @@ def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abo
 
 
 def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the JSON's content.
+    """Return the tensors, and what the JSON says of them: their `kind`, and all that was noted beside.
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
@@ -44,8 +43,8 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
             raise FileNotFoundError(f"{found} is missing: a delta is two files, it and {other.name} beside it")
     try:
         about = json.loads(json_path.read_text(encoding="utf-8"))
-        file_format, shapes, _ = about["format"], about["tensors"], about["fingerprint"]
-        size, checksum = about["file"]["bytes"], about["file"]["sha256"]
+        file_format, shapes, file = about.pop("format"), about.pop("tensors"), about.pop("file")
+        size, checksum, _, _ = file["bytes"], file["sha256"], about["kind"], about["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{json_path} does not describe a delta: save the delta again, or fetch it again") from error
     if file_format != FORMAT:
@@ -56,10 +55,7 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
             f"{tensor_path} is truncated, damaged or of another delta ({found_size} bytes where "
             f"{json_path.name} has {size}): copy both files again"
         )
-    try:
-        tensors = load_file(tensor_path)
-    except SafetensorError as error:
-        raise ValueError(f"{tensor_path} is no safetensors file ({error}): save the delta again") from error
+    tensors = load_file(tensor_path)
     if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
         raise ValueError(f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again")
     return tensors, about

@@ -70,13 +70,11 @@ def ood_at_id(curve: pd.DataFrame, target: float) -> float:
     Args:
         curve: columns alpha, id, ood (percent), of one run.
     """
-    points = curve.sort_values("alpha")
-    ids, oods = points["id"].to_numpy(float), points["ood"].to_numpy(float)
-    for i in range(len(ids) - 1):
-        low, high = sorted((ids[i], ids[i + 1]))
-        if low <= target <= high:
-            share = (target - ids[i]) / (ids[i + 1] - ids[i]) if high > low else 0.0
-            return float(oods[i] + share * (oods[i + 1] - oods[i]))
+    points = curve.sort_values("alpha")[["id", "ood"]].to_numpy(float)
+    for (id_before, ood_before), (id_after, ood_after) in zip(points, points[1:], strict=False):
+        if min(id_before, id_after) <= target <= max(id_before, id_after):
+            share = (target - id_before) / (id_after - id_before) if id_after != id_before else 0.0
+            return float(ood_before + share * (ood_after - ood_before))
     return float("nan")
 
 

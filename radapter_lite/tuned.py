@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, made_on, require_untouched
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
@@ -49,7 +48,6 @@ class Tuned:
     config: Any = None
     meta: dict[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
-    _fits: weakref.WeakSet[nn.Module] = field(default_factory=weakref.WeakSet, repr=False)
 
     @property
     def has_alpha(self) -> bool:
@@ -92,7 +90,12 @@ class Tuned:
             raise ValueError(f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}")
         assert self.answer is not None
         require_untouched(backbone.model)
-        self._check_weights(backbone.model)
+        state = backbone.model.state_dict()
+        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
+            raise ValueError(
+                f"this model's weights are not the ones that {self.method} was trained with: it is for "
+                f"{made_on(self.meta)}, loaded afresh"
+            )
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
             return self.answer(backbone, task, self)
 
@@ -125,16 +128,3 @@ class Tuned:
             self.learned.save(path)
         else:
             write_delta(path, self.learned, {"kind": POINT} | self.meta)
-
-    def _check_weights(self, model: nn.Module) -> None:
-        """Refuse another model than the tensors were trained in; each model is looked at once."""
-        if model in self._fits or not self.meta.get("fingerprint"):
-            return
-        state = model.state_dict()
-        if fingerprint(state, state) != self.meta["fingerprint"]:
-            made_on = f"load_clip({self.meta.get('backbone')!r}, pretrained={self.meta.get('pretrained')!r})"
-            raise ValueError(
-                f"this model's weights are not the ones that {self.method} was trained with: it is for {made_on}, "
-                f"loaded afresh"
-            )
-        self._fits.add(model)

@@ -76,7 +76,7 @@ def test_something_else_is_refused():
 
 @pytest.mark.parametrize("rank", [None, 1, 4])
 def test_an_adapter_is_the_identity_plus_a_product(rank):
-    adapter = LinearAdapter(8, rank, drop_prob=0.0, dtype=torch.float64)
+    adapter = LinearAdapter(8, rank, drop_prob=0.0).double()
     x = torch.randn(2, 5, 8, dtype=torch.float64)
     assert torch.equal(adapter(x), x)  # zero at the start
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_low_rank_starts_at_zero_with_a_gradient():
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.95])
 def test_dropping_is_one_draw_a_call_and_right_on_average(p):
-    adapter = LinearAdapter(4, drop_prob=p, dtype=torch.float64)
+    adapter = LinearAdapter(4, drop_prob=p).double()
     nn.init.normal_(adapter.weight)
     x = torch.randn(6, 3, 4, dtype=torch.float64)
     change = x @ adapter.weight
@@ -133,7 +133,7 @@ def test_evaluation_uses_the_average_and_drops_nothing():
 
 @pytest.mark.parametrize("rank", [None, 3])
 def test_accumulation_is_the_written_out_recursion(rank):
-    adapter = LinearAdapter(6, rank, dtype=torch.float64)
+    adapter = LinearAdapter(6, rank).double()
     expected = torch.zeros(6, 6, dtype=torch.float64)
     for _ in range(10):
         with torch.no_grad():

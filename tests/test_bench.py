@@ -78,7 +78,7 @@ def test_a_run_goes_on_where_it_stopped(images: ImageSet, tmp_path: Path, monkey
 def test_the_exam_measures_what_the_delta_gives(images: ImageSet) -> None:
     clip = make_backbone()
     tuned = r_adapter(
-        clip, images.few_shot(4), RAdapterConfig(AdapterConfig(momentum=0.5), TrainingConfig(epochs=3, lr=1e-2))
+        clip, images.few_shot(4), RAdapterConfig(TrainingConfig(epochs=3, lr=1e-2), adapter=AdapterConfig(momentum=0.5))
     )
     from radapter_lite.evaluation import sweep
 
@@ -184,7 +184,7 @@ def test_unknown_names(tmp_path: Path) -> None:
 def test_one_training_gives_the_delta_of_every_momentum(images: ImageSet) -> None:
     clip, few = make_backbone(), images.few_shot(4)
     loop = TrainingConfig(epochs=4, batch_size=8, lr=1e-2)  # 8 steps: the average under 0.9 has left its zero start
-    config = RAdapterConfig(AdapterConfig(momentum=0.7), loop)
+    config = RAdapterConfig(loop, adapter=AdapterConfig(momentum=0.7))
     found = ablations.tune_with_momenta(clip, few, config, (0.7, 0.9))
     assert set(found) == {0.0, 0.7, 0.9}
     for momentum, tuned in found.items():

@@ -413,7 +413,7 @@ MISTAKES = {
     "out of another run": ("tune photos --shots 1 --out out", "out holds what another run learned"),
     "no shots": ("tune photos --shots 0", "shots must be a whole number of 1 or more"),
     "no epochs": ("tune photos --set epochs 0", "epochs must be a whole number of 1 or more, not 0"),
-    "no such setting": ("tune photos --set ranks 4", "RAdapterConfig has no setting 'ranks'; it has rank"),
+    "no such setting": ("tune photos --set ranks 4", "RAdapterConfig has no setting 'ranks'; it has epochs"),
     "no such method": ("tune photos --method SGD", "SGD is no method of this kit; there are R-Adapter"),
     "no place for the name": ("tune photos --prompt nothing", "nothing is neither a prompt, which has {}"),
     "a memory too long": ("tune photos --shots 1 --set epochs 1", "leaves 98% of its zero start"),

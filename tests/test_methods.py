@@ -22,7 +22,7 @@ from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=8, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
-R_ADAPTER = RAdapterConfig(AdapterConfig(momentum=0.8), TRAINING, margin=0.1, smoothing=0.05, temperature=0.05)
+R_ADAPTER = RAdapterConfig(TRAINING, 0.05, AdapterConfig(momentum=0.8), margin=0.1, smoothing=0.05)
 LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_prob=0.1, towers=("image",)))
 
 METHODS = {

@@ -24,7 +24,7 @@ TRAINING = TrainingConfig(epochs=10, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps
 STILL = TrainingConfig(epochs=1, batch_size=64, lr=1e-12, min_lr=1e-12, crop=1.0, flip=False)  # one step
 TRAINED = {
     "CLIP-Adapter": (clip_adapter, ClipAdapterConfig(replace(TRAINING, lr=3e-2), temperature=0.05)),
-    "LP-FT": (lp_ft, LpFtConfig(replace(TRAINING, lr=1e-3), C=1.0)),
+    "LP-FT": (lp_ft, LpFtConfig(training=replace(TRAINING, lr=1e-3), C=1.0)),
     "Tip-Adapter-F": (tip_adapter, TipAdapterConfig(training=TRAINING, temperature=0.05)),
 }
 UNTRAINED = {"linear probe": (linear_probe, LinearProbeConfig()), "Tip-Adapter": (tip_adapter, TipAdapterConfig())}
@@ -179,8 +179,8 @@ def test_a_class_without_images_keeps_its_column(kept, images, backbone):
     columns = [images.classes.index(name) for name in reference.classes_]
     for tune, config in (
         (linear_probe, LinearProbeConfig()),
-        (lp_ft, LpFtConfig(replace(TRAINING, epochs=2))),
-        (lp_ft, LpFtConfig(STILL)),
+        (lp_ft, LpFtConfig(training=replace(TRAINING, epochs=2))),
+        (lp_ft, LpFtConfig(training=STILL)),
     ):
         point = tune(backbone, some, config)
         logits = point.similarities(backbone, some)
@@ -200,7 +200,7 @@ def test_a_probe_of_one_class_is_refused(images, backbone):
 
 def test_lp_ft_starts_at_the_probe_and_moves_the_image_encoder(images, backbone):
     probe = linear_probe(backbone, images, LinearProbeConfig(C=1.0)).similarities(backbone, images)
-    start = lp_ft(backbone, images, LpFtConfig(STILL, C=1.0))
+    start = lp_ft(backbone, images, LpFtConfig(training=STILL, C=1.0))
     torch.testing.assert_close(start.similarities(backbone, images), probe, rtol=0, atol=1e-5)
     expected = torch.nn.functional.cross_entropy(probe, images.labels)
     assert start.history["loss"].iloc[0] == pytest.approx(expected.item(), abs=1e-5)
@@ -223,7 +223,7 @@ def features_of_text(backbone):
 
 
 def test_lp_ft_takes_its_weights_out_after_an_error_too(images, backbone):
-    point = lp_ft(backbone, images, LpFtConfig(replace(TRAINING, epochs=1)))
+    point = lp_ft(backbone, images, LpFtConfig(training=replace(TRAINING, epochs=1)))
     before = copy.deepcopy(backbone.model.state_dict())
 
     def fail(file):
@@ -317,7 +317,7 @@ def test_on_pictograms_each_learns_its_training_images():
     before = accuracy(predict(backbone, images), images)
     for tune, config in (
         (linear_probe, LinearProbeConfig()),
-        (lp_ft, LpFtConfig(replace(training, lr=1e-4))),
+        (lp_ft, LpFtConfig(training=replace(training, lr=1e-4))),
         (tip_adapter, TipAdapterConfig(cache_ratio=20.0)),
         (tip_adapter, TipAdapterConfig(cache_ratio=20.0, training=training)),
         (clip_adapter, ClipAdapterConfig(replace(training, epochs=16, lr=3e-2))),

@@ -418,7 +418,7 @@ def test_bottlenecks_settings_are_checked(config):
 
 def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, monkeypatch):
     """Against matrices that hooks written out here put behind attention and MLP, trained by the same loop."""
-    config = RAdapterConfig(AdapterConfig(drop_prob=0.0, momentum=0.0), TRAINING, temperature=0.05)
+    config = RAdapterConfig(TRAINING, 0.05, AdapterConfig(drop_prob=0.0, momentum=0.0))
     sets = []
     monkeypatch.setattr(
         sys.modules[r_adapter.__module__], "AdapterSet", lambda *args: sets.append(AdapterSet(*args)) or sets[-1]

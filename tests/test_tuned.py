@@ -67,9 +67,11 @@ def test_what_was_learned_is_saved_and_answers_the_same(images, name, tmp_path):
 def test_a_methods_file_and_function_have_its_name(name):
     identifier = name.partition(",")[0].lower().replace("-", "_").replace(" ", "_")
     function = METHODS[name].function
-    family = {"houlsby_adapter": "bottleneck", "adaptformer": "bottleneck"}  # one file, two places for one module
-    assert function.__module__ == f"radapter_lite.methods.{family.get(identifier, function.__name__)}"
-    shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter"}  # one function under two names
+    family = {"houlsby_adapter": "bottleneck"}  # one file, two places for one module
+    assert function.__module__ == f"radapter_lite.methods.{family.get(function.__name__, function.__name__)}"
+    # One function under two names.
+    shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter"}
+    shares |= {"adaptformer": "houlsby_adapter", "p_tuning": "coop"}
     assert function.__name__ == shares.get(identifier, identifier)
 
 

@@ -14,7 +14,7 @@ from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig
 
 CONFIG = RAdapterConfig(
-    AdapterConfig(drop_prob=0.1, momentum=0.5, whitening=0.01), TrainingConfig(epochs=3, batch_size=8, lr=3e-3)
+    TrainingConfig(epochs=3, batch_size=8, lr=3e-3), adapter=AdapterConfig(drop_prob=0.1, momentum=0.5, whitening=0.01)
 )
 
 

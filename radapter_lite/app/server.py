@@ -42,10 +42,6 @@ class _Page(Voila):
         self.template_paths.insert(0, str(TEMPLATE))
 
 
-class _Kernels(ThisInterpreter):
-    env = {"TQDM_DISABLE": "1"}  # bars would end up on the page
-
-
 def _notebook(settings: dict[str, Any]) -> nbformat.NotebookNode:
     source = f"from radapter_lite.app.page import open_page\n\nopen_page(**{settings!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -73,7 +69,7 @@ def _config(port: int, browser: bool) -> Config:
                 "allow_theme_override": "NO",
                 "file_allowlist": [],  # no file is served but Voilà's own
                 "strip_sources": True,
-                "kernel_spec_manager_class": _Kernels,
+                "kernel_spec_manager_class": ThisInterpreter,
                 "resources": {"max_bytes": MAX_BYTES},
             },
             # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.

@@ -29,25 +29,24 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
             truncated or damaged.
     """
     refuse_large(len(content), name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                size = image.size
-                if _fits(size):
-                    image.verify()
-    except Image.DecompressionBombError:
-        raise ValueError(_too_many_pixels(name)) from None
-    except Exception as error:  # what is no image of these types fails here, and decoders fail in many ways
-        raise ValueError(f"{name} is no PNG, JPEG, WebP, GIF or BMP image: give one of these.") from error
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(_too_many_pixels(name))
-    if not _fits(size):
+    too_many_pixels = f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels: give a smaller copy of it."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            width, height = image.size
+        except Image.DecompressionBombError:
+            raise ValueError(too_many_pixels) from None
+        except Exception as error:  # what is no image of these types fails here, and decoders fail in many ways
+            raise ValueError(f"{name} is no PNG, JPEG, WebP, GIF or BMP image: give one of these.") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(too_many_pixels)
+    if max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
-            f"{name} is {size[0]} × {size[1]} pixels: give an image at most {MAX_ASPECT} times as long as wide."
+            f"{name} is {width} × {height} pixels: give an image at most {MAX_ASPECT} times as long as wide."
         )
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:  # verify leaves it unusable
+        with image:
             return upright_rgb(image)
     except Exception as error:  # as above
         raise ValueError(f"{name} is truncated or damaged: open it elsewhere, and save it again.") from error
@@ -56,8 +55,7 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
 def refuse_large(size: int, name: str) -> None:
     """Raise ValueError for a file of more than `MAX_BYTES`."""
     if size > MAX_BYTES:
-        limit = f"{MAX_BYTES / 1e6:g} MB"
-        raise ValueError(f"{name} has {size / 1e6:.1f} MB: give an image of at most {limit}.")
+        raise ValueError(f"{name} has {size / 1e6:.1f} MB: give an image of at most {MAX_BYTES / 1e6:g} MB.")
 
 
 def parse_class_names(text: str) -> list[str]:
@@ -66,14 +64,12 @@ def parse_class_names(text: str) -> list[str]:
     Raises:
         ValueError: for fewer than two names, more than `MAX_CLASSES`, or one longer than `MAX_NAME`.
     """
-    parts = re.split(r"[,\n]", text)
-    visible = ("".join(letter if letter.isprintable() else " " for letter in part) for part in parts)
-    trimmed = [" ".join(part.split()) for part in visible]
     found: dict[str, str] = {}
-    for name in trimmed:
-        if name:
-            found.setdefault(name.casefold(), name)
-    names = list(found.values())
+    for part in re.split(r"[,\n]", text):
+        visible = "".join(letter if letter.isprintable() else " " for letter in part)
+        name = " ".join(visible.split())
+        found.setdefault(name.casefold(), name)
+    names = [name for name in found.values() if name]
     if len(names) < 2:
         raise ValueError("Type two class names or more, with commas between them.")
     if len(names) > MAX_CLASSES:
@@ -81,11 +77,3 @@ def parse_class_names(text: str) -> list[str]:
     if longest := next((name for name in names if len(name) > MAX_NAME), None):
         raise ValueError(f"The class name {longest[:20]}… has {len(longest)} characters: give it at most {MAX_NAME}.")
     return names
-
-
-def _fits(size: tuple[int, int]) -> bool:
-    return size[0] * size[1] <= MAX_PIXELS and max(size) <= MAX_ASPECT * min(size)
-
-
-def _too_many_pixels(name: str) -> str:
-    return f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels: give a smaller copy of it."

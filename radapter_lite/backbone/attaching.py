@@ -18,15 +18,12 @@ Change = Callable[[Tensor, Tensor], Tensor]
 attached_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
-class Attachment:
-    """Changes to a model's modules, from now until `remove`; the model's own weights are frozen meanwhile.
+class Attachment(ExitStack):
+    """Changes to a model's modules, until `close` or the end of a with block; its own weights are frozen meanwhile.
 
     Args:
         outputs: by a module's dotted name, the change of what it gives back.
         inputs: by a module's dotted name, the change of its first input.
-
-    Raises:
-        ValueError: for a model that has something attached already.
     """
 
     def __init__(
@@ -35,22 +32,16 @@ class Attachment:
         outputs: Mapping[str, Change],
         inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
-        if model in attached_models:
-            raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
-        self._stack = ExitStack()
+        super().__init__()
         for name, change in outputs.items():
             hook = model.get_submodule(name).register_forward_hook(_changing_output(change))
-            self._stack.callback(hook.remove)
+            self.callback(hook.remove)
         for name, change_input in (inputs or {}).items():
             hook = model.get_submodule(name).register_forward_pre_hook(_changing_input(change_input))
-            self._stack.callback(hook.remove)
-        self._stack.enter_context(frozen(model))
-        self._stack.callback(attached_models.discard, model)
+            self.callback(hook.remove)
+        self.enter_context(frozen(model))
+        self.callback(attached_models.discard, model)
         attached_models.add(model)
-
-    def remove(self) -> None:
-        """Take the changes away and thaw what was frozen; a second call does nothing."""
-        self._stack.close()
 
 
 @contextmanager
@@ -64,18 +55,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def attached(
-    model: nn.Module, outputs: Mapping[str, Change], inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None
-) -> Iterator[None]:
-    """An `Attachment` for the length of a with block."""
-    attachment = Attachment(model, outputs, inputs)
-    try:
-        yield
-    finally:
-        attachment.remove()
 
 
 def _changing_output(change: Change) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
-from radapter_lite.backbone.prompts import PHOTOS, as_prompts, fill
+from radapter_lite.backbone.prompts import PHOTOS, as_prompts
 from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -72,7 +73,7 @@ class Backbone:
 
     def describe(self, classes: Iterable[str]) -> list[list[str]]:
         """Each class's name in every prompt [C][prompts]."""
-        return [[fill(prompt, name) for prompt in self.prompts] for name in classes]
+        return [[prompt.replace("{}", name) for prompt in self.prompts] for name in classes]
 
 
 def load_clip(
@@ -102,32 +103,25 @@ def load_clip(
         FileNotFoundError: for a missing checkpoint or file of prompts, or, as HubError, weights that could not be
             fetched.
     """
-    name = name if name.startswith(HUB_PREFIX) else name.replace("/", "-")
-    _check_name(name)
+    if not name.startswith(HUB_PREFIX):
+        name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
+        if name not in names:
+            raise ValueError(
+                f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
+                f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
+            )
     source = None if pretrained is None else os.fspath(pretrained)
     tag, checkpoint = _find_weights(name, source)
     if checkpoint is not None:
         _check_checkpoint(checkpoint)
-    is_picto = name == "picto"
-    usual = pictoclip.PROMPTS if is_picto else PHOTOS
+    usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)
     prompts = usual if prompts is None else as_prompts(prompts)
     with seeded(seed):
         model, tokenizer, preprocess = _build(name, tag)
     if checkpoint is not None:
         _load_checkpoint(model, checkpoint, name)
     label = checkpoint.name if checkpoint is not None else tag or "random"
-    search = "search" if is_picto else None
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
-
-
-def _check_name(name: str) -> None:
-    names = ["picto", *open_clip.list_models()]
-    if name in names or name.startswith(HUB_PREFIX):
-        return
-    raise ValueError(
-        f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
-        f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
-    )
 
 
 def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | None]:
@@ -167,16 +161,13 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         return pictoclip.load_pictoclip(tag or "random")
 
     settings: dict[str, Any] = {"pretrained_text": False, "require_pretrained": tag is not None}
+    what, alternative = name, "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
     if tag is None:
         settings |= _image_settings(name)
-    elif not name.startswith(HUB_PREFIX):
-        _check_activation(name, tag)
-        settings["pretrained"] = tag
-    if tag is None:
         what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
-    else:
-        what = name if tag == "hf-hub" else f"{name} with weights {tag}"
-        alternative = "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
+    elif tag != "hf-hub":
+        _check_activation(name, tag)
+        settings["pretrained"], what = tag, f"{name} with weights {tag}"
     model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
         projection = model.text_decoder.text_projection
@@ -209,15 +200,13 @@ class LazyTokenizer:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._tokenizer: Callable[[list[str]], Tensor] | None = None
+
+    @cached_property
+    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
+        alternative = "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work"
+        return from_hub(lambda: open_clip.get_tokenizer(self.name), f"the tokenizer of {self.name}", alternative)
 
     def __call__(self, texts: list[str]) -> Tensor:
-        if self._tokenizer is None:
-            self._tokenizer = from_hub(
-                lambda: open_clip.get_tokenizer(self.name),
-                f"the tokenizer of {self.name}",
-                "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work",
-            )
         return self._tokenizer(texts)
 
 

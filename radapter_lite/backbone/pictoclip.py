@@ -7,7 +7,6 @@ the patch embedding stand three strided convolutions, which learn several times 
 import json
 from collections.abc import Callable
 
-import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -26,12 +25,11 @@ PROMPTS = ("{}", "an icon of a {}", "a picture of a {}", "a drawing of {}", "a s
 def conv_stem(channels: list[int], width: int) -> nn.Sequential:
     """Strided convolutions in place of the patch embedding: (B, 3, 48, 48) -> (B, width, 4, 4)."""
     layers: list[nn.Module] = []
-    shapes = zip(
-        [3, *channels], channels, [7, *[3] * (len(channels) - 1)], [3, *[2] * (len(channels) - 1)], strict=False
-    )
-    for c_in, c_out, kernel, stride in shapes:
+    c_in, kernel, stride = 3, 7, 3
+    for c_out in channels:
         layers += [nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.GELU()]
         layers += [nn.Conv2d(c_out, c_out, 3, 1, 1, groups=c_out, bias=False), nn.BatchNorm2d(c_out), nn.GELU()]
+        c_in, kernel, stride = c_out, 3, 2
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], width, 1))
 
 
@@ -63,9 +61,3 @@ def load_pictoclip(pretrained: str = "picto") -> tuple[CLIP, Callable[[list[str]
         model.load_state_dict(state)
     preprocess = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
     return model.eval(), load_tokenizer(config), preprocess
-
-
-def untrained(seed: int) -> CLIP:
-    """An untrained PictoCLIP whose weights are drawn with `seed`."""
-    torch.manual_seed(seed)
-    return build(load_config())

@@ -23,9 +23,8 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
         FileNotFoundError: for a path that is no file; a text with {} in it is a prompt and no path.
     """
     if isinstance(prompts, os.PathLike) or (isinstance(prompts, str) and "{}" not in prompts):
-        found = _read(Path(prompts))
-    else:
-        found = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        prompts = _lines(Path(prompts))
+    found = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     odd = [prompt for prompt in found if not isinstance(prompt, str) or prompt.count("{}") != 1]
     if odd or not found:
         raise ValueError(
@@ -35,12 +34,7 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     return found
 
 
-def fill(prompt: str, name: str) -> str:
-    """The prompt with a class's name in it."""
-    return prompt.replace("{}", name)
-
-
-def _read(path: Path) -> tuple[str, ...]:
+def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is neither a prompt, which has {{}} where the class name goes, nor a file of prompts, one a line"
@@ -49,4 +43,4 @@ def _read(path: Path) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
         raise ValueError(f"{path} is no text file in UTF-8 ({error}): give one with a prompt a line") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return [line.strip() for line in lines if line.strip()]

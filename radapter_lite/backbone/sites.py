@@ -57,24 +57,16 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
     for tower in towers:
         prefix, tower_class = _blocks(model, tower)
         for layer, block in enumerate(model.get_submodule(prefix).children()):
+            parts = dict(block.named_modules())
             for kind, names in LINEARS.items():
-                linear = next((name for name in names if _is_linear(block, name)), None)
+                linear = next((name for name in names if isinstance(parts.get(name), nn.Linear)), None)
                 if linear is None:
                     raise ValueError(
                         f"the {tower} tower ({tower_class}) has no {kind} with an output layer in its block "
                         f"{layer} ({type(block).__name__}): adapters need a Transformer of open_clip or timm"
                     )
-                inside = isinstance(block.get_submodule(kind), nn.MultiheadAttention)
-                sites.append(
-                    Site(
-                        name=f"{tower}.{layer}.{kind}",
-                        tower=tower,
-                        layer=layer,
-                        kind=kind,
-                        linear=f"{prefix}.{layer}.{linear}",
-                        hooked=f"{prefix}.{layer}.{kind if inside else linear}",
-                    )
-                )
+                own, hooked = f"{prefix}.{layer}", kind if isinstance(parts[kind], nn.MultiheadAttention) else linear
+                sites.append(Site(f"{tower}.{layer}.{kind}", tower, layer, kind, f"{own}.{linear}", f"{own}.{hooked}"))
     return sites
 
 
@@ -82,16 +74,13 @@ def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:
     """The dotted name of a tower's list of layers, and the tower's class for error messages."""
     if tower not in TOWERS:
         raise ValueError(f"{tower} is no tower: adapters sit in 'image', in 'text', or in both")
-    if tower == "image":
-        name, module = "visual", getattr(model, "visual", None)
-    elif hasattr(model, "text"):  # CustomTextCLIP and CoCa keep the text tower apart,
-        name, module = "text", model.text
-    else:  # a plain CLIP holds its parts
-        name, module = "", getattr(model, "transformer", None)
+    # CustomTextCLIP and CoCa keep the text tower apart, a plain CLIP holds its parts.
+    name = "visual" if tower == "image" else "text" if hasattr(model, "text") else "transformer"
+    module = getattr(model, name, None)
     if isinstance(module, VisionTransformer | TextTransformer):
         return f"{name}.transformer.resblocks", type(module).__name__
-    if isinstance(module, Transformer) and tower == "text":
-        return "transformer.resblocks", type(module).__name__
+    if isinstance(module, Transformer):
+        return f"{name}.resblocks", type(module).__name__
     if isinstance(module, TimmModel):
         module = module.trunk
         if isinstance(getattr(module, "blocks", None), nn.ModuleList | nn.Sequential):
@@ -100,10 +89,3 @@ def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:
         f"the {tower} tower is a {type(module).__name__}, which is no Transformer of open_clip or timm: "
         f"choose a model whose towers are, such as ViT-B-32, or leave that tower out"
     )
-
-
-def _is_linear(block: nn.Module, name: str) -> bool:
-    try:
-        return isinstance(block.get_submodule(name), nn.Linear)
-    except AttributeError:
-        return False

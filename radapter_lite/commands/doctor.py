@@ -3,7 +3,6 @@
 Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
 """
 
-import importlib
 import platform
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
 
 # The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
 EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",)}
-# Imported as well: a compiled package may be installed and not load (torchvision built for another torch).
-_IMPORTED = {"torch": "torch", "torchvision": "torchvision", "open-clip-torch": "open_clip"}
-
-Check = tuple[str, Callable[[], str]]
 
 
 def add(commands: Commands) -> None:
@@ -39,52 +34,41 @@ def examine() -> int:
     """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
     print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")
-    broken = lacking = 0
-    for name, check in _needed():
+    failed = []
+    for name, needed, check in _checks():
         try:
             print(f"ok      {name}: {check()}", flush=True)
-        except _Lacking as error:
-            print(f"without {name}: {error}", flush=True)
-            lacking += 1
         except Exception as error:  # whatever is wrong with an installation is a finding, never a crash
-            print(f"BROKEN  {name}: {_first_line(error)}", flush=True)
-            broken += 1
-    in_place = "The core is in place." if lacking else "Everything is in place."
-    print(f"\n{broken} broken." if broken else f"\n{in_place}")
-    return 1 if broken else 0
-
-
-class _Lacking(Exception):
-    """What is not installed, and need not be."""
+            print(f"{'BROKEN ' if needed else 'without'} {name}: {_first_line(error)}", flush=True)
+            failed.append(needed)
+    in_place = "The core is in place." if failed else "Everything is in place."
+    print(f"\n{sum(failed)} broken." if any(failed) else f"\n{in_place}")
+    return int(any(failed))
 
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else repr(error)
 
 
-def _needed() -> Iterator[Check]:
+def _checks() -> Iterator[tuple[str, bool, Callable[[], str]]]:
+    """The name of each thing, whether the core needs it, and what tells of it or raises."""
     try:
-        requirements = _requirements()
-    except Exception as error:
-        yield "packages", partial(_unknown, error)
-    else:
-        for requirement in requirements:
-            yield requirement.name, partial(_package, requirement)
+        for requirement in _requirements():
+            yield requirement.name, True, partial(_package, requirement)
         for extra, commands in EXTRAS.items():
-            yield f"[{extra}] for {', '.join(commands)}", partial(_extra, extra)
-    yield "benchmark", _benchmark
-    yield "backbone", _backbone
+            yield f"[{extra}] for {', '.join(commands)}", False, partial(_extra, extra)
+    except Exception as error:
+        yield "packages", True, partial(_unknown, error)
+    yield "benchmark", True, _benchmark
+    yield "backbone", True, _backbone
 
 
 def _requirements(extra: str = "") -> "list[Requirement]":
-    """What the core requires on this machine; or, of an extra, what it adds to that."""
+    """What the core requires on this machine, or what an extra adds to that."""
     from packaging.requirements import Requirement
 
-    found = [Requirement(text) for text in metadata.requires("radapter-lite") or ()]
-    core = [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
-    if not extra:
-        return core
-    return [each for each in found if each not in core and each.marker and each.marker.evaluate({"extra": extra})]
+    found = map(Requirement, metadata.requires("radapter-lite") or ())
+    return [each for each in found if (each.marker.evaluate({"extra": extra}) if each.marker else not extra)]
 
 
 def _unknown(error: Exception) -> str:
@@ -92,16 +76,12 @@ def _unknown(error: Exception) -> str:
 
 
 def _package(requirement: "Requirement") -> str:
-    from packaging.utils import canonicalize_name
-
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         raise RuntimeError(f'missing; pip install "{requirement}"') from None
     if not requirement.specifier.contains(version, prereleases=True):
         raise RuntimeError(f'{version} is too old; pip install "{requirement}"')
-    if module := _IMPORTED.get(canonicalize_name(requirement.name)):
-        importlib.import_module(module)
     return version
 
 
@@ -113,7 +93,7 @@ def _extra(extra: str) -> str:
         except RuntimeError:
             missing.append(requirement.name)
     if missing:
-        raise _Lacking(f'{", ".join(missing)} missing or too old; pip install "radapter-lite[{extra}]"')
+        raise RuntimeError(f'{", ".join(missing)} missing or too old; pip install "radapter-lite[{extra}]"')
     return _notebooks() if extra == "notebooks" else "complete"
 
 

@@ -2,8 +2,9 @@
 
 import argparse
 import os
-import shutil
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from radapter_lite.commands import Commands, options
@@ -58,7 +59,9 @@ def execute(arguments: argparse.Namespace) -> int:
 def _write_folder(backbone: "Backbone", out: Path) -> None:
     """The model as it stands, as a folder that open_clip opens; nothing is written if its features differ."""
     import open_clip
+    from open_clip.push_to_hf_hub import save_config_for_hf
 
+    from radapter_lite.delta_file import write_tensors
     from radapter_lite.files import make_folder
 
     config = open_clip.get_model_config(backbone.name)
@@ -67,33 +70,20 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
             f"{backbone.name} is no architecture of open_clip, which could not open it alone: name a file for --out "
             f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
         )
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    make_folder(partial)
-    try:
-        _write(backbone, config, partial)
-        error = _difference(backbone, partial)
+    with TemporaryDirectory(dir=make_folder(out.parent)) as temporary:
+        folder = make_folder(Path(temporary, out.name))
+        write_tensors(folder / "open_clip_model.safetensors", backbone.model.state_dict(), {})
+        save_config_for_hf(backbone.model, folder / "open_clip_config.json", config)
+        tokenizer = open_clip.get_tokenizer(backbone.name)
+        if hasattr(tokenizer, "save_pretrained"):  # CLIP's own has nothing to save: it comes with open_clip
+            tokenizer.save_pretrained(folder)
+        error = _difference(backbone, folder)
         if not error < TOLERANCE:
             raise ValueError(
                 f"open_clip gives features that differ by {error:.1g} from the tuned model's for {backbone.name}: "
                 f"nothing was exported; --out NAME.safetensors writes the weights alone"
             )
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write(backbone: "Backbone", config: dict, folder: Path) -> None:
-    """The files open_clip looks for in a folder or a repository of the hub."""
-    import open_clip
-    from open_clip.push_to_hf_hub import save_config_for_hf
-
-    from radapter_lite.delta_file import write_tensors
-
-    write_tensors(folder / "open_clip_model.safetensors", backbone.model.state_dict(), {})
-    save_config_for_hf(backbone.model, folder / "open_clip_config.json", config)
-    tokenizer = open_clip.get_tokenizer(backbone.name)
-    if hasattr(tokenizer, "save_pretrained"):  # CLIP's own has nothing to save: it comes with open_clip
-        tokenizer.save_pretrained(folder)
+        os.replace(folder, out)
 
 
 def _difference(backbone: "Backbone", folder: Path) -> float:
@@ -103,17 +93,14 @@ def _difference(backbone: "Backbone", folder: Path) -> float:
     import torch
     from PIL import Image
 
-    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
-    pictures, texts = [Image.fromarray(each) for each in noise], ["a photo of a cat", "a red key"]
-    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
+    model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=backbone.device)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-
-    @torch.no_grad()
-    def features(model, preprocess, tokenizer):  # type: ignore[no-untyped-def]
-        pixels = torch.stack([preprocess(each) for each in pictures]).to(backbone.device)
-        image = model.encode_image(pixels, normalize=True)
-        return torch.cat([image, model.encode_text(tokenizer(texts).to(backbone.device), normalize=True)])
-
-    there = features(model.to(backbone.device).eval(), preprocess, tokenizer)
-    here = features(backbone.model, backbone.preprocess, backbone.tokenizer)
-    return (there - here).abs().max().item()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 120, 3), dtype=np.uint8)
+    features = []
+    for each in (backbone, replace(backbone, model=model.eval(), preprocess=preprocess, tokenizer=tokenizer)):
+        with torch.no_grad():
+            pixels = torch.stack([each.preprocess(Image.fromarray(picture)) for picture in noise])
+            features.append(
+                torch.cat([each.encode_images(pixels), each.encode_texts(["a photo of a cat", "a red key"])])
+            )
+    return (features[0] - features[1]).abs().max().item()

@@ -26,25 +26,17 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from jupyterlab.labapp import LabApp
 
+    from radapter_lite.files import make_folder
     from radapter_lite.publish import notebook
 
     folder = notebook.find(FIRST).parent
     if notebook.checkout() is None:
-        copies = arguments.dir or Path("radapter-lite")
-        folder = _copy_notebooks(copies.resolve() / "notebooks")
+        folder = make_folder((arguments.dir or Path("radapter-lite")).resolve() / "notebooks")
+        for source in notebook.available():
+            if not (folder / source.name).exists():  # never over a file the reader may have edited
+                shutil.copyfile(source, folder / source.name)
+        print(f"The notebooks are in {folder}; edit them freely.")
     elif arguments.dir:
         raise ValueError(f"--dir is for an installed package; this is a checkout, with notebooks in {folder}")
     LabApp.launch_instance([str(folder / f"{FIRST}.ipynb"), *arguments.jupyter])
     return 0
-
-
-def _copy_notebooks(folder: Path) -> Path:
-    """Copy the packaged notebooks into `folder`, but never over a file the reader may have edited."""
-    from radapter_lite.publish import notebook
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in notebook.available():
-        if not (folder / source.name).exists():
-            shutil.copyfile(source, folder / source.name)
-    print(f"The notebooks are in {folder}; edit them freely.")
-    return folder

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         description="Execute the walkthrough; notebooks, HTML and figures land in the output folder.",
         epilog="example: radapter-lite run --profile smoke --only 00 05 -p seed 1",
     )
-    parser.add_argument("--profile", choices=PROFILES, help="the size of what runs (standard)")
+    parser.add_argument("--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="these notebooks alone, by number or name"
     )
@@ -57,30 +57,29 @@ def execute(arguments: argparse.Namespace) -> int:
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
     if not sources:
         raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
-    notebooks = {source: nbformat.read(source, as_version=4) for source in sources}
-    declared = {source: notebook.declared_parameters(nb) for source, nb in notebooks.items()}
+    declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
     parameters = {name: _value(name, text) for name, text in arguments.parameters}
-    if arguments.profile:
-        parameters["profile"] = arguments.profile
-    _check_names(parameters, {name for names in declared.values() for name in names})
-    out = _staging(arguments) if arguments.update else arguments.out or Path("out")
+    _check_names(parameters, {name for names in declared for name in names})
+    root = _checkout(arguments) if arguments.update else None
+    out = root / "out" / "update" if root else arguments.out or Path("out")
+    if root:
+        shutil.rmtree(out, ignore_errors=True)
 
-    measured: dict[str, dict[str, Any]] = {}
-    cells = sum(len(notebook.code_cells(nb)) for nb in notebooks.values())
-    with progress(total=cells, unit="cell", bar_format="{l_bar}{bar}| {elapsed}") as bar:
-        for source in sources:
-            started = time.perf_counter()
-            bar.set_description(source.stem)
-            own = {name: value for name, value in parameters.items() if name in declared[source]}
-            done = notebook.execute(source, out / "notebooks", parameters=own, on_cell=lambda: bar.update(1))
-            to_html(done, out / "html" / f"{source.stem}.html")
-            measured[source.stem] = notebook.metrics(done)
-            bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
+    measured: dict[tuple[str, str], Any] = {}
+    for source in (bar := progress(sources, unit="notebook")):
+        started = time.perf_counter()
+        bar.set_description(source.stem)
+        done = notebook.execute(source, out / "notebooks", arguments.profile, parameters)
+        to_html(done, out / "html" / f"{source.stem}.html")
+        measured |= {(source.stem, name): value for name, value in notebook.metrics(done).items()}
+        bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
 
     print(f"\n{_table(measured)}\n")
-    if arguments.update:
-        _renew(out)
-    else:
+    for folder in ("notebooks", "figures"):
+        if root and (out / folder).is_dir():
+            shutil.copytree(out / folder, root / folder, dirs_exist_ok=True)
+            print(f"Renewed {root / folder}.")
+    if not root:
         print(f"Read {out / 'html' / sources[0].stem}.html first.")
         print(f"Notebooks, HTML and figures are in {out.resolve()}.")
     return 0
@@ -102,43 +101,26 @@ def _check_names(names: Iterable[str], declared: set[str]) -> None:
             raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
 
 
-def _staging(arguments: argparse.Namespace) -> Path:
-    """An empty folder that --update fills before it touches the checkout."""
+def _checkout(arguments: argparse.Namespace) -> Path:
+    """The checkout that --update renews. Raises ValueError where there is none, or results would not be its own."""
     from radapter_lite.publish.notebook import checkout
 
     root = checkout()
     if root is None:
         raise ValueError("--update renews the notebooks of a source checkout, and this is an installed package.")
-    if arguments.profile not in (None, "standard") or arguments.parameters or arguments.out:
+    if arguments.profile != "standard" or arguments.parameters or arguments.out:
         raise ValueError(
             "--update keeps in the checkout what the notebooks' own parameters give; leave out --profile, -p and --out."
         )
-    staging = root / "out" / "update"
-    shutil.rmtree(staging, ignore_errors=True)
-    return staging
+    return root
 
 
-def _renew(staging: Path) -> None:
-    """Copy executed notebooks and figures into the checkout, now that all of them have succeeded."""
-    from radapter_lite.publish.notebook import checkout
-
-    root = checkout()
-    assert root is not None  # _staging has seen to it
-    for folder in ("notebooks", "figures"):
-        if (staging / folder).is_dir():
-            shutil.copytree(staging / folder, root / folder, dirs_exist_ok=True)
-            print(f"Renewed {root / folder}.")
-
-
-def _table(measured: dict[str, dict[str, Any]]) -> str:
+def _table(measured: dict[tuple[str, str], Any]) -> str:
     """The recorded metrics as lines of text: notebook, metric, value."""
-    rows = [(stem, name, _short(value)) for stem, metrics in measured.items() for name, value in metrics.items()]
-    if not rows:
+    import pandas as pd
+
+    if not measured:
         return "No metrics were recorded."
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(f"{stem:<{widths[0]}}  {name:<{widths[1]}}  {value:>{widths[2]}}" for stem, name, value in rows)
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in measured.values()]
+    with pd.option_context("display.max_colwidth", 40):
+        return pd.Series(values, pd.MultiIndex.from_tuples(measured)).to_string()

@@ -55,20 +55,20 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
         raise ValueError(f"{path} cannot be read for class names: expected a .json, .csv, .tsv or .txt file")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        pairs = _json_pairs(text) if kind == ".json" else _text_pairs(text, kind)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        pairs = _json_pairs(text) if kind == ".json" else _text_pairs(lines, kind)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no class names ({error}): expected UTF-8 text with a code and a name in each line, or "
             f"JSON with names by code"
         ) from error
-    lines = [line.strip().strip('"') for line in text.splitlines() if line.strip()]
     if kind != ".json" and not {code for code, _ in pairs} & set(codes):
         if len(lines) != len(codes):
             raise ValueError(
                 f"{path} has {len(lines)} lines, none of which begins with a class folder's name ({some(codes)}): "
                 f"expected a code and a name in each, or {len(codes)} names"
             )
-        pairs = list(zip(codes, lines, strict=True))
+        pairs = list(zip(codes, (line.strip('"') for line in lines), strict=True))
     return {code: name.split(",")[0].replace("_", " ").strip() for code, name in pairs}
 
 
@@ -78,9 +78,8 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
     return [(code, str(name)) for code, name in pairs]
 
 
-def _text_pairs(text: str, kind: str) -> list[tuple[str, str]]:
+def _text_pairs(lines: list[str], kind: str) -> list[tuple[str, str]]:
     """(code, name) of each line; the name is empty where a line has one word."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if kind == ".txt":
         rows = [re.split("\t" if "\t" in line else r"[,\s]+", line, maxsplit=1) for line in lines]
     else:

@@ -1,10 +1,10 @@
 """A folder of images as an `ImageSet`: class/image, below domains or splits or both; or a table of images."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -22,14 +22,6 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 
 
-class ClassFolder(NamedTuple):
-    """A folder of images of one class, and what the folders above it say of them."""
-
-    path: Path
-    domain: str | None
-    split: str | None
-
-
 def load_folder(
     root: Path, seed: int, id_domain: str | None, class_names: Mapping[str, str] | str | os.PathLike[str] | None
 ) -> ImageSet:
@@ -45,7 +37,7 @@ def load_folder(
     rows = []
     for folder, domain, split in _class_folders(root):
         place = folder.relative_to(root).as_posix()
-        code = _words(folder.name) if class_names is None else folder.name
+        code = re.sub("[_-]", " ", folder.name) if class_names is None else folder.name
         rows += [(f"{place}/{file}", domain or "images", code, split) for file in _images(folder)]
     table = pd.DataFrame(rows, columns=["file", "domain", "class", "split"])
     id_domain = id_domain or table["domain"].iloc[0]
@@ -58,9 +50,8 @@ def load_folder(
         return images
     # After the division, which names thus leave as it is.
     names = name_classes(images.classes, class_names)
-    return replace(
-        images, table=images.table.assign(**{"class": images.table["class"].map(names)}), classes=[*names.values()]
-    )
+    table = images.table.assign(**{"class": images.table["class"].map(names)})
+    return replace(images, table=table, classes=[*names.values()])
 
 
 def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
@@ -87,8 +78,10 @@ def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
     table.loc[~own, "split"] = "test"
 
 
-def _class_folders(folder: Path, domain: str | None = None, split: str | None = None) -> list[ClassFolder]:
-    """The class folders below a folder, which itself is the root, a domain or a split."""
+def _class_folders(
+    folder: Path, domain: str | None = None, split: str | None = None
+) -> list[tuple[Path, str | None, str | None]]:
+    """The class folders below the root, a domain or a split, each with the domain and the split that it is in."""
     below = _folders(folder)
     if not below:
         raise ValueError(f"{folder} has no sub-folders; put each class's images into a sub-folder named after it.")
@@ -109,28 +102,25 @@ def _class_folders(folder: Path, domain: str | None = None, split: str | None = 
                 f"domain/class/image throughout."
             )
         return [found for path in below for found in _class_folders(path, path.name, split)]
-    return [ClassFolder(path, domain, split) for path in below]
+    return [(path, domain, split) for path in below]
 
 
 def _folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
-    found = [folder / name for name in names]
-    for path in found:
-        _check_name(path)
-    return found
+    return [folder / name for name in _names(folder, os.DirEntry.is_dir)]
 
 
 def _images(folder: Path) -> list[str]:
     """The names of a class folder's images, sorted."""
-    with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if entry.name[0] != "." and os.path.splitext(entry.name)[1].lower() in SUFFIXES
-        )
+    names = _names(folder, lambda entry: os.path.splitext(entry.name)[1].lower() in SUFFIXES)
     if not names:
         raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
+    return names
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+    """The names of what is wanted of a folder, sorted, without what is hidden."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[0] != "." and wanted(entry))
     for name in names:
         if not name.isascii():
             _check_name(folder / name)
@@ -144,7 +134,3 @@ def _check_name(path: Path) -> None:
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="backslashreplace")
         raise ValueError(f"The name of {shown} is not UTF-8; rename it.") from None
-
-
-def _words(folder: str) -> str:
-    return folder.replace("_", " ").replace("-", " ")

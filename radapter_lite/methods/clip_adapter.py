@@ -6,7 +6,7 @@ features and features of any other length give the same f'.
 Source: Gao et al. 2021, "CLIP-Adapter: Better Vision-Language Models with Feature Adapters".
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +16,29 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Batch, Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class ClipAdapterConfig:
+class ClipAdapterConfig(LossConfig):
     """CLIP-Adapter's settings.
 
     Attributes:
-        training: of the loop.
         reduction: the features' width over the bottleneck's.
         residual_ratio: ρ, the adapted features' share in the mixture; this is no α: the network is not linear,
             and at 0 nothing would be learned.
-        temperature: of the cross-entropy.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     reduction: int = 4
     residual_ratio: float = 0.2
-    temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_whole(self, 1, "reduction")
         if not 0 < self.residual_ratio <= 1:
             raise ValueError(f"residual_ratio must lie in (0, 1], not {self.residual_ratio}")
@@ -71,14 +66,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     return adapter.to(head.device)(features) @ head.T
 
 
-@register(
-    "CLIP-Adapter",
-    ClipAdapterConfig(LOOP),
-    searched="lr",
-    grid=(1e-2, 3e-2, 9e-2),
-    elsewhere=ADAPTERS_ELSEWHERE,
-    answer=_answer,
-)
+@register("CLIP-Adapter", ClipAdapterConfig(), grid=(1e-2, 3e-2, 9e-2), elsewhere=ADAPTERS_ELSEWHERE, answer=_answer)
 def clip_adapter(backbone: Backbone, task: Task, config: ClipAdapterConfig, train: Train) -> Tuned:
     """Train the feature adapter by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 

@@ -10,21 +10,20 @@ from torch import Tensor
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
-from radapter_lite.methods.flyp import FLYPConfig
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import cosine_cross_entropy
-from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
+from radapter_lite.methods.registry import WEIGHTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class FineTuningConfig(FLYPConfig):
+class FineTuningConfig(LossConfig):
     """Full fine-tuning's settings: the loop, and the fixed temperature of the logits."""
 
 
-@register("fine-tuning", FineTuningConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+@register("fine-tuning", FineTuningConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
 def fine_tuning(backbone: Backbone, task: Task, config: FineTuningConfig, train: Train) -> Tuned:
     """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 

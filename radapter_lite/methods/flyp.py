@@ -3,34 +3,24 @@
 Source: Goyal et al. 2023 (arXiv 2212.00638).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
+from radapter_lite.methods.registry import WEIGHTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.settings import check_above_zero
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class FLYPConfig:
+class FLYPConfig(LossConfig):
     """FLYP's settings: the loop, and the fixed temperature of the loss."""
 
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(epochs=10, batch_size=64, lr=5e-4, warmup_steps=20)
-    )
-    temperature: float = 0.01
 
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
-
-
-@register("FLYP", FLYPConfig(LOOP), searched="lr", grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+@register("FLYP", FLYPConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
 def flyp(backbone: Backbone, task: Task, config: FLYPConfig, train: Train) -> Tuned:
     """Train every weight of both encoders on images and their texts; the delta is the difference.
 

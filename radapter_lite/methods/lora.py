@@ -5,7 +5,7 @@ Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
 
 import copy
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,48 +17,37 @@ from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.delta import Delta
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
-from radapter_lite.methods.stem import Stem
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_whole
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 ADAPTER = "default"  # what peft calls the only set of factors
 
 
 @dataclass(frozen=True)
-class LoRAConfig:
-    """LoRA's settings.
+class LoRAConfig(LossConfig):
+    """LoRA's settings; its contrastive loss is FLYP's.
 
     Attributes:
-        training: of the loop.
         rank: of B A.
         scale: what B A is multiplied by; peft's lora_alpha / rank.
         towers: which encoders are tuned.
-        temperature: of the contrastive loss, which is FLYP's.
-        stem_lr: trains the image encoder's stem along at this learning rate; None leaves it as it is.
     """
 
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(epochs=30, batch_size=64, lr=3e-3, warmup_steps=20)
-    )
     rank: int = 4
     scale: float = 1.0
     towers: tuple[str, ...] = TOWERS
-    temperature: float = 0.01
-    stem_lr: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, 1, "rank")
-        check_above_zero(self, "scale", "temperature")
-        if self.stem_lr is not None:
-            check_above_zero(self, "stem_lr")
+        check_above_zero(self, "scale")
 
 
-@register("LoRA", LoRAConfig(LOOP), searched="lr", grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
+@register("LoRA", LoRAConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
 def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tuned:
     """Train the factors on images and their texts; the delta holds them, the scale in B.
 
@@ -68,17 +57,10 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
     factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    trained: list[Any] = [{"params": factors}]
-    state: dict[str, nn.Module] = {"lora": nn.ParameterList(factors)}
-    stem = None
-    if config.stem_lr is not None:
-        stem = state["stem"] = Stem(model, momentum=0.0)
-        trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
     loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
-    history = train(loss, trained, after_step=stem.accumulate if stem else lambda: None, **state)
-    changes = stem.changes() if stem else None
-    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
-    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
+    history = train(loss, factors, lora=nn.ParameterList(factors))
+    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), backbone=backbone)
+    return Tuned(delta, history, count(factors))
 
 
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:

@@ -5,7 +5,7 @@ The head fits the features before they move, so that they move, and forget, less
 Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution".
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,20 +27,10 @@ HEAD = "head."  # what the names of the head's tensors begin with; the others ar
 
 
 @dataclass(frozen=True)
-class LpFtConfig:
-    """LP-FT's settings.
+class LpFtConfig(LinearProbeConfig):
+    """LP-FT's settings: of the first stage those of the linear probe, of the second those of the loop."""
 
-    Attributes:
-        training: of the second stage.
-        C, max_iter: of the first, as in `LinearProbeConfig`.
-    """
-
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=12, lr=3e-4))
-    C: float = LinearProbeConfig.C
-    max_iter: int = LinearProbeConfig.max_iter
-
-    def __post_init__(self) -> None:
-        LinearProbeConfig(self.C, self.max_iter)  # which checks them
+    training: TrainingConfig = LOOP
 
 
 def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
@@ -51,9 +41,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     return F.linear(features, *(tuned.tensors[HEAD + name].to(features) for name in ("weight", "bias")))
 
 
-@register(
-    "LP-FT", LpFtConfig(LOOP), searched="lr", grid=(2.5e-4, 5e-4, 1e-3), elsewhere=WEIGHTS_ELSEWHERE, answer=_answer
-)
+@register("LP-FT", LpFtConfig(), grid=(2.5e-4, 5e-4, 1e-3), elsewhere=WEIGHTS_ELSEWHERE, answer=_answer)
 def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> Tuned:
     """Fit a head, then train it with the image encoder by cross-entropy; similarities are logits [N, C].
 

@@ -8,24 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from radapter_lite.backbone import Backbone
-from radapter_lite.methods.coop import CoOpConfig
-from radapter_lite.methods.prompts import answer_with_prompts, embed_words, token_embedding, tune_prompts
-from radapter_lite.methods.registry import LOOP, PROMPTS_ELSEWHERE, register
-from radapter_lite.methods.trainer import Train
-from radapter_lite.seeding import seeded
+from radapter_lite.methods.coop import CoOpConfig, answer, coop
+from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, register
 from radapter_lite.settings import check_whole
-from radapter_lite.tasks import Task
-from radapter_lite.tuned import Tuned
-
-
-@dataclass(frozen=True)
-class PTuningConfig(CoOpConfig):
-    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "context_length")
 
 
 class PromptLSTM(nn.Module):
@@ -53,22 +38,22 @@ class PromptLSTM(nn.Module):
         return vectors if self.start is None else self.start + vectors
 
 
-@register(
+@dataclass(frozen=True)
+class PTuningConfig(CoOpConfig):
+    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
+
+    module = PromptLSTM
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self, 1, "context_length")
+
+
+# The LSTM, its inputs and its MLP are trained.
+p_tuning = register(
     "P-tuning",
-    PTuningConfig(LOOP, init_text="an icon of a"),
-    searched="lr",
+    PTuningConfig(init_text="an icon of a"),
     grid=(1e-4, 3e-4, 1e-3),
     elsewhere=PROMPTS_ELSEWHERE,
-    answer=answer_with_prompts,
-)
-def p_tuning(backbone: Backbone, task: Task, config: PTuningConfig, train: Train) -> Tuned:
-    """Train the LSTM, its inputs and its MLP by cross-entropy, both encoders frozen; similarities are cosines [N, C].
-
-    Only the vectors they make are used afterwards. Raises what `coop` raises.
-    """
-    table, start = token_embedding(backbone.model).weight, None
-    if config.init_text is not None:
-        start = embed_words(backbone, config.init_text, config.context_length)
-    with seeded(config.training.seed):
-        prompt = PromptLSTM(config.context_length, table.shape[1], start).to(table.device)
-    return tune_prompts(backbone, task, prompt, train, temperature=config.temperature)
+    answer=answer,
+)(coop)

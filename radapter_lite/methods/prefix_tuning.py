@@ -6,9 +6,9 @@ Image (VPT, deep): each layer reads its tokens with the learned ones beside them
 Source: Li and Liang 2021 (prefix tuning, without its re-parameterizing MLP), Jia et al. 2022 (visual prompt tuning).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,39 +18,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached, frozen
+from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
 from radapter_lite.methods.prompts import token_embedding
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import check_whole
 from radapter_lite.tasks import Batch, Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class PrefixConfig:
+class PrefixConfig(LossConfig):
     """Prefix tuning's settings.
 
     Attributes:
-        training: of the loop.
         length: learned tokens a layer.
         towers: "image", "text" or both.
-        temperature: of the cross-entropy.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
     length: int = 4
     towers: tuple[str, ...] = TOWERS
-    temperature: float = 0.01
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_whole(self, 1, "length")
         if not self.towers or set(self.towers) - set(TOWERS):
             raise ValueError(f"towers must be 'image', 'text' or both, not {self.towers}")
@@ -66,7 +61,7 @@ class Prefixes(nn.Module):
 
     def __init__(self, model: nn.Module, length: int, towers: tuple[str, ...]) -> None:
         super().__init__()
-        device = next(model.parameters()).device
+        self.length, device = length, next(model.parameters()).device
         for tower in (tower for tower in TOWERS if tower in towers):
             blocks = _text_blocks(model) if tower == "text" else _image_blocks(model)
             width = blocks[0].ln_1.weight.shape[0]
@@ -76,18 +71,17 @@ class Prefixes(nn.Module):
     @contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """The model reads the prefixes for the length of a with block."""
-        with ExitStack() as stack:
+        layers = {f"visual.transformer.resblocks.{layer}": own for layer, own in enumerate(getattr(self, "image", ()))}
+        appends = {name: partial(_append, tokens) for name, tokens in layers.items()}
+        with Attachment(model, dict.fromkeys(layers, self._drop), appends) as stack:
             if (text := getattr(self, "text", None)) is not None:
                 for block, (keys, values) in zip(_text_blocks(model), text, strict=True):
                     stack.enter_context(_prefixed(block.attn, keys, values))
-            layers = {}
-            if (image := getattr(self, "image", None)) is not None:
-                _image_blocks(model)
-                layers = {f"visual.transformer.resblocks.{layer}": own for layer, own in enumerate(image)}
-            drops = {name: _drop(len(tokens)) for name, tokens in layers.items()}
-            appends = {name: partial(_append, tokens) for name, tokens in layers.items()}
-            stack.enter_context(attached(model, drops, appends))
             yield
+
+    def _drop(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """A block's output without the learned tokens."""
+        return output[:, : -self.length]
 
 
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
@@ -120,14 +114,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
         return predict(backbone, task)
 
 
-@register(
-    "prefix tuning",
-    PrefixConfig(LOOP),
-    searched="lr",
-    grid=(3e-3, 1e-2, 3e-2),
-    elsewhere=ADAPTERS_ELSEWHERE,
-    answer=_answer,
-)
+@register("prefix tuning", PrefixConfig(), grid=(3e-3, 1e-2, 3e-2), elsewhere=ADAPTERS_ELSEWHERE, answer=_answer)
 def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: Train) -> Tuned:
     """Train the prefixes by cross-entropy, the weights frozen; similarities are cosines [N, C].
 
@@ -138,26 +125,19 @@ def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: T
     model = backbone.model
     with seeded(config.training.seed):
         prefixes = Prefixes(model, config.length, config.towers)
-    encode_texts = _text_encoder(backbone, task, learned="text" in config.towers)
+    draw, every = wordings(backbone, task), torch.arange(len(task.names))
+    head = None if "text" in config.towers else text_features(backbone, task.texts(backbone))  # (T, D)
 
     def loss(batch: Batch) -> Tensor:
         with prefixes.installed(model):
             with torch.set_grad_enabled("image" in config.towers):
                 features = backbone.encode_images(batch.images)
-            return cosine_cross_entropy(features, encode_texts(), batch.labels, config.temperature)
+            texts = backbone.encode_texts(draw(every)) if head is None else head
+            return cosine_cross_entropy(features, texts, batch.labels, config.temperature)
 
     with frozen(model):
         history = train(loss, prefixes.parameters(), prefixes=prefixes)
     return Tuned(dict(prefixes.state_dict()), history, count(prefixes.parameters()))
-
-
-def _text_encoder(backbone: Backbone, task: Task, *, learned: bool) -> Callable[[], Tensor]:
-    """A function that gives a unit vector a text [T, D]: of a wording drawn anew where the text encoder learns."""
-    if not learned:
-        head = text_features(backbone, task.texts(backbone))
-        return lambda: head
-    draw, every = wordings(backbone, task), torch.arange(len(task.names))
-    return lambda: backbone.encode_texts(draw(every))
 
 
 def _text_blocks(model: nn.Module) -> list[Any]:
@@ -198,8 +178,3 @@ def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) ->
 def _append(tokens: Tensor, x: Tensor) -> Tensor:
     """A block's input [B, L, D] with the learned tokens [P, D] behind its own."""
     return torch.cat([x, tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)
-
-
-def _drop(count: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Takes the learned tokens from a block's output again."""
-    return lambda inputs, output: output[:, :-count]

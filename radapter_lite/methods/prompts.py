@@ -11,13 +11,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached, frozen
-from radapter_lite.encoding import image_features
-from radapter_lite.methods.freezing import count
-from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.trainer import Train
-from radapter_lite.tasks import Batch, Task
-from radapter_lite.tuned import Tuned
+from radapter_lite.backbone.attaching import Attachment
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
@@ -62,8 +56,6 @@ def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Ten
     """
     ids = backbone.tokenizer(list(classes))
     length = ids.shape[1]
-    if not count:
-        return ids
     padding = int(backbone.tokenizer([""])[0, -1])
     for name, row in zip(classes, ids, strict=True):
         if (room := length - _length(row, padding)) < count:
@@ -85,33 +77,8 @@ def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tenso
         return torch.cat([embedded[:, :start], own, embedded[:, start + count :]], dim=1)
 
     place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
-    with attached(backbone.model, {place: change}):
+    with Attachment(backbone.model, {place: change}):
         return backbone.encode_texts(tokens)
-
-
-def tune_prompts(backbone: Backbone, task: Task, prompt: nn.Module, train: Train, *, temperature: float) -> Tuned:
-    """Train a module that gives the vectors [M, width] when called, both encoders frozen, by cross-entropy.
-
-    What is learned are the vectors, which are the same for all names.
-    """
-    tokens = prompt_tokens(backbone, task.names, len(prompt()))
-
-    def loss(batch: Batch) -> Tensor:
-        features = frozen_features(backbone, batch)
-        with torch.autocast(features.device.type, enabled=False):  # the vectors, in float32; then the encoder
-            vectors = prompt()
-        return cosine_cross_entropy(features, encode_prompts(backbone, tokens, vectors), batch.labels, temperature)
-
-    with frozen(backbone.model):
-        history = train(loss, prompt.parameters(), prompt=prompt)
-    return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
-
-
-def answer_with_prompts(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    """Cosines [N, T] of a task's images with its names behind the learned vectors, whatever names they are."""
-    vectors = tuned.tensors["vectors"].to(backbone.device)
-    head = encode_prompts(backbone, prompt_tokens(backbone, task.names, len(vectors)), vectors)
-    return image_features(backbone, task.images) @ head.T
 
 
 def _start(backbone: Backbone) -> int:

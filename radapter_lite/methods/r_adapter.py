@@ -4,7 +4,7 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, eye
@@ -14,41 +14,37 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.stem import Stem
 from radapter_lite.methods.trainer import Train
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import check_above_zero, check_share, check_zero_or_more
 from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class RAdapterConfig:
-    """R-Adapter's settings.
+class RAdapterConfig(LossConfig):
+    """R-Adapter's settings; its loss is MPM-NCE.
 
     Attributes:
         adapter: rank, dropping, averaging and towers.
-        training: of the loop.
-        margin, smoothing, temperature: δ, ε and τ of MPM-NCE.
+        margin, smoothing: δ and ε of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
         stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
             the adapters and averages it as they are, see `radapter_lite.methods.stem`.
     """
 
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    adapter: AdapterConfig = AdapterConfig()
     margin: float = 0.05
     smoothing: float = 0.02
-    temperature: float = 0.01
     multi_positive: bool = True
     stem_lr: float | None = None
 
     def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+        super().__post_init__()
         check_zero_or_more(self, "margin")
         check_share(self, "smoothing")
         if self.stem_lr is not None:
@@ -64,7 +60,8 @@ class RAdapterConfig:
 
 def recipe(**adapter: Any) -> RAdapterConfig:
     """What the search starts from on PictoCLIP; p is 0.1, for the paper's 0.2 costs ID accuracy in runs this short."""
-    return RAdapterConfig(AdapterConfig(**{"drop_prob": 0.1, "momentum": 0.98} | adapter), LOOP)
+    settings = {"drop_prob": 0.1, "momentum": 0.98, "whitening": 0.01} | adapter
+    return RAdapterConfig(adapter=AdapterConfig(**settings))
 
 
 # For the paper's small sets, see registry.
@@ -72,7 +69,7 @@ PUBLISHED = ADAPTERS_ELSEWHERE | {"rank": 4, "drop_prob": 0.2, "momentum": 0.9, 
 PUBLISHED |= {"whitening": None}
 
 
-@register("R-Adapter", recipe(whitening=0.01), searched="lr", grid=(3e-3, 6e-3, 1.2e-2), elsewhere=PUBLISHED)
+@register("R-Adapter", recipe(), grid=(3e-3, 6e-3, 1.2e-2), elsewhere=PUBLISHED)
 def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Train) -> Tuned:
     """Tune adapters; the delta holds their running averages. The backbone's weights stay as they are.
 
@@ -98,31 +95,17 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
         adapters.remove()
         if stem:
             stem.remove()
-    changes = stem.changes() if stem else None
-    delta = adapters.delta(backbone=backbone, settings=asdict(config), changes=changes)
+    delta = adapters.delta(changes=stem.changes() if stem else None)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
-register(
-    "R-Adapter, stem",
-    replace(recipe(whitening=0.01), stem_lr=1e-3),
-    searched="lr",
-    grid=(3e-3, 6e-3, 1.2e-2),
-    elsewhere=PUBLISHED | {"stem_lr": 1e-5},
-)(r_adapter)
-register(
-    "R-Adapter, rank 4", recipe(whitening=0.01, rank=4), searched="lr", grid=(6e-3, 1.2e-2, 2.4e-2), elsewhere=PUBLISHED
-)(r_adapter)
+STEM = PUBLISHED | {"stem_lr": 1e-5}
+register("R-Adapter, stem", replace(recipe(), stem_lr=1e-3), grid=(3e-3, 6e-3, 1.2e-2), elsewhere=STEM)(r_adapter)
+register("R-Adapter, rank 4", recipe(rank=4), grid=(6e-3, 1.2e-2, 2.4e-2), elsewhere=PUBLISHED)(r_adapter)
 # The paper's form; see whitening.
-register("R-Adapter, unwhitened", recipe(), searched="lr", grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
-# The paper's E0.
-register(
-    "linear adapter",
-    recipe(drop_prob=0.0, momentum=0.0),
-    searched="lr",
-    grid=(1e-3, 2e-3, 4e-3),
-    elsewhere=ADAPTERS_ELSEWHERE,
-)(r_adapter)
+register("R-Adapter, unwhitened", recipe(whitening=None), grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
+E0 = recipe(drop_prob=0.0, momentum=0.0, whitening=None)  # as the paper calls it
+register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEWHERE)(r_adapter)
 
 
 def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet:

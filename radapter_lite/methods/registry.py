@@ -2,7 +2,7 @@
 
 A method's function is given the backbone, the task, its settings and `train`, and returns a `Tuned`:
 
-    @register("my method", MyConfig(LOOP), searched="lr", grid=(1e-3, 2e-3, 4e-3))
+    @register("my method", MyConfig(), grid=(1e-3, 2e-3, 4e-3))
     def my_method(backbone, task, config, train):
         ...
         history = train(loss, parameters, head=head)
@@ -29,7 +29,7 @@ from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
-from radapter_lite.settings import from_json, with_settings
+from radapter_lite.settings import check_above_zero, from_json, with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
@@ -43,6 +43,22 @@ EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12, 64: 6, 320: 3}  # by shots
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the settings of a method that minimizes a loss begin with.
+
+    Attributes:
+        training: of the loop.
+        temperature: τ of the loss, fixed.
+    """
+
+    training: TrainingConfig = LOOP
+    temperature: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "temperature")
 
 
 @dataclass(frozen=True)
@@ -84,21 +100,26 @@ class Method:
         config: Any = None,
         *,
         checkpoint: str | os.PathLike[str] | None = None,
+        **settings: Any,
     ) -> Tuned:
         """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
 
         Args:
-            config: the recommended settings if left out.
+            config: all of its settings; the recommended ones if left out.
             checkpoint: a file that an interrupted run goes on from.
+            settings: some of its settings by name, over the recommended ones or those of `config`.
 
         Raises:
-            ValueError: for a model that carries adapters or a delta, and what the method and `train` raise.
+            ValueError: for an unknown setting, a model that carries adapters or a delta, and what the method and
+                `train` raise.
             TypeError: for the settings of another method.
         """
         task = as_task(images)
         require_untouched(backbone.model)
         if config is None:
-            config = recommended(self.name, backbone, _shots(task), id_domain=task.images.id_domain)
+            shots = int(task.images.table["class"].value_counts().max())
+            config = recommended(self.name, backbone, shots, id_domain=task.images.id_domain)
+        config = with_settings(config, settings)
         if type(config) is not type(self.config):
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
@@ -107,21 +128,22 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+_results = cache(load_results)
 
 
 def register(
     name: str,
     config: Any,
     *,
-    searched: str | None = None,
+    searched: str = "lr",
     grid: tuple[float, ...] = (),
     elsewhere: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
 ) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
-    The function is then called as `Method.tune` is, and `tune` knows it by its name. One function may be registered
-    under several names, with other settings each.
+    Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
+    name. One function may be registered under several names, with other settings each.
 
     Raises:
         ValueError: for a name that is another method's.
@@ -131,7 +153,7 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        method = Method(name, own, config, searched, grid, elsewhere or {}, answer)
+        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer)
         METHODS[name] = method
 
         @wraps(own)
@@ -159,21 +181,13 @@ def tune(
         tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
 
     Args:
-        method: one of `METHODS`.
-        config: all of its settings; the recommended ones if left out.
-        checkpoint: a file that an interrupted run goes on from.
-        settings: some of its settings, over the recommended ones or those of `config`.
+        method: one of `METHODS`; all else is as in `Method.tune`.
 
     Raises:
-        ValueError: for an unknown method or setting, and what `Method.tune` raises.
+        ValueError: for an unknown method, and what `Method.tune` raises.
         TypeError: for the settings of another method.
     """
-    known = find_method(method)
-    if settings:
-        task = as_task(images)
-        config = config or recommended(method, backbone, _shots(task), id_domain=task.images.id_domain)
-        config = with_settings(config, settings)
-    return known.tune(backbone, images, config, checkpoint=checkpoint)
+    return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 
 
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
@@ -184,25 +198,17 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
         ValueError: if they are damaged, do not belong together, or are of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
-    method, config = METHODS.get(about.get("method", "")), None
-    if method is not None:
-        config = from_json(type(method.config), about.get("settings", {}))
+    name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
     learned: Delta | dict[str, Tensor] = tensors
-    if about.get("kind") != POINT:
+    if about["kind"] != POINT:
         learned = Delta.from_file(path, tensors, about)
     elif method is None:
-        raise ValueError(
-            f"{path} was made by {about.get('method')!r}, which is no method here: register it before loading"
-        )
-    return Tuned(
-        learned,
-        pd.DataFrame(),
-        about.get("trained_parameters", 0),
-        about.get("method", ""),
-        config,
-        {name: value for name, value in about.items() if name not in ("format", "kind", "tensors", "file")},
-        method.answer if method else None,
-    )
+        raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
+    count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
+    if method is None:
+        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
+    config = from_json(type(method.config), about.get("settings", {}))
+    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer)
 
 
 def find_method(name: str) -> Method:
@@ -255,7 +261,7 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
     None for a method that was not searched: its own settings stand.
     """
     places = ("outline", "camera") if id_domain == "outline" else ("camera", "outline")
-    tables = (_search_results(search, place) for place in places)
+    tables = (_results(search, id_domain=place) for place in places)
     own = next((rows for rows in (table[table["method"] == method] for table in tables) if len(rows)), None)
     if own is None:
         return {}
@@ -263,13 +269,3 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
     rows = own[own["shots"] == nearest]
     best = rows.loc[rows["validation"].idxmax()]
     return {best["setting"]: float(best["value"])}
-
-
-@cache
-def _search_results(name: str, id_domain: str) -> pd.DataFrame:
-    return load_results(name, id_domain=id_domain)
-
-
-def _shots(task: Task) -> int:
-    """How many training images a class has, at most."""
-    return int(task.images.table["class"].value_counts().max())

@@ -100,7 +100,6 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
 register(
     "Tip-Adapter-F",
     TipAdapterConfig(cache_ratio=10.0, beta=10.0, training=LOOP),
-    searched="lr",
     grid=(3e-4, 1e-3, 3e-3),
     elsewhere=ADAPTERS_ELSEWHERE | {"cache_ratio": 1.0, "beta": 5.5},
     answer=_answer,

@@ -13,6 +13,7 @@ Source: the preconditioner is the input factor of K-FAC, Martens and Grosse 2015
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -40,23 +41,19 @@ def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
     moments: dict[str, list[Tensor]] = {site.name: [] for site in adapters.sites}
-    handles = [adapters[site].register_forward_pre_hook(_collect(moments[site.name])) for site in adapters.sites]
     task = as_task(task)
     images = task.images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     tokens = backbone.tokenizer([wording for wordings in task.texts(backbone) for wording in wordings])
-    was_training = adapters.training
-    adapters.eval()
-    try:
-        pixels = images.tensor(backbone.preprocess, order.tolist())
-        for batch in pixels.split(BATCH):
+    with ExitStack() as stack:
+        for site in adapters.sites:
+            stack.callback(adapters[site].register_forward_pre_hook(_collect(moments[site.name])).remove)
+        stack.callback(adapters.train, adapters.training)
+        adapters.eval()
+        for batch in images.tensor(backbone.preprocess, order.tolist()).split(BATCH):
             backbone.encode_images(batch)
         for part in tokens.split(BATCH):
             backbone.encode_texts(part)
-    finally:
-        adapters.train(was_training)
-        for handle in handles:
-            handle.remove()
     for site in adapters.sites:
         adapters[site].basis = inverse_root(torch.stack(moments[site.name]).mean(0), damping)
 

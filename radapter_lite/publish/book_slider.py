@@ -1,4 +1,4 @@
-"""The book's α slider: the pictures of the notebooks' own, made beforehand at its stops, for no kernel runs there."""
+"""The book's α slider: the notebooks' own pictures, made beforehand at every stop, so that no kernel is needed."""
 
 import json
 from string import Template

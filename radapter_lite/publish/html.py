@@ -3,8 +3,8 @@
 A page carries its whole style: readable on a phone, and dark where the reader's system is.
 """
 
-import ast
 import html
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from jinja2 import pass_context
+from jinja2 import Environment, FileSystemLoader, pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -23,9 +23,10 @@ from pygments.formatters import HtmlFormatter
 
 from radapter_lite.assets import BOOK
 from radapter_lite.files import write_text
-from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME, syntax
+from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
 
 STYLE = BOOK / "page.css"
+_TEMPLATES = Environment(loader=FileSystemLoader(BOOK), autoescape=True, trim_blocks=True)
 _FIGURE = "Figure"  # what is said of one that nothing describes
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
@@ -33,24 +34,26 @@ _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs 
 def to_html(path: str | Path, out: str | Path) -> Path:
     """Write the notebook `path` as one self-contained HTML file `out`, and return its path.
 
-    Widgets live in running notebooks only: a sentence says so where one stood. Recorded metrics are left out.
+    Widgets live in running notebooks only: a sentence says so where one stood. Recorded metrics are left out. The
+    figures that it saved are looked for in ../figures, for what they say to screen readers.
     """
     nb, out = nbformat.read(path, as_version=4), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     opening = nb.cells[0].source if nb.cells else ""
-    body = notebook_body(nb)
+    body = notebook_body(nb, Path(path).parent.parent / "figures")
     relink(body, lambda name: name.removesuffix(".ipynb") + ".html" if name.endswith(".ipynb") else name)
     write_text(out, page(title(opening) or Path(path).stem, str(body)))
     return out
 
 
-def page(name: str, body: str, before: str = "", after: str = "") -> str:
-    """A whole page: its title, its body, and what stands before and after it, as links to other pages."""
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{html.escape(name)}</title>\n'
-        f"<style>\n{_style()}</style>\n</head>\n<body>\n{before}<main>\n{body}\n</main>\n{after}</body>\n</html>\n"
-    )
+def page(name: str, body: str, **links: Any) -> str:
+    """A whole page of the title `name`; `links` are those of a site, as page.html.jinja2 takes them."""
+    return filled("page.html", title=name, body=body, style=_style(), **links)
+
+
+def filled(name: str, **values: Any) -> str:
+    """A template of the book with its values in it, which are escaped."""
+    return _TEMPLATES.get_template(f"{name}.jinja2").render(values)
 
 
 def title(markdown: str) -> str:
@@ -59,13 +62,12 @@ def title(markdown: str) -> str:
     return heading.get_text() if heading else ""
 
 
-def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: str = _WIDGET_NOTE) -> BeautifulSoup:
+def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
     """A notebook as a tree of HTML, without the page around it.
 
     Args:
         nb: executed; it is not changed.
         figures: the folder that its figures were saved to; their files hold descriptions for screen readers.
-        widget_note: HTML to stand where a widget stood.
     """
     nb = nbformat.from_dict(nb)
     nb.metadata.pop("widgets", None)
@@ -76,7 +78,7 @@ def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: st
         described = iter(_descriptions(cell.source, figures))
         for output in shown:
             if WIDGET_MIME in output.get("data", ()):
-                output.data = NotebookNode({"text/html": widget_note})
+                output.data = NotebookNode({"text/html": _WIDGET_NOTE})
             elif "image/png" in output.get("data", ()):
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
@@ -90,8 +92,7 @@ def notebook_body(nb: NotebookNode, figures: Path | None = None, widget_note: st
 
 def markdown_body(text: str) -> BeautifulSoup:
     """Markdown as a tree of HTML, without the page around it."""
-    renderer = _OfflineRenderer(escape=False, exclude_anchor_links=True)
-    return parsed(f'<div class="rendered_html">{MarkdownWithMath(renderer=renderer).render(text)}</div>')
+    return parsed(f'<div class="rendered_html">{_rendered(text)}</div>')
 
 
 def relink(body: Tag, lead: Callable[[str], str]) -> None:
@@ -117,20 +118,10 @@ def _style() -> str:
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
 
 
-def _descriptions(source: str, figures: Path | None) -> list[str]:
-    """What each `save_figure(figure, name, folder, alt)` of a cell says its figure shows, in order."""
-    found = []
-    calls = [node for node in syntax(source) if isinstance(node, ast.Call)]
-    for call in sorted(calls, key=lambda call: call.lineno):
-        arguments = call.args + [keyword.value for keyword in call.keywords]
-        if ast.unparse(call.func).endswith("save_figure") and len(arguments) == 4:
-            name, alt = (getattr(argument, "value", None) for argument in (arguments[1], arguments[3]))
-            file = figures / f"{name}.png" if figures else None
-            if isinstance(alt, str):
-                found.append(alt)
-            elif file and file.is_file():  # the text holds measured numbers, and the file what they were
-                found.append(description(file))
-    return found
+def _descriptions(source: str, figures: Path) -> list[str]:
+    """What the figures show that a cell saves by `save_figure(figure, "name", …)`, in order."""
+    files = [figures / f"{name}.png" for name in re.findall(r"save_figure\(\s*\w+,\s*[\"'](\w+)", source)]
+    return [description(file) for file in files if file.is_file()]
 
 
 def description(png: Path) -> str:
@@ -171,6 +162,8 @@ class _BodyExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _OfflineRenderer(escape=False, attachments=attachments, exclude_anchor_links=True)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        return _rendered(source)
+
+
+def _rendered(markdown: str) -> str:
+    return MarkdownWithMath(renderer=_OfflineRenderer(escape=False, exclude_anchor_links=True)).render(markdown)

@@ -7,16 +7,14 @@ from traitlets import default
 
 
 class ThisInterpreter(KernelSpecManager):
-    """Knows one kernel, this Python; a subclass may set variables of its environment."""
-
-    env: dict[str, str] = {}
+    """Knows one kernel, this Python; no progress bars, which would be left on the pages that are kept or served."""
 
     def find_kernel_specs(self) -> dict[str, str]:
         return {"python3": RESOURCES}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        argv = get_kernel_dict(extra_arguments=["--log-level=ERROR"])
-        return KernelSpec(resource_dir=RESOURCES, env=self.env, **argv)
+        command = get_kernel_dict(extra_arguments=["--log-level=ERROR"])
+        return KernelSpec(resource_dir=RESOURCES, env={"TQDM_DISABLE": "1"}, **command)
 
 
 class Kernel(AsyncKernelManager):

@@ -7,9 +7,7 @@ nothing of the machine or the moment it ran on. What it measures it records as d
 import ast
 import hashlib
 import json
-import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,69 +82,51 @@ def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     ]
 
 
-def syntax(source: str) -> list[ast.AST]:
-    """Every node of a cell's code, and none where it is no Python, as with a magic."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about a cell is its own business
-            return list(ast.walk(ast.parse(source)))
-    except SyntaxError:
-        return []
-
-
 def code_hash(nb: NotebookNode) -> str:
     """sha256 of a notebook's code: the same before and after execution, whatever was injected."""
     return hashlib.sha256(json.dumps([cell.source for cell in code_cells(nb)]).encode()).hexdigest()
 
 
 def execute(
-    name: str | Path,
-    out_dir: str | Path,
-    profile: str = "standard",
-    parameters: Mapping[str, Any] | None = None,
-    on_cell: Callable[[], None] | None = None,
+    name: str | Path, out_dir: str | Path, profile: str = "standard", parameters: Mapping[str, Any] | None = None
 ) -> Path:
     """Execute a notebook with papermill and return the path of the executed copy in `out_dir`.
 
-    The kernel runs this very interpreter, in `out_dir`. `profile` and `parameters` replace values of the cell
-    tagged `parameters`; those that equal what stands there inject nothing, so a default run is the source and
-    its outputs. A notebook that declares no profile runs without one. `on_cell` is called after each code cell.
+    The kernel runs this very interpreter, in `out_dir`, without progress bars. `profile` and `parameters` replace
+    values of the cell tagged `parameters`, where it declares them; those that equal what stands there inject nothing,
+    so a default run is the source and its outputs.
 
-    Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for a parameter
-    that the notebook does not declare, and for an `out_dir` that holds the notebook itself.
+    Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for an `out_dir` that
+    holds the notebook itself.
     """
     source, out_dir = find(name), Path(out_dir).resolve()
     target = out_dir / source.name
+    declared = declared_parameters(nbformat.read(source, as_version=4))
+    wanted = {"profile": profile, **(parameters or {})}
     if target == source:
         raise ValueError(f"{out_dir} holds the notebook {source.name} itself; name another folder for the results.")
-    changed = _changed(source, {"profile": profile, **(parameters or {})})
     out_dir.mkdir(parents=True, exist_ok=True)
-    executed = 0
-
-    def after_cell(**_: Any) -> None:
-        nonlocal executed
-        executed += 1
-        if on_cell:
-            on_cell()
-
     try:
         papermill.execute_notebook(
             source,
             target,
-            changed,
+            {name: value for name, value in wanted.items() if name in declared and declared[name] != value},
             kernel_name="python3",
             language="python",
             progress_bar=False,
             cwd=out_dir,
             kernel_manager_class=Kernel,
-            on_cell_executed=after_cell,
+            coalesce_streams=True,
         )
     except (PapermillExecutionError, RuntimeError) as error:
-        _finish(target, completed=False)
         if isinstance(error, PapermillExecutionError):
             cell, what = error.exec_count, f"{error.ename}: {_first_line(error.evalue)}"
-        else:  # nbclient's word for a kernel that died; the cell it died in never returned
-            cell, what = executed + 1, "the end of its kernel, most often for want of memory"
+        else:  # nbclient's word for a kernel that died; the cell it died in was the last to begin
+            begun = [
+                each.metadata.papermill.status != "pending" for each in code_cells(nbformat.read(target, as_version=4))
+            ]
+            cell, what = sum(begun), "the end of its kernel, most often for want of memory"
+        _finish(target, completed=False)
         raise NotebookError(
             f"{source.stem} stopped in cell [{cell}] with {what}; what ran until then is in {target}."
         ) from error
@@ -170,16 +150,6 @@ def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
     return declared
 
 
-def _changed(source: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the wanted parameters whose value is not the one written in the notebook."""
-    declared = declared_parameters(nbformat.read(source, as_version=4))
-    unknown = [name for name in wanted if name not in declared and name != "profile"]
-    if unknown:
-        names = ", ".join(declared) or "none"
-        raise ValueError(f"{source.stem} has no parameter {unknown[0]!r}; those it has: {names}.")
-    return {name: value for name, value in wanted.items() if name in declared and declared[name] != value}
-
-
 def _first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0]
 
@@ -187,8 +157,8 @@ def _first_line(text: str) -> str:
 def _finish(path: Path, completed: bool) -> None:
     """Strip an executed notebook of what is of its run only; stamp a completed one with the code's hash."""
     nb = nbformat.read(path, as_version=4)
-    widgets = nb.metadata.get("widgets")
     nb.metadata = NotebookNode(
+        {name: state for name, state in nb.metadata.items() if name == "widgets"},
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
@@ -197,51 +167,6 @@ def _finish(path: Path, completed: bool) -> None:
             cell.metadata.pop(key, None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
-        if cell.cell_type == "code":
-            cell.outputs = _settled(cell.outputs)
-    if widgets and any(WIDGET_MIME in output.get("data", ()) for cell in code_cells(nb) for output in cell.outputs):
-        nb.metadata.widgets = widgets
     if completed:
         nb.metadata.radapter_lite = {"code_hash": code_hash(nb)}
     write_text(path, nbformat.writes(nb) + "\n")
-
-
-def _settled(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """A cell's outputs with each stream as a terminal would show it at the end: of progress bars, nothing is left.
-
-    All of stderr becomes one output; stdout keeps its place between figures.
-    """
-    merged: list[NotebookNode] = []
-    streams: dict[str, NotebookNode] = {}  # by name, the output that further text of a stream is added to
-    for output in outputs:
-        if output.output_type == "stream" and output.name in streams:
-            streams[output.name].text += output.text
-            continue
-        if output.output_type == "stream":
-            streams[output.name] = output
-        else:
-            streams.pop("stdout", None)
-        merged.append(output)
-    for output in merged:
-        if output.output_type == "stream":
-            output.text = final_screen(output.text)
-    return [output for output in merged if output.output_type != "stream" or output.text.strip()]
-
-
-def final_screen(text: str) -> str:
-    r"""What a terminal shows in the end: carries out \r, and the cursor-up of nested tqdm bars."""
-    lines, row, column = [""], 0, 0
-    for part in re.split(r"(\n|\r|\x1b\[A)", text):
-        if part == "\n":
-            row, column = row + 1, 0
-            if row == len(lines):
-                lines.append("")
-        elif part == "\r":
-            column = 0
-        elif part == "\x1b[A":
-            row = max(row - 1, 0)
-        else:
-            line = lines[row].ljust(column)
-            lines[row] = line[:column] + part + line[column + len(part) :]
-            column += len(part)
-    return "\n".join(line.rstrip() for line in lines)

@@ -56,13 +56,9 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         axes: two; they should share their y.
         table: columns group, label, series, id, id_ci, ood and ood_ci. The first series is filled, the second hollow.
     """
-    heights: dict[tuple[str, str], int] = {}
-    ticks: list[tuple[int, str, bool]] = []
-    for group, own in table.groupby("group", sort=False):
-        ticks.append((len(ticks), str(group), True))
-        for label in own["label"].unique():
-            heights[group, label] = len(ticks)
-            ticks.append((len(ticks), str(label), False))
+    groups = table.groupby("group", sort=False)["label"].unique()
+    rows = [(group, label) for group, labels in groups.items() for label in ("", *labels)]  # "" is the group's own
+    heights = {row: height for height, row in enumerate(rows)}
     series = list(table["series"].unique())
     for axis, column in zip(axes, ("id", "ood"), strict=True):
         axis.axvline(0, color=COLOURS[6], lw=1)
@@ -83,10 +79,10 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
                 label=name,
             )
         axis.grid(axis="y", lw=0.4, color="#dddddd")
-    axes[0].set_yticks([y for y, _, _ in ticks], [text for _, text, _ in ticks])
-    for tick, (_, _, is_group) in zip(axes[0].get_yticklabels(), ticks, strict=True):
-        tick.set_fontweight("bold" if is_group else "normal")
-    axes[0].set_ylim(len(ticks) - 0.4, -0.6)
+    axes[0].set_yticks(range(len(rows)), [label or group for group, label in rows])
+    for tick, (_, label) in zip(axes[0].get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("normal" if label else "bold")
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
 
 
 MAP_TITLES = {"id": "ID accuracy (%)", "ood": "mean OOD accuracy (%)", "mean": "mean of ID and OOD (%)"}

@@ -43,6 +43,16 @@ OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS
 # In units of a line's width, so that lines are told apart without colour too.
 DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
 
+# Of figures and of charts that move.
+FRAME: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
+}
+
 
 def look(method: str, size: float = 9) -> dict[str, Any]:
     """Keyword arguments of `plot` and `errorbar` for a method's own colour and marker, edged in white.
@@ -76,13 +86,8 @@ def use_style() -> None:
             "figure.dpi": 110,
             "savefig.dpi": 160,
             "savefig.bbox": "tight",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 12,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
             "legend.frameon": False,
-            "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
+            **FRAME,
         },
     )
 

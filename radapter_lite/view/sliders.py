@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
+from radapter_lite.alpha_curve import AlphaCurve
 from radapter_lite.data import ImageSet
 from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
@@ -65,6 +65,10 @@ class AlphaSlider(widgets.VBox):
         self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
+        self._examples = {
+            name: replace(curve, image=replace(curve.image, values=curve.image.values[:, self.examples]))
+            for name, curve in curves.items()
+        }
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
         self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
@@ -108,9 +112,7 @@ class AlphaSlider(widgets.VBox):
     def _show(self) -> None:
         alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
         self.picture.value = (
-            view.card(*self._charts(alpha, way))
-            + view.card(*self._cards(alpha, way))
-            + view.card(*self._flips(alpha, way))
+            view.card(*self._charts(alpha, way)) + view.card(*self._cards(alpha)) + view.card(*self._flips(alpha, way))
         )
 
     def _charts(self, alpha: float, way: "_Way") -> list[str]:
@@ -123,8 +125,8 @@ class AlphaSlider(widgets.VBox):
             parts.append(self._trade_off.show(places) + names(way.trade_off for way in self._ways.values()))
         return parts
 
-    def _cards(self, alpha: float, way: "_Way") -> list[str]:
-        probabilities = way.small(tuple(self.examples)).probabilities(alpha)
+    def _cards(self, alpha: float) -> list[str]:
+        probabilities = self._examples[self.method.value].probabilities(alpha)
         cards = []
         for row, own in zip(self.examples, probabilities, strict=True):
             truth = self._labels[row]
@@ -149,7 +151,7 @@ class _Way:
     """One method's way along α: what can be known of it before the slider moves."""
 
     def __init__(self, name: str, place: int, curve: AlphaCurve, task: Task) -> None:
-        self.curve, images = curve, task.images
+        images = task.images
         tops, tables = [], []
         for alpha in progress(STOPS, f"stops of {name}"):
             similarities = curve.at(alpha)
@@ -174,22 +176,12 @@ class _Way:
         style = line_look(place, name) | {"color": look(name)["color"]}
         self.trade_off = Line(self.means["id"].tolist(), self.means["ood"].tolist(), style)
         self.gallery = self._gallery()
-        self._small: dict[tuple[int, ...], AlphaCurve] = {}
-
-    def small(self, rows: tuple[int, ...]) -> AlphaCurve:
-        """The curve of some of the images."""
-        if rows not in self._small:
-            image = FeatureCurve(self.curve.image.nodes, self.curve.image.values[:, list(rows)])
-            self._small[rows] = replace(self.curve, image=image)
-        return self._small[rows]
 
     def turning(self, count: int) -> list[int]:
         """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        right = self.right[[0, -1]]
-        order = np.random.default_rng(0).permutation(right.shape[1])
-        turned = [int(row) for row in order if right[0, row] != right[1, row]]
-        others = [int(row) for row in order if right[0, row] == right[1, row]]
-        return sorted((turned + others)[:count])
+        turned = (self.right[0] != self.right[-1]).numpy()
+        order = np.random.default_rng(0).permutation(len(turned))
+        return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
 
     def _gallery(self) -> list[int]:
         """Images that change their class somewhere along α, the first to change first."""

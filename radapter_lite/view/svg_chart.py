@@ -12,20 +12,16 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from radapter_lite.view.plots import FRAME
+
 SIZE = (300, 260)  # of a chart, in pixels
 # Over matplotlib's own style, whatever the notebook's is.
-STYLE: dict[str, Any] = {
+STYLE = FRAME | {
     "font.size": 11,
     "text.parse_math": False,  # a name may have dollar signs
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "svg.fonttype": "none",  # text as text, in half the bytes
-    "svg.hashsalt": "radapter-lite",  # the same chart has the same class
 }
 
 
@@ -126,11 +122,7 @@ def legend(title: str, rows: Iterable[tuple[Line, float, float]]) -> str:
 
 
 def background(content: bytes, kind: str) -> tuple[str, str]:
-    """The class whose elements have a picture behind them, and the CSS rule that says so."""
+    """The class whose elements have a picture behind them, and its CSS rule; kind is "jpeg" or "svg+xml"."""
     name = f"picture-{hashlib.sha256(content).hexdigest()[:12]}"
-    return name, f".{name}{{background:url({data_uri(content, kind)}) center/contain no-repeat}}"
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """A picture file's bytes as an address that HTML can hold; kind is "png", "jpeg" or "svg+xml"."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return name, f".{name}{{background:url({uri}) center/contain no-repeat}}"
