@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radapter_lite.commands import Commands, options, report
+from radapter_lite.commands import Commands, options
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.alpha import scales
+    from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
 
     alphas = sorted(set(arguments.alphas)) if arguments.alphas else None

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radapter_lite.commands import Commands, options, report
+from radapter_lite.commands import Commands, options
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
@@ -56,6 +56,7 @@ def add(commands: Commands) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.backbone import load_clip
+    from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
     from radapter_lite.files import make_folder
     from radapter_lite.methods import recommended
