@@ -11,9 +11,9 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.calibration import answers
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import predict
+from radapter_lite.encoding import image_features, predict, text_features
 from radapter_lite.progress import progress
-from radapter_lite.tasks import Task, as_task
+from radapter_lite.tasks import Retrieval, Task, as_task
 from radapter_lite.tuned import Tuned
 
 ALPHAS = tuple(number / 10 for number in range(11))
@@ -25,6 +25,8 @@ def evaluate(backbone: Backbone, images: ImageSet | Task) -> pd.DataFrame:
     In place of accuracy stands what the task measures.
     """
     task = as_task(images)
+    if isinstance(task, Retrieval):  # there may be more captions and images than their similarities fit into memory
+        return task.recall(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))
     return task.score(predict(backbone, task))
 
 

@@ -21,9 +21,10 @@ from PIL import Image
 from radapter_lite import load_clip, load_images
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
+from radapter_lite.app import page as page_module
 from radapter_lite.app import uploads
 from radapter_lite.app.answer import Answer, choose_examples
-from radapter_lite.app.page import Page
+from radapter_lite.app.page import Page, open_page
 from radapter_lite.app.server import TEMPLATE
 from radapter_lite.app.uploads import decode_upload, parse_class_names
 from radapter_lite.assets import DEMO_DELTA
@@ -33,6 +34,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_head
 from radapter_lite.publish.kernel import ThisInterpreter
+from radapter_lite.view.search_gallery import SearchGallery
 from radapter_lite.view.sliders import STOPS
 
 SCRIPT = "<script>alert(1)</script>"
@@ -283,6 +285,27 @@ def test_what_a_visitor_types_is_never_html(page: Page) -> None:
     assert "&lt;script&gt;" in page.message.value
     for widget in (page.picture, page.message):
         assert "<script" not in widget.value and "<img" not in widget.value
+
+
+def test_the_second_tab_searches_once_it_is_opened(
+    backbone: Backbone, delta: Delta, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta.save(tmp_path / "mine")
+    monkeypatch.setattr(page_module, "load_clip", lambda: backbone)
+    monkeypatch.setattr(page_module, "load_images", lambda: images)
+    monkeypatch.setattr(page_module, "Page", lambda *about: Page(*about, images.classes))
+    monkeypatch.setattr(page_module, "SEARCHED", 4)
+    tabs = open_page(str(tmp_path / "mine"))
+    assert tabs.titles == ("Classify", "Search") and isinstance(tabs.children[0], Page)
+    assert not isinstance(tabs.children[1], SearchGallery)
+    tabs.selected_index = 1
+    gallery = tabs.children[1]
+    assert isinstance(gallery, SearchGallery) and len(gallery.found) >= 4
+    gallery.query.value = SCRIPT
+    assert "&lt;script&gt;" in gallery.picture.value and "<script" not in gallery.picture.value
+    tabs.selected_index = 0
+    tabs.selected_index = 1
+    assert tabs.children[1] is gallery
 
 
 # --- the command ---

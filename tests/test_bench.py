@@ -282,7 +282,7 @@ def test_base_to_novel_measures_two_halves_of_the_classes(images: ImageSet, tmp_
     table = pd.read_csv(path)
     test = table[(table["split"] == "test") & table["is_id"]]
     assert set(zip(test["method"], test["part"], strict=True)) == {
-        (method, part) for method in ("R-Adapter", "CLIP-Adapter") for part in ("base", "novel")
+        (method, part) for method in ("R-Adapter", "CLIP-Adapter") for part in ("base", "novel", "cross-dataset")
     }
     expected = evaluate(make_backbone(), base_to_novel.halves(images, 0)[1].test).set_index("domain")["accuracy"]
     start = test[(test["alpha"] == 0) & (test["part"] == "novel")]

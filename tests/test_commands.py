@@ -270,6 +270,31 @@ def test_sweep_takes_another_folder_with_domains_of_its_own(
     assert pd.read_csv(tmp_path / "rows.csv")["domain"].tolist() == ["images"]
 
 
+def test_a_table_of_captions_tunes_retrieval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(tmp_path / "shapes", images=5)
+    table = load_images(tmp_path / "shapes").table
+    files = "shapes/" + table["file"]
+    rows = pd.concat([pd.DataFrame({"file": files, "captions": table["class"]}), pd.DataFrame(
+        {"file": files, "captions": "a " + table["class"]})])  # fmt: skip
+    rows.to_csv(tmp_path / "captions.csv", index=False)
+    pd.DataFrame({"file": files, "class": table["class"], "captions": table["class"]}).to_csv(
+        tmp_path / "both.tsv", index=False, sep="\t"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "captions.csv", *SHORT, "--out", "out/c"]) == 0
+    told = capsys.readouterr().out
+    images = load_images("captions.csv")
+    assert set(images.table["captions"]) == {f"{name} | a {name}" for name in set(table["class"])}
+    assert f"on {len(images.train)} images of 6 captions, ID images" in told and "Recall (%) on test images" in told
+    assert {"recall", "text@1", "image@10"} <= set(pd.read_csv("out/c/sweep.csv"))
+    assert main(["sweep", "out/c/tuned", "captions.csv", "--alphas", "0", "1"]) == 0
+    assert "Recall (%) on test images of captions" in capsys.readouterr().out
+    assert main(["tune", "both.tsv", "--shots", "2", *SHORT, "--out", "out/b"]) == 0
+    assert "on 6 images of 3 classes" in capsys.readouterr().out
+
+
 def test_the_table_has_domains_alphas_and_the_mean_of_ood() -> None:
     rows = [
         (alpha, name, name == "a", 10.0 + 20 * alpha + number)
@@ -422,6 +447,11 @@ MISTAKES = {
     "merge into another format elsewhere": ("export out/tuned --out new/m.pt", "must end in .safetensors"),
     "no such device": ("export out/tuned --device gpu --out m.safetensors", "--device was given 'gpu'"),
     "export of PictoCLIP": ("export out/tuned --out e", "which load_clip("),
+    "no table": ("tune no.csv", "There is no table no.csv"),
+    "a table without a column": ("tune column.csv", "column's table has no column class, only caption, file: give"),
+    "an empty caption": ("tune gap.csv", "gap has no caption for a.png: write one, or drop its row"),
+    "no table of text": ("tune bytes.tsv", "bytes.tsv is no table"),
+    "names for a table": ("tune gap.csv --class-names n.csv", "gap.csv names its classes itself"),
     "export onto something": ("export out/tuned --out photos", "photos is there already"),
 }
 
@@ -441,6 +471,9 @@ def test_mistakes_end_in_one_sentence_and_exit_code_1(
         (tmp_path / "broken" / name / "broken.png").write_bytes(b"\x89PNG of nothing")
     (tmp_path / "empty" / "red").mkdir(parents=True)
     (tmp_path / "a_file").touch()
+    (tmp_path / "column.csv").write_text("file,caption\na.png,a cat\n")
+    (tmp_path / "gap.csv").write_text("file,captions\na.png,\nb.png,a dog\n")
+    (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\x00")
     for name in ("corrupt", "no_json"):
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(tmp_path / "out" / f"tuned{suffix}", tmp_path / f"{name}{suffix}")

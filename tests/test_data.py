@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.data import pictoshift as pictoshift_module
+from radapter_lite.data.glyphs import load_glyphs
 from radapter_lite.evaluation import evaluate
 
 DOMAINS = {"outline", "solid", "color", "emoji", "sketch", "pixel"}
@@ -714,3 +715,14 @@ def test_only_some_classes_are_a_benchmark_of_their_own(tmp_path):
     for wrong, found in ((["typo"], "has no class typo"), ([], "has no class in an empty list")):
         with pytest.raises(ValueError, match=f"{found}: name some of its {len(images.classes)}"):
             images.only(wrong)
+
+
+def test_glyphs_are_images_of_classes_that_pictoshift_has_not() -> None:
+    images = pickle.loads(pickle.dumps(load_glyphs()))
+    words = {word for name in load_images().classes for word in name.split()}
+    assert not {word for name in images.classes for word in name.split()} & words
+    assert len(images.classes) > 90 and set(images.table["class"]) == set(images.classes)
+    drawn = [np.asarray(images.image(row)) for row in range(len(images))]
+    assert {picture.shape for picture in drawn} == {(48, 48, 3)}
+    assert all(picture[:3].min() > 200 and 0.01 < (picture < 128).mean() < 0.9 for picture in drawn)
+    assert len({picture.tobytes() for picture in drawn}) > 0.95 * len(drawn)

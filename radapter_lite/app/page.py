@@ -16,6 +16,7 @@ from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.view import slider_view as view
 from radapter_lite.view.plots import line_look
+from radapter_lite.view.search_gallery import SearchGallery
 from radapter_lite.view.sliders import STOPS, play_button
 from radapter_lite.view.svg_chart import Chart, Line, legend
 
@@ -24,6 +25,7 @@ CLASSES = (
     *("robot", "tree", "lock", "moon", "gift", "scissors"),
 )
 FILES = ".png,.jpg,.jpeg,.webp,.gif,.bmp"  # what the browser's file dialog offers
+SEARCHED = 240  # of PictoShift's test images
 SHOWN_PIXELS = 180  # the side of the image that is asked about
 
 
@@ -83,11 +85,6 @@ class Page(widgets.VBox):
             ]
         )
         self.add_class("app-page")
-
-    @classmethod
-    def of_files(cls, delta: str, **backbone: Any) -> "Page":
-        """The page of a saved delta, with PictoShift's images as examples; `backbone` is what `load_clip` takes."""
-        return cls(load_clip(**backbone), Delta.load(delta), load_images())
 
     # --- what the visitor does ---
 
@@ -175,6 +172,20 @@ class Page(widgets.VBox):
 
     def _say(self, sentence: str) -> None:
         self.message.value = f"<div role='alert'>{html.escape(sentence)}</div>" if sentence else ""
+
+
+def open_page(delta: str, **backbone: Any) -> widgets.Tab:
+    """A saved delta's `Page`, and beside it a search among PictoShift's test images; `backbone` is for `load_clip`."""
+    clip, own, images = load_clip(**backbone), Delta.load(delta), load_images()
+    tabs = widgets.Tab([Page(clip, own, images), widgets.HTML("Encoding images…")], titles=("Classify", "Search"))
+
+    def search(_: Any) -> None:  # what takes some seconds, and not every visitor asks for
+        tabs.unobserve(search, "selected_index")
+        some = images.test.take(range(0, len(images.test), len(images.test) // SEARCHED))
+        tabs.children = [tabs.children[0], SearchGallery(clip, own, some, "computer").add_class("app-page")]
+
+    tabs.observe(search, "selected_index")
+    return tabs
 
 
 def _label(images: ImageSet, row: int) -> str:

@@ -19,7 +19,7 @@ TITLE = "R-Adapter Lite"
 
 
 def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
-    """Serve `Page.of_files(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
+    """Serve `open_page(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
 
     Raises:
         ValueError: if the port is taken.
@@ -43,7 +43,7 @@ class _Page(Voila):
 
 
 def _notebook(settings: dict[str, Any]) -> nbformat.NotebookNode:
-    source = f"from radapter_lite.app.page import Page\n\nPage.of_files(**{settings!r})"
+    source = f"from radapter_lite.app.page import open_page\n\nopen_page(**{settings!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return v4.new_notebook(cells=[v4.new_code_cell(source)], metadata={"kernelspec": kernel})
 

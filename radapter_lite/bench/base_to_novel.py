@@ -1,6 +1,7 @@
-"""Base to novel: half of the classes are tuned on, the other half never; how each half fares along α.
+"""Base to novel: half of the classes are tuned on, the other half never; how each half fares along α, and another set.
 
-Source: Zhou et al. 2022 (CoCoOp). There the halves are fixed; here each seed draws its own.
+Source: Zhou et al. 2022 (CoCoOp). There the halves are fixed, here each seed draws its own; and there another data
+set is met after tuning on all classes, here by the same models.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.data import ImageSet
+from radapter_lite.data.glyphs import load_glyphs
 from radapter_lite.methods.registry import METHODS, find_method, recommended
 
 SHOTS = 16
@@ -25,8 +27,8 @@ def run_base_to_novel(
 ) -> pd.DataFrame:
     """Run what `path` does not hold yet; returns the means of `run_all` by part and method.
 
-    Rows are `Exam.measure`'s, with id_domain, method, seed and part: "base", images and names of the tuned classes, or
-    "novel", those of the others.
+    Rows are `Exam.measure`'s, with id_domain, method, seed and part: "base", images and names of the tuned classes,
+    "novel", those of the others, or "cross-dataset", those of `load_glyphs`.
     """
     names = [find_method(name).name for name in methods or COMPARED]
     keys = [{"id_domain": images.id_domain, "method": name, "seed": seed} for seed in range(seeds) for name in names]
@@ -35,7 +37,7 @@ def run_base_to_novel(
         base, novel = halves(images, key["seed"])
         config = recommended(key["method"], backbone, SHOTS, key["seed"], images.id_domain)
         tuned = METHODS[key["method"]].tune(backbone, base.few_shot(SHOTS, key["seed"]), config)
-        parts = {"base": base, "novel": novel}
+        parts = {"base": base, "novel": novel, "cross-dataset": load_glyphs()}
         exams = {name: Exam.prepare(backbone, part) for name, part in parts.items()}
         return pd.concat([exam.measure(tuned, ALPHAS, **key, part=name) for name, exam in exams.items()])
 

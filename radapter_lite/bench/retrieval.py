@@ -16,9 +16,10 @@ from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.data import ImageSet
+from radapter_lite.data.table import SEPARATOR
 from radapter_lite.methods.registry import METHODS, recommended
 from radapter_lite.settings import with_settings
-from radapter_lite.tasks.retrieval import SEPARATOR, Retrieval
+from radapter_lite.tasks.retrieval import Retrieval
 
 SHOTS = 16
 # By name in the results, the method and what is changed in its recommended settings, which are classification's.

@@ -11,7 +11,8 @@ def add(commands: Commands) -> None:
         "app",
         help="the slider as a page: your image, your class names, α",
         description="Open a page in the browser: choose or upload an image, type class names, move alpha, and see what "
-        "changes. It is served to this machine alone, and what is uploaded stays in its memory.",
+        "changes; or search images by words. It is served to this machine alone, and what is uploaded stays in its "
+        "memory.",
         epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
     )
     parser.add_argument(

@@ -12,7 +12,7 @@ PARTS = {
     "few_shot": "every method over shots and seeds, along alpha",
     "severity": "the same on photographs near and far",
     "full_data": "the same on thousands of photographs",
-    "base_to_novel": "half of the classes tuned on, and the other half",
+    "base_to_novel": "half of the classes tuned on, the other half, and another data set",
     "retrieval": "captions and images found for each other",
     "ablations": "R-Adapter without its parts",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",

@@ -17,7 +17,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
         metavar="FOLDER",
-        help='of images, as class/image or domain/class/image; "pictoshift" for the embedded ones',
+        help="of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class "
+        'or captions, and perhaps domain and split; or "pictoshift" for the embedded ones',
     )
     parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
     parser.add_argument(
@@ -33,8 +34,8 @@ def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> 
 
 
 def full_folder(folder: str) -> str:
-    """A folder of images by its full path; "pictoshift", and what is no folder, as it is."""
-    return str(Path(folder).resolve()) if folder != "pictoshift" and Path(folder).is_dir() else folder
+    """A folder or table of images by its full path; "pictoshift", and what is not there, as it is."""
+    return str(Path(folder).resolve()) if folder != "pictoshift" and Path(folder).exists() else folder
 
 
 def full_weights(weights: str) -> str:

@@ -9,9 +9,9 @@ import pandas as pd
 from radapter_lite.calibration import calibration, class_changes
 
 
-def table(sweep: pd.DataFrame) -> str:
-    """Accuracy in percent as lines of text: a row a domain and the mean of the OOD ones, a column for each α."""
-    wide = sweep.pivot(index="domain", columns="alpha", values="accuracy").loc[sweep["domain"].unique()]
+def table(sweep: pd.DataFrame, metric: str = "accuracy") -> str:
+    """A metric in percent as lines of text: a row a domain and the mean of the OOD ones, a column for each α."""
+    wide = sweep.pivot(index="domain", columns="alpha", values=metric).loc[sweep["domain"].unique()]
     is_id = sweep.groupby("domain")["is_id"].first().loc[wide.index]
     wide.index = pd.Index([f"{domain} (ID)" if is_id[domain] else domain for domain in wide.index])
     if (~is_id).sum() > 1:
@@ -34,7 +34,7 @@ def sentences(answers: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str) -> None:
+def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str, metric: str = "accuracy") -> None:
     """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html."""
     import matplotlib.pyplot as plt
 
@@ -43,13 +43,18 @@ def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str
 
     make_folder(base.parent)
     page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Along α</title><style>img{width:100%}</style>'
-    page += f"<pre>{escape(table(sweep))}</pre><p>{escape(sentences(answers))}"
+    page += f"<pre>{escape(table(sweep, metric))}</pre><p>{escape(sentences(answers))}"
     plots.use_style()
     with plt.rc_context():
         figure, axis = plt.subplots(figsize=(6.5, 4))
-        plots.plot_along_alpha(axis, sweep, id_domain)
+        plots.plot_along_alpha(axis, sweep, id_domain, metric)
         for end, rows, drawn, alt in (
-            ("", sweep, figure, "Accuracy of every domain as alpha goes from the zero-shot model to the tuned one."),
+            (
+                "",
+                sweep,
+                figure,
+                f"{metric.capitalize()} of every domain as alpha goes from the zero-shot model to the tuned one.",
+            ),
             ("_calibration", calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
             ("_classes", class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
         ):

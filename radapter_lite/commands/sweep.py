@@ -38,6 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.alpha import scales
     from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
+    from radapter_lite.tasks import as_task
 
     alphas = sorted(set(arguments.alphas)) if arguments.alphas else None
     for alpha in alphas or ():
@@ -50,9 +51,10 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{out} is no name for a table: expected a file ending in .csv for --out")
     test = _unseen(images.select(split="test"), about)
     options.read_all(test, backbone)
-    swept, answers = examine(backbone, tuned, test, alphas)
-    report.write(swept, answers, out.with_suffix(""), images.id_domain)
-    print(f"Accuracy (%) on test images of {images.name}\n{report.table(swept)}\n\n{report.sentences(answers)}\n")
+    metric, (swept, answers) = as_task(test).metric, examine(backbone, tuned, test, alphas)
+    report.write(swept, answers, out.with_suffix(""), images.id_domain, metric)
+    print(f"{metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, metric)}\n")
+    print(f"{report.sentences(answers)}\n")
     print(f"All rows are in {out.resolve()}, and figures beside it; {out.stem}.html shows everything.")
     return 0
 

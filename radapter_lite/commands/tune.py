@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "tune",
         help="tune a backbone on a folder of images",
-        description="Tune R-Adapter, or another method, on a few images of each class, in one domain. Ends with a "
-        "table, a page and what was learned in the output folder. Interrupted, it goes on when the same command is "
-        "given again.",
+        description="Tune R-Adapter, or another method, on a few images of each class, or on images and their "
+        "captions, in one domain. Ends with a table, a page and what was learned in the output folder. Interrupted, "
+        "it goes on when the same command is given again.",
         epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
         "--pretrained laion2b_s34b_b79k",
     )
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
         metavar=("NAME", "VALUE"),
         help="a setting of the method in place of the recommended one, as epochs 20, or rank 8",
     )
-    parser.add_argument("--shots", type=int, default=16, metavar="N", help="training images of each class (16)")
+    parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument(
         "--pretrained", metavar="WEIGHTS", help="its weights: a tag, or a checkpoint's path; picto needs none"
@@ -62,26 +62,34 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.methods import recommended
     from radapter_lite.methods.registry import find_method
     from radapter_lite.settings import with_settings
+    from radapter_lite.tasks import as_task
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
     method, prompts = find_method(arguments.method), options.prompts(arguments)
     device = options.device(arguments)
     images = options.load_images(arguments)
+    task = as_task(images)
+    of_classes = task.metric == "accuracy"
+    if arguments.shots is None:
+        arguments.shots = 16 if of_classes else len(images)
     few = images.few_shot(arguments.shots, arguments.seed)
     test = images.test
     run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
-    config = recommended(method.name, backbone, arguments.shots, arguments.seed, images.id_domain)
+    texts = as_task(few).names
+    shots = arguments.shots if of_classes else max(1, len(few) // len(texts))  # of each caption
+    config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
     classes = few.table["class"].nunique()
-    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {classes} classes, ID {images.id_domain}.")
+    of = f"{classes} classes" if of_classes else f"{len(texts)} captions"
+    print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {of}, ID {images.id_domain}.")
     if without := sorted(set(images.classes) - set(few.table["class"])):
         print(f"No training images: {', '.join(without)}.")
-    elif len(few) < classes * arguments.shots:
+    elif of_classes and len(few) < classes * arguments.shots:
         print(f"Some classes have fewer than {arguments.shots} training images, and give all they have.")
     checkpoint = out / f"training_{run}.pt"
     if checkpoint.exists():
@@ -96,10 +104,11 @@ def execute(arguments: argparse.Namespace) -> int:
     tuned = tuned.with_meta(data=about)
     tuned.save(out / "tuned")
     swept, answers = examine(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
-    report.write(swept, answers, out / "sweep", images.id_domain)
+    report.write(swept, answers, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
-    print(f"\nAccuracy (%) on test images\n{report.table(swept[swept['alpha'].isin(SHOWN)])}\n")
+    shown = swept[swept["alpha"].isin(SHOWN)]
+    print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(shown, task.metric)}\n")
     print(
         f"{report.sentences(answers)}\n\nWhat was learned and sweep.html, its page, are in {out.resolve()}. From here:"
     )
@@ -116,7 +125,7 @@ def execute(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:
     """What tells this run from others: a checksum of all that decides its result, with paths in full and files read."""
     asked = [options.full_folder(arguments.folder), images.id_domain, arguments.shots, arguments.seed]
-    asked += [arguments.method, arguments.settings, prompts, images.classes]
+    asked += [arguments.method, arguments.settings, prompts, images.classes, list(images.table.get("captions", []))]
     asked += [arguments.backbone, options.full_weights(arguments.pretrained or "")]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
 

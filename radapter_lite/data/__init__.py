@@ -3,6 +3,7 @@
     load_images()                          PictoShift: ID is "outline", five other styles are OOD
     load_images(id_domain="camera")        ID is photographs of those drawings, six clean styles are OOD
     load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
+    load_images("captions.csv")            a table of files beside it, with their classes or captions
     ImageSet.from_table(table, "photos")   a DataFrame with the file and the class of each image
 
 All give an `ImageSet`, and everything downstream takes one.
@@ -29,13 +30,15 @@ def load_images(
     severity: float | None = None,
     views: int | None = None,
 ) -> ImageSet:
-    """Load PictoShift, or a folder of images laid out as class/image or domain/class/image.
+    """Load PictoShift, a folder of images laid out as class/image or domain/class/image, or a table of images.
 
     Folders named train, val and test above the classes or the domains, or in a domain, are its splits. Where there is
     no val, validation images are drawn from train; where there is no test, val is the test. OOD images are all test.
+    A table is what `ImageSet.from_table` takes, as a .csv or .tsv file in UTF-8, its files relative to its own folder;
+    an image may have several captions in rows of their own.
 
     Args:
-        source: "pictoshift", or the folder.
+        source: "pictoshift", the folder, or the table.
         id_domain: the domain to tune on; for PictoShift "outline", "camera" or another of its styles, for a folder its
             first one.
         class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
@@ -45,7 +48,7 @@ def load_images(
         views: of "camera", how many photographs there are of each design to train on; 4 if not given.
 
     Raises:
-        FileNotFoundError: for a folder or a file of names that does not exist.
+        FileNotFoundError: for a folder, a table or a file of names that does not exist.
         ValueError: for an empty class, a mixed layout, an unknown domain, a class without a name, a name that is not
             UTF-8; the sentence names it.
     """

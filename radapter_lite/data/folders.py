@@ -1,4 +1,4 @@
-"""A folder of images as an `ImageSet`: class/image, with domains or train, val and test above the classes or both."""
+"""A folder of images as an `ImageSet`: class/image, below domains or splits or both; or a table of images."""
 
 import os
 import re
@@ -10,9 +10,10 @@ import pandas as pd
 
 from radapter_lite.data.class_names import name_classes
 from radapter_lite.data.images import ImageSet
-from radapter_lite.data.table import VALIDATION_SHARE, divide, some
+from radapter_lite.data.table import SEPARATOR, VALIDATION_SHARE, divide, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+TABLES = {".csv": ",", ".tsv": "\t"}
 # Folders of these names are splits, not domains, where there is one for training and another.
 SPLIT_FOLDERS = {
     "train": "train", "training": "train",
@@ -24,6 +25,10 @@ SPLIT_FOLDERS = {
 def load_folder(
     root: Path, seed: int, id_domain: str | None, class_names: Mapping[str, str] | str | os.PathLike[str] | None
 ) -> ImageSet:
+    if root.suffix.lower() in TABLES and not root.is_dir():
+        if class_names is not None:
+            raise ValueError(f"{root} names its classes itself: give class names with a folder of images")
+        return _of_table(root, seed, id_domain)
     if not root.is_dir():
         raise FileNotFoundError(
             f"There is no folder {root}; give one that holds a sub-folder of images for each class."
@@ -47,6 +52,19 @@ def load_folder(
     names = name_classes(images.classes, class_names)
     table = images.table.assign(**{"class": images.table["class"].map(names)})
     return replace(images, table=table, classes=[*names.values()])
+
+
+def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no table {path}; give a file with a row for each image.")
+    try:
+        table = pd.read_csv(path, sep=TABLES[path.suffix.lower()], dtype=str, keep_default_na=False, na_values=[""])
+    except ValueError as error:
+        raise ValueError(f"{path} is no table ({error}); expected UTF-8 text with the columns' names first.") from error
+    if {"file", "captions"} <= set(table):  # the captions of an image may stand in several rows
+        table["captions"] = table.fillna({"captions": ""}).groupby("file")["captions"].transform(SEPARATOR.join)
+        table = table[~table.duplicated() | table["file"].isna()]
+    return ImageSet.from_table(table, path.parent, id_domain=id_domain, name=path.stem, seed=seed)
 
 
 def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:

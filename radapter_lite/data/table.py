@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+NO_CLASS = "image"  # of images that have captions and no classes
+SEPARATOR = " | "  # between the captions of one image
 SPLITS = ("train", "validation", "test")
 # How ID images are divided, class by class; the rest is for training.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
@@ -21,11 +23,11 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
             twice and for an unknown split; the sentence names it.
     """
     if "captions" in table and "class" not in table:
-        table = table.assign(**{"class": "image"})
+        table = table.assign(**{"class": NO_CLASS})
     if lacking := [column for column in ("file", "class") if column not in table]:
         raise ValueError(
             f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}: give the "
-            f"file and the class of each image"
+            f"file and the class, or the captions, of each image"
         )
     if table.empty:
         raise ValueError(f"{name}'s table has no rows: give one for each image")

@@ -1,6 +1,7 @@
-"""Tasks, one file each; a set of images alone means its classification."""
+"""Tasks, one file each; a set of images alone means its classification, or retrieval if it has captions alone."""
 
 from radapter_lite.data import ImageSet
+from radapter_lite.data.table import NO_CLASS
 from radapter_lite.tasks.classification import Classification
 from radapter_lite.tasks.retrieval import Retrieval
 from radapter_lite.tasks.task import Batch, Task
@@ -9,13 +10,14 @@ __all__ = ["Batch", "Classification", "Retrieval", "Task", "as_task"]
 
 
 def as_task(images: ImageSet | Task) -> Task:
-    """The task itself, or the classification of a set of images.
+    """The task itself, or of a set of images the retrieval where it has captions and no classes, else classification.
 
     Raises:
         TypeError: for anything else.
     """
     if isinstance(images, ImageSet):
-        return Classification(images)
+        alone = "captions" in images.table and images.classes == [NO_CLASS]
+        return Retrieval.of(images) if alone else Classification(images)
     if isinstance(images, Task):
         return images
     raise TypeError(f"expected an ImageSet, as load_images gives it, or a task over one, not a {type(images).__name__}")

@@ -6,7 +6,7 @@ Recall@k is the share of questions with a right answer among the first k, and `r
 Source: Karpathy and Fei-Fei 2015 (the protocol).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.data.table import SEPARATOR
 from radapter_lite.tasks.task import Batch, ImageBatches
 from radapter_lite.training import TrainingConfig
 
 KS = (1, 5, 10)
-SEPARATOR = " | "  # between the captions of one image
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,63 +87,77 @@ class Retrieval:
             (images found for captions); images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
         """
         rows = []
-        for domain in self.images.domains:
-            place = torch.from_numpy((self.images.table["domain"] == domain).to_numpy().nonzero()[0])
-            texts = self.matches[place].unique()
-            texts = texts[texts >= 0]
-            near = similarities.cpu()[place][:, texts]  # (n, t)
-            right = (self.matches[place][:, :, None] == texts).any(1)  # (n, t)
-            of_images, of_texts = recall(near, right), recall(near.T, right.T)
-            row = {"domain": domain, "is_id": domain == self.images.id_domain}
-            row["recall"] = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
-            for name, found in (("text", of_images), ("image", of_texts)):
-                row |= {f"{name}@{k}": 100 * share for k, share in zip(KS, found.mean(0).tolist(), strict=True)}
-            row |= {"images": len(place), "captions": len(texts)}
+        for domain, images, texts, pairs in self._domains():
+            near = similarities.cpu()[images][:, texts]  # (n, t)
+            of_images, of_texts = recall(near, pairs), recall(near.T, pairs.flip(1))
+            rows.append(self._row(domain, of_images, of_texts))
             if zero_shot is not None:
-                before = recall(zero_shot.cpu()[place][:, texts], right)[:, 0]
-                row["forgotten"] = 100 * ((before * (1 - of_images[:, 0])).sum() / before.sum()).item()
-            rows.append(row)
+                before = recall(zero_shot.cpu()[images][:, texts], pairs)[:, 0]
+                rows[-1]["forgotten"] = 100 * ((before * (1 - of_images[:, 0])).sum() / before.sum()).item()
         return pd.DataFrame(rows)
+
+    def recall(self, image_features: Tensor, text_features: Tensor) -> pd.DataFrame:
+        """The `score` of features of the images [N, D] and of the captions [T, D], by `search`.
+
+        All similarities of 100,000 images and captions take 40 GB, a search among them some 30 MB beside the features.
+        """
+        f, g = image_features.cpu(), text_features.cpu()
+        return pd.DataFrame(
+            self._row(domain, search(f[images], g[texts], pairs), search(g[texts], f[images], pairs.flip(1)))
+            for domain, images, texts, pairs in self._domains()
+        )
+
+    def _domains(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+        """Each domain, the numbers of its images [n] and captions [t], and which of these belong together [P, 2]."""
+        for domain in self.images.domains:
+            images = torch.from_numpy((self.images.table["domain"] == domain).to_numpy().nonzero()[0])
+            own = self.matches[images]
+            texts, place = own.unique(return_inverse=True)
+            image, slot = (own >= 0).nonzero(as_tuple=True)
+            missing = int((texts < 0).sum())  # -1 comes first
+            yield domain, images, texts[missing:], torch.stack([image, place[image, slot] - missing], 1)
+
+    def _row(self, domain: str, of_images: Tensor, of_texts: Tensor) -> dict[str, object]:
+        row: dict[str, object] = {"domain": domain, "is_id": domain == self.images.id_domain}
+        row["recall"] = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+        for name, found in (("text", of_images), ("image", of_texts)):
+            row |= {f"{name}@{k}": 100 * share for k, share in zip(KS, found.mean(0).tolist(), strict=True)}
+        return row | {"images": len(of_images), "captions": len(of_texts)}
 
     def right(self, answers: Tensor) -> Tensor:
         """Whether captions, by number, are the images' own: [..., N] -> bool [..., N]."""
         return (self.matches == answers.cpu()[..., None]).any(-1)
 
 
-def recall(similarities: Tensor, right: Tensor, ks: Sequence[int] = KS) -> Tensor:
+def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tensor:
     """For each question, the chance that a right answer is among the first k, ties being broken by lot [Q, K].
 
     Args:
         similarities: of questions with answers [Q, A].
-        right: bool [Q, A], True once or more in each row.
+        pairs: the numbers of a question and of a right answer to it, each pair once [P, 2].
     """
-    best = similarities.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-    before = (similarities > best).sum(1)
-    tied = similarities == best
-    wrong, total = (tied & ~right).sum(1), tied.sum(1)
-    chances = []
-    for k in ks:
-        missed = torch.ones(len(similarities), dtype=torch.float64)  # the first k - before of the tied are all wrong
-        for drawn in range(k):
-            share = (wrong - drawn).clamp(min=0) / (total - drawn).clamp(min=1)
-            missed *= torch.where(drawn < k - before, share, 1.0)
-        chances.append(1 - missed)
-    return torch.stack(chances, 1)
+    from scipy.special import comb
+
+    question, answer = pairs.unbind(1)
+    own = similarities[question, answer]
+    best = own.new_full((len(similarities),), -torch.inf).scatter_reduce(0, question, own, "amax")
+    before, tied = (similarities > best[:, None]).sum(1), (similarities == best[:, None]).sum(1)
+    wrong = tied.index_add(0, question, (own == best[question]).long(), alpha=-1)
+    draws = (torch.tensor(ks) - before[:, None]).clamp(min=0).minimum(tied[:, None])  # of the tied, by lot
+    return 1 - torch.from_numpy(comb(wrong[:, None], draws) / comb(tied[:, None], draws))  # all of them wrong
 
 
-def search(features: Tensor, others: Tensor, pairs: Tensor, block: int = 1024) -> Tensor:
-    """`recall` of many questions, by blocks: memory is that of block x A similarities [Q, K].
+def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21) -> Tensor:
+    """`recall` of many questions, by blocks of `at_once` similarities, whose temporaries are all it takes [Q, K].
 
     Args:
         features, others: unit vectors of questions [Q, D] and answers [A, D].
-        pairs: the numbers of a question and of a right answer to it [P, 2]; `pairs.flip(1)` asks the other way.
+        pairs: as `recall` takes them; `pairs.flip(1)` asks the other way.
     """
-    pairs = pairs[pairs[:, 0].argsort()]
+    pairs, block = pairs[pairs[:, 0].argsort()], max(1, at_once // len(others))
     parts = []
     for start in range(0, len(features), block):
-        near = features[start : start + block] @ others.T
         low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, start + block])).tolist()
-        right = torch.zeros_like(near, dtype=torch.bool)
-        right[pairs[low:high, 0] - start, pairs[low:high, 1]] = True
-        parts.append(recall(near, right))
+        own = pairs[low:high] - torch.tensor([start, 0])
+        parts.append(recall(features[start : start + block] @ others.T, own))
     return torch.cat(parts)

@@ -184,14 +184,14 @@ def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figu
     return figure
 
 
-def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str) -> None:
-    """Accuracy against α, a line a domain; the ID domain is drawn thicker."""
+def plot_along_alpha(axis: Axes, sweep: pd.DataFrame, id_domain: str, metric: str = "accuracy") -> None:
+    """A metric against α, a line a domain; the ID domain is drawn thicker."""
     for place, (domain, own) in enumerate(sweep.groupby("domain", sort=False)):
-        mean = own.groupby("alpha")["accuracy"].agg(["mean", "min", "max"])
+        mean = own.groupby("alpha")[metric].agg(["mean", "min", "max"])
         style = line_look(place, str(domain), domain == id_domain)
         axis.plot(mean.index, mean["mean"], marker="o", ms=4, **style)
         axis.fill_between(mean.index, mean["min"], mean["max"], color=style["color"], alpha=0.12, lw=0)
-    axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel="accuracy (%)", xlim=(-0.02, 1.02))
+    axis.set(xlabel="α (0 zero-shot, 1 tuned)", ylabel=f"{metric} (%)", xlim=(-0.02, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
