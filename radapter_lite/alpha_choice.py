@@ -115,6 +115,8 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
 def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     """Every rule of `RULES` beside the oracle: a row for each method, shots, seed, test domain and rule.
 
+    Raises ValueError for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
+
     Args:
         table: rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5
             and 1 among its values), domain, is_id, images, accuracy, confidence and information.
@@ -122,9 +124,6 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         method, shots, seed, domain, is_id, rule, alpha, accuracy and left, which is how many points the
         rule's accuracy lies below the oracle's: that of the swept α that is best for this domain's labels.
-
-    Raises:
-        ValueError: for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
     """
     key = ["method", "shots", "seed"]
     needed = (*key, "split", "alpha", "domain", "is_id", "images", "accuracy", "confidence", "information")

@@ -35,11 +35,7 @@ NODES = 17  # with 9, one PictoShift image in 200 still got another class than f
 
 
 def chebyshev_nodes(count: int) -> np.ndarray:
-    """The Chebyshev-Lobatto nodes in [0, 1], both ends among them [count].
-
-    Raises:
-        ValueError: for fewer than 2.
-    """
+    """The Chebyshev-Lobatto nodes in [0, 1], both ends among them [count]. Raises ValueError for fewer than 2."""
     if count < 2:
         raise ValueError(f"interpolation along α needs 2 nodes or more, not {count}")
     return 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / (count - 1))
@@ -48,8 +44,7 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
     """What each Chebyshev-Lobatto node counts at α, in sum 1 [n]; at a node it alone counts.
 
-    Raises:
-        ValueError: for an α outside [0, 1].
+    Raises ValueError for an α outside [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
@@ -129,8 +124,7 @@ class AlphaCurve:
     def thinned(self, step: int) -> "AlphaCurve":
         """The curve through every `step`-th node: of 17 Chebyshev nodes 2 leaves 9, 4 leaves 5.
 
-        Raises:
-            ValueError: if the last node would be left out.
+        Raises ValueError if the last node would be left out.
         """
         count = len(self.image.nodes)
         if step < 1 or (count - 1) % step:
@@ -146,8 +140,7 @@ class AlphaCurve:
     def at(self, alpha: float, text_alpha: float | None = None) -> Tensor:
         """Cosine similarities [N, C] at `alpha`, or at `alpha` of the image encoder and `text_alpha` of the other.
 
-        Raises:
-            ValueError: for an α outside [0, 1].
+        Raises ValueError for an α outside [0, 1].
         """
         return self.image.at(alpha) @ self.text.at(alpha if text_alpha is None else text_alpha).T
 

@@ -60,13 +60,11 @@ def choose_examples(
 ) -> ImageSet:
     """Eight test images of some classes from every domain in turn, those first whose answer tuning flips.
 
-    One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow.
+    One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow. Raises
+    ValueError if there is no test image of the classes.
 
     Args:
         text: the curve of `classes`.
-
-    Raises:
-        ValueError: if there is no test image of the classes.
     """
     test = images.select(split="test", classes=classes)
     one_each = test.table.drop_duplicates(["class", "domain"]).index.to_numpy()
