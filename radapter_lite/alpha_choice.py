@@ -73,8 +73,7 @@ def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
 def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
     """The smallest α whose accuracy is at most one standard error below the highest.
 
-    Args:
-        accuracies: in percent, over `images` images, which give the highest one's binomial standard error.
+    Accuracies are in percent, over `images` images, which give the highest one's binomial standard error.
     """
     pairs = [(float(alpha), accuracy / 100) for alpha, accuracy in zip(alphas, accuracies, strict=True)]
     best = max(share for _, share in pairs)
@@ -85,11 +84,8 @@ def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], ima
 def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
     """The α of the highest expected accuracy in the target, which no label of it enters.
 
-    Args:
-        validation: rows of the ID validation images, with the columns alpha, accuracy and confidence (percent).
-        target: rows of the target's unlabelled images, with the columns alpha and confidence.
-
-    Source: Guillory et al. 2021.
+    Rows of ID validation images have the columns alpha, accuracy and confidence (percent); those of the target's
+    unlabelled images have alpha and confidence. Source: Guillory et al. 2021.
     """
     known, unlabelled = validation.set_index("alpha"), target.set_index("alpha")
     expected = known["accuracy"] - (known["confidence"] - unlabelled["confidence"])

@@ -59,15 +59,10 @@ def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureCurve:
-    """Unit features of some images, or of some classes, along one encoder's α.
+    """Unit features of some images, or of some classes, along one encoder's α."""
 
-    Attributes:
-        nodes: the values of α at which they were computed [n].
-        values: unit features there [n, R, D], float32.
-    """
-
-    nodes: np.ndarray
-    values: Tensor
+    nodes: np.ndarray  # the values of α at which they were computed [n]
+    values: Tensor  # unit features there [n, R, D], float32
 
     @classmethod
     def of_images(cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor) -> "FeatureCurve":
@@ -104,16 +99,11 @@ def _measure(backbone: Backbone, delta: Delta, nodes: int, *encoders: Callable[[
 
 @dataclass(frozen=True, eq=False)
 class AlphaCurve:
-    """Similarities of a task's images with its texts along α, of both encoders together or of each.
-
-    Attributes:
-        image, text: the features they are made of.
-        temperature: of the backbone, which the similarities are divided by to become logits.
-    """
+    """Similarities of a task's images with its texts along α, of both encoders together or of each."""
 
     image: FeatureCurve
     text: FeatureCurve
-    temperature: float
+    temperature: float  # the backbone's, which the similarities are divided by to become logits
 
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
@@ -172,9 +162,8 @@ def held_out_error(
 ) -> pd.DataFrame:
     """Interpolated beside exact similarities of the same images and delta: a row for each curve and α.
 
-    Returns:
-        curve, its name; alpha; error, the largest difference of a cosine similarity; changed, the share in
-        percent of images whose top class is another one.
+    Columns are curve, its name; alpha; error, the largest difference of a cosine similarity; changed, the share in
+    percent of images whose top class is another one.
     """
     rows = []
     with delta.applied(backbone.model, 0.0):
@@ -192,10 +181,9 @@ def held_out_error(
 def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> pd.DataFrame:
     """The score with the delta in one layer alone, all else at zero-shot: a row a layer.
 
-    Returns:
-        tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes before it),
-        id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points from
-        zero-shot.
+    Columns are tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes
+    before it), id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points
+    from zero-shot.
     """
     task = as_task(images)
     encoders = _encoders(backbone, task)

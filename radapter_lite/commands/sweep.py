@@ -21,16 +21,8 @@ def add(commands: Commands) -> None:
     )
     options.add_tuned(parser)
     options.add_images(parser)
-    parser.add_argument(
-        "--alphas",
-        type=float,
-        nargs="+",
-        metavar="A",
-        help="from 0 (zero-shot) to 1 (tuned); eleven of them if left out",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="CSV", help="where (sweep_FOLDER.csv beside TUNED); the figure goes beside it"
-    )
+    parser.add_argument("--alphas", type=float, nargs="+", metavar="A", help="from 0 to 1 (eleven of them)")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
     parser.set_defaults(execute=execute)
 
 

@@ -13,13 +13,10 @@ from radapter_lite.data.table import some
 
 
 def name_classes(codes: list[str], source: Mapping[str, str] | str | os.PathLike[str]) -> dict[str, str]:
-    """The name of each code, by code; a name that several codes have is followed by the code.
+    """The name of each code, sorted class folders', by code; a name that several codes have is followed by the code.
 
-    Args:
-        codes: the names of the class folders, sorted.
-        source: names by code, or a file that `read_names` reads.
-
-    Raises ValueError for codes without a name, naming some, and what `read_names` raises.
+    The source is names by code, or a file that `read_names` reads. Raises ValueError for codes without a name, naming
+    some, and what `read_names` raises.
     """
     named, where = (source, "class_names") if isinstance(source, Mapping) else (read_names(Path(source), codes), source)
     if lacking := [code for code in codes if not named.get(code)]:
