@@ -21,8 +21,7 @@ TITLE = "R-Adapter Lite"
 def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
     """Serve `open_page(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
 
-    Raises:
-        ValueError: if the port is taken.
+    Raises ValueError if the port is taken.
     """
     _check_port(port)
     with tempfile.TemporaryDirectory(prefix="radapter-lite-") as folder:

@@ -15,10 +15,8 @@ from radapter_lite.view.plots import COLOURS, METHOD_MARKERS, look
 def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
     """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
 
-    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals.
-
-    Args:
-        by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
+    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals. Columns of `by_seed` are
+    method, seed, alpha (1 for a point), id, ood (percent).
     """
     for method, own in by_seed.groupby("method", sort=False):
         style = look(str(method))
@@ -50,11 +48,10 @@ def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
 
 
 def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Differences with 95% intervals, a row a label under its group's name, a panel each for ID and OOD.
+    """Differences with 95% intervals, a row a label under its group's name; two panels of one y, for ID and OOD.
 
-    Args:
-        axes: two; they should share their y.
-        table: columns group, label, series, id, id_ci, ood and ood_ci. The first series is filled, the second hollow.
+    The table's columns are group, label, series, id, id_ci, ood and ood_ci; the first series is filled, the second
+    hollow.
     """
     groups = table.groupby("group", sort=False)["label"].unique()
     rows = [(group, label) for group, labels in groups.items() for label in ("", *labels)]  # "" is the group's own
@@ -105,12 +102,7 @@ def plot_map(axis: Axes, table: pd.DataFrame, column: str) -> None:
 def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
 
-    The dashed diagonal is one α for both, the star the highest value.
-
-    Args:
-        axes: three.
-        table: columns image_alpha, text_alpha (every pair of as many even steps from 0 to 1), id, ood and mean, as
-            `AlphaCurve.encoder_map` makes it.
+    The dashed diagonal is one α for both, the star the highest value. `AlphaCurve.encoder_map` makes the table.
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
@@ -118,11 +110,9 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
-    """What each layer changes in points of ID and OOD accuracy, a panel for each encoder.
+    """What each layer changes in points of ID and OOD accuracy, as `alpha_curve.layer_profile` tells it.
 
-    Args:
-        axes: two, for the image and the text encoder; they should share their y.
-        profile: as `alpha_curve.layer_profile` makes it.
+    There are two panels of one y, for the image and the text encoder.
     """
     for axis, tower in zip(axes, ("image", "text"), strict=True):
         own = profile[profile["tower"] == tower]
@@ -137,8 +127,7 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
 def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
 
-    Args:
-        table: columns method, rule, left and left_ci; the rules are drawn in the order they come in.
+    The table's columns are method, rule, left and left_ci; the rules are drawn in the order they come in.
     """
     rules = list(dict.fromkeys(table["rule"]))
     methods = list(dict.fromkeys(table["method"]))

@@ -128,8 +128,7 @@ def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
 def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
 
-    Args:
-        curves: columns method, seed, alpha, id, ood (percent), as `summarize` makes them.
+    The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize` makes them.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
         style = look(str(method), 6)
@@ -155,9 +154,7 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
 def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:
     """ID's images on the left and OOD's on the right; under each, what α does to its accuracy, a line a method.
 
-    Args:
-        images: of several domains; of each OOD domain some are shown.
-        curves: as `plot_trade_off` takes them.
+    Some images of each domain are shown; the curves are as `plot_trade_off` takes them.
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
     rng, table = np.random.default_rng(1), images.table

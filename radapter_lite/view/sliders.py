@@ -35,16 +35,14 @@ GALLERY = 22  # images that change their class, at most
 def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "AlphaSlider":
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
-    Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the
-    middle, examples with their three most probable texts. Below, how many images have another answer than at
-    zero-shot, and some of them. A menu chooses the method that is shown.
+    Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the middle,
+    examples with their three most probable texts. Below, how many images have another answer than at zero-shot, and
+    some of them. A menu chooses the method that is shown. Raises ValueError without a curve, or for a curve of another
+    number of images.
 
     Args:
         curves: by the method's name, of the same images.
         images: those that the curves were measured on, or the task over them.
-
-    Raises:
-        ValueError: without a curve, or for a curve of another number of images.
     """
     if not curves:
         raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
@@ -194,14 +192,12 @@ class _Way:
 def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map.
+    The dashed diagonal is the path of the α slider, the star the highest value of each map. Raises ValueError for a
+    curve of another number of images, or images of no OOD domain.
 
     Args:
         images: those that the curve was measured on, or the task over them; of more domains than the ID one.
         steps: values of α on each side of the maps, which are the stops of the two sliders.
-
-    Raises:
-        ValueError: for a curve of another number of images, or images of no OOD domain.
     """
     task, own = as_task(images), as_task(images).images
     _check("the map", curve, own)
