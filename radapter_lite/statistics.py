@@ -34,6 +34,8 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
 
+    Raises ValueError if the reference has several rows for a seed, or no seed of the values.
+
     Args:
         values: columns seed and `columns`, a row for each group of `by` and seed.
         reference: columns seed and `columns`, a row a seed.
@@ -41,9 +43,6 @@ def paired_differences(
     Returns:
         The table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …), from a
         two-sided t-test; NaN for a single seed, 1 where all differences are zero.
-
-    Raises:
-        ValueError: if the reference has several rows for a seed, or no seed of the values.
     """
     from scipy.stats import t
 

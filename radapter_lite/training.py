@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -24,13 +24,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
 from radapter_lite.seeding import reseed, seeded
-from radapter_lite.settings import check_above_zero, check_whole, check_zero_or_more
+from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
 PRECISIONS = ("float32", "bfloat16")
+Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The loop's settings.
 
     Attributes:
@@ -51,31 +52,19 @@ class TrainingConfig:
     Source: the paper's settings for few shots, where they are not size-dependent.
     """
 
-    epochs: int = 30
-    steps: int | None = None
-    batch_size: int = 128
-    lr: float = 2e-3
-    warmup_steps: int = 0
-    min_lr: float = 1e-6
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    crop: float = 0.7
+    epochs: Count = 30
+    steps: Count | None = None
+    batch_size: Count = 128
+    lr: Above0 = 2e-3
+    warmup_steps: Whole = 0
+    min_lr: AtLeast0 = 1e-6
+    weight_decay: AtLeast0 = 0.0
+    clip_norm: Above0 = 1.0
+    crop: Part = 0.7
     flip: bool = True
-    precision: str = "float32"
-    seed: int = 0
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        check_whole(self, 1, "epochs", "batch_size", "save_every")
-        check_whole(self, 0, "warmup_steps", "seed")
-        if self.steps is not None:
-            check_whole(self, 1, "steps")
-        check_above_zero(self, "lr", "clip_norm")
-        check_zero_or_more(self, "min_lr", "weight_decay")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
+    precision: Precision = "float32"
+    seed: Whole = 0
+    save_every: Count = 100
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
@@ -108,6 +97,9 @@ def train(
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
+    Raises ValueError for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
+    whose number is not known, or that cannot be gone through once more.
+
     Args:
         batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
             of torch's random numbers is decided by the seed.
@@ -120,10 +112,6 @@ def train(
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
         description: for the progress bar.
-
-    Raises:
-        ValueError: for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
-            whose number is not known, or that cannot be gone through once more.
     """
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]

@@ -14,8 +14,7 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
 from radapter_lite.methods import objectives, registry, trainer
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
-from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.fine_tuning import FineTuningConfig, FLYPConfig, fine_tuning, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.settings import with_settings

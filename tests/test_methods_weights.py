@@ -21,8 +21,7 @@ from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods import trainer
 from radapter_lite.methods.bottleneck import AdaptFormerConfig, HoulsbyConfig, adaptformer, houlsby_adapter
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
-from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.fine_tuning import FineTuningConfig, FLYPConfig, fine_tuning, flyp
 from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter

@@ -23,13 +23,12 @@ class HubError(FileNotFoundError):
 def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
     """Return build(), from the local cache where that is enough.
 
+    Raises HubError if the hub cannot be reached, or build fails although it can.
+
     Args:
         build: makes something out of files that may lie on the hub.
         what: names it in an error.
         alternative: what works without the hub, for the end of an error's sentence.
-
-    Raises:
-        HubError: if the hub cannot be reached, or build fails although it can.
     """
     with _quiet_log():
         try:

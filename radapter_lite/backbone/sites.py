@@ -50,8 +50,7 @@ class Site:
 def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]:
     """List the places for adapters, two a layer, tower by tower.
 
-    Raises:
-        ValueError: if a tower is no Transformer that open_clip or timm builds.
+    Raises ValueError if a tower is no Transformer that open_clip or timm builds.
     """
     sites = []
     for tower in towers:

@@ -29,10 +29,7 @@ def run_few_shot(
     """Tune and measure what `path` does not hold yet; returns the means of `run_all` by method and shots.
 
     Rows are `Exam.measure`'s, with id_domain, `about` (what else tells these images from others in the file), method,
-    shots and seed. All methods and all of `SHOTS` if none are named.
-
-    Raises:
-        ValueError: for an unknown method.
+    shots and seed. All methods and all of `SHOTS` if none are named. Raises ValueError for an unknown method.
     """
     names = [find_method(name).name for name in methods or METHODS]
     keys = [

@@ -15,12 +15,11 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment
 from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.encoding import predict
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -34,23 +33,15 @@ class HoulsbyConfig(LossConfig):
         towers: which encoders are adapted.
     """
 
-    bottleneck: int = 16
+    bottleneck: Count = 16
     towers: tuple[str, ...] = TOWERS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "bottleneck")
 
 
 @dataclass(frozen=True)
 class AdaptFormerConfig(HoulsbyConfig):
     """AdaptFormer's settings: Houlsby's, and s, what the branch is multiplied by."""
 
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above_zero(self, "scale")
+    scale: Above0 = 0.1
 
 
 class Bottleneck(nn.Module):

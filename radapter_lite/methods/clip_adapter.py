@@ -14,12 +14,11 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import image_features, text_features
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_whole
+from radapter_lite.settings import Count, Part
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -34,14 +33,8 @@ class ClipAdapterConfig(LossConfig):
             and at 0 nothing would be learned.
     """
 
-    reduction: int = 4
-    residual_ratio: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "reduction")
-        if not 0 < self.residual_ratio <= 1:
-            raise ValueError(f"residual_ratio must lie in (0, 1], not {self.residual_ratio}")
+    reduction: Count = 4
+    residual_ratio: Part = 0.2
 
 
 class FeatureAdapter(nn.Module):

@@ -29,7 +29,7 @@ from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
-from radapter_lite.settings import check_above_zero, from_json, with_settings
+from radapter_lite.settings import Above0, Settings, from_json, with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
@@ -46,7 +46,7 @@ WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_step
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """What the settings of a method that minimizes a loss begin with.
 
     Attributes:
@@ -55,10 +55,7 @@ class LossConfig:
     """
 
     training: TrainingConfig = LOOP
-    temperature: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+    temperature: Above0 = 0.01
 
 
 @dataclass(frozen=True)
@@ -143,10 +140,8 @@ def register(
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
     Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
-    name. One function may be registered under several names, with other settings each.
-
-    Raises:
-        ValueError: for a name that is another method's.
+    name. One function may be registered under several names, with other settings each. Raises ValueError for a name
+    that is another method's.
     """
 
     def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
@@ -224,12 +219,10 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
     search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
     R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
+    Raises ValueError for a method that is none of `METHODS`.
 
     Args:
         id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
-
-    Raises:
-        ValueError: for a method that is none of `METHODS`.
     """
     known = find_method(method)
     own_seed = {"seed": seed} if known.trains else {}

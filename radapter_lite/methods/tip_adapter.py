@@ -17,14 +17,14 @@ from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.objectives import frozen_features, labels_of, no_steps, require_texts
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, register
 from radapter_lite.methods.trainer import Train
-from radapter_lite.settings import check_above_zero
+from radapter_lite.settings import Above0, Settings
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
 
 @dataclass(frozen=True)
-class TipAdapterConfig:
+class TipAdapterConfig(Settings):
     """Tip-Adapter's settings.
 
     Attributes:
@@ -35,13 +35,10 @@ class TipAdapterConfig:
         training: None for Tip-Adapter; the loop's settings for Tip-Adapter-F.
     """
 
-    cache_ratio: float = 1.0
-    beta: float = 5.5
-    temperature: float = 0.01
+    cache_ratio: Above0 = 1.0
+    beta: Above0 = 5.5
+    temperature: Above0 = 0.01
     training: TrainingConfig | None = None
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature", "cache_ratio", "beta")
 
 
 class Cache(nn.Module):
@@ -77,10 +74,8 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
     """Fill the cache with un-augmented training images, and train its keys if asked; similarities are logits [N, C].
 
-    Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy, both encoders frozen.
-
-    Raises:
-        ValueError: what `train` raises, and for a task without classes.
+    Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy, both encoders frozen. Raises what `train` raises,
+    and ValueError for a task without classes.
     """
     labels = labels_of("Tip-Adapter", task)
     keys = image_features(backbone, task.images)

@@ -1,8 +1,10 @@
 """What a method is given to train with: the loop, with all that is not the method's own filled in."""
 
+import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +68,22 @@ def trainer(
     about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
     settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
     return Train(task.batches(backbone, loop), loop, about | settings, checkpoint)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The model's weights may be trained inside, and are the original ones after; gives a copy of those."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield before
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
+
+
+def count(parameters: Iterable[Tensor]) -> int:
+    """How many numbers there are in some parameters."""
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
