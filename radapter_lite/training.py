@@ -27,6 +27,7 @@ from radapter_lite.seeding import reseed, seeded
 from radapter_lite.settings import check_above_zero, check_whole, check_zero_or_more
 
 PRECISIONS = ("float32", "bfloat16")
+MIXUP_LAYERS = ("input", "random")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class TrainingConfig:
             processor has instructions for it; trained numbers and losses stay in float32.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
+        mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
+            images are mixed by a share from Beta(mixup, mixup), at the "input" or before a "random" block; adversarial
+            is a step's length in lengths of the embeddings; r_drop the weight of the divergence of two passes.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
     """
@@ -64,6 +68,10 @@ class TrainingConfig:
     precision: str = "float32"
     seed: int = 0
     save_every: int = 100
+    mixup: float = 0.0
+    mixup_layer: str = "input"
+    adversarial: float = 0.0
+    r_drop: float = 0.0
 
     def __post_init__(self) -> None:
         check_whole(self, 1, "epochs", "batch_size", "save_every")
@@ -71,11 +79,13 @@ class TrainingConfig:
         if self.steps is not None:
             check_whole(self, 1, "steps")
         check_above_zero(self, "lr", "clip_norm")
-        check_zero_or_more(self, "min_lr", "weight_decay")
+        check_zero_or_more(self, "min_lr", "weight_decay", "mixup", "adversarial", "r_drop")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.mixup_layer not in MIXUP_LAYERS:
+            raise ValueError(f"mixup_layer must be {' or '.join(MIXUP_LAYERS)}, not {self.mixup_layer!r}")
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:

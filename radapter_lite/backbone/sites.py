@@ -55,7 +55,7 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
     """
     sites = []
     for tower in towers:
-        prefix, tower_class = _blocks(model, tower)
+        prefix, tower_class = find_blocks(model, tower)
         for layer, block in enumerate(model.get_submodule(prefix).children()):
             for kind, names in LINEARS.items():
                 linear = next((name for name in names if _is_linear(block, name)), None)
@@ -78,7 +78,7 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
     return sites
 
 
-def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:
+def find_blocks(model: nn.Module, tower: str) -> tuple[str, str]:
     """The dotted name of a tower's list of layers, and the tower's class for error messages."""
     if tower not in TOWERS:
         raise ValueError(f"{tower} is no tower: adapters sit in 'image', in 'text', or in both")

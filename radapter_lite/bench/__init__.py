@@ -6,6 +6,7 @@ severity    a few methods on photographs that are nearer and farther
 base_to_novel
             half of the classes tuned on, and the other half
 retrieval   captions for images and images for captions
+toolbox     few-shot tricks, each alone and all together
 ablations   R-Adapter without its parts, and with other values of its settings
 """
 
@@ -16,6 +17,7 @@ from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.tables import results_table, who_is_ahead
+from radapter_lite.bench.toolbox import run_toolbox
 from radapter_lite.results import RESULTS, load_results, read_rows
 
 __all__ = [
@@ -33,5 +35,6 @@ __all__ = [
     "run_retrieval",
     "run_search",
     "run_severity",
+    "run_toolbox",
     "who_is_ahead",
 ]

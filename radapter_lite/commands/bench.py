@@ -13,6 +13,7 @@ PARTS = {
     "base_to_novel": ("methods", "seeds"),
     "retrieval": ("methods", "seeds"),
     "ablations": ("seeds",),
+    "toolbox": ("seeds",),
     "table": (),
 }
 
@@ -24,7 +25,7 @@ def add(commands: Commands) -> None:
         description="search: settings of every method, on ID validation images. few_shot: every method over shots and "
         "seeds, measured along alpha. severity: the same on photographs near and far. base_to_novel: half of the "
         "classes tuned on, and the other half. retrieval: captions and images found for each other. ablations: "
-        "R-Adapter without its parts. Each adds its rows to PART.csv "
+        "R-Adapter without its parts. toolbox: few-shot tricks, alone and together. Each adds its rows to PART.csv "
         "in the output folder and keeps those that are there, so it can be interrupted. table: run nothing; print "
         "README's tables, and who is ahead of R-Adapter, from few_shot.csv in the output folder, or else from the "
         "results that came with this package.",
@@ -70,6 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
         print(bench.run_search(clip, images, path, methods, shots).to_string(index=False))
     elif arguments.part == "ablations":
         print(bench.run_ablations(clip, images, path, seeds).round(1).to_string(index=False))
+    elif arguments.part == "toolbox":
+        print(bench.run_toolbox(clip, images, path, seeds).round(1).to_string(index=False))
     else:
         asked = arguments.methods and methods
         if arguments.part == "severity":

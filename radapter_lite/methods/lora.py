@@ -74,7 +74,8 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     if config.stem_lr is not None:
         stem = state["stem"] = Stem(model, momentum=0.0)
         trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
-    loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
+    copied = replace(backbone, model=model)
+    loss, train = contrastive_loss(copied, task, config.temperature), replace(train, backbone=copied)
     history = train(loss, trained, after_step=stem.accumulate if stem else lambda: None, **state)
     changes = stem.changes() if stem else None
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
