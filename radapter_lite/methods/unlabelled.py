@@ -1,10 +1,12 @@
-"""What images without labels can do for any method: self-training, continued pretraining; and the ensemble of models.
+"""What images without labels can do for any method, self-training and continued pretraining, and ensembles.
 
-    self_train(clip, few, more)                   teachers label more images, a student learns from both
-    adapted = pretrain(clip, more)                the image encoder gets used to images like these first,
-    since(clip, adapted, tune(adapted, few))      then it is tuned; both together are one delta from zero-shot
+    self_train(clip, few, more)                   two teachers label more images, a student learns from both sets
+    adapted = pretrain(clip, more)                the image encoder gets used to such images, without labels;
+    since(clip, adapted, tune(adapted, few))      then it is tuned: both together are one delta from zero-shot
 
-Source: Xie et al. 2020 (self-training), Gururangan et al. 2020 (DAPT, TAPT), Chen et al. 2020 (SimCLR).
+`pretrain` on the task's own images is TAPT, on all images of its domain DAPT.
+
+Source: Xie et al. 2020 (self-training), Gururangan et al. 2020 (DAPT, TAPT), Chen et al. 2020 (SimCLR's loss).
 """
 
 import copy
@@ -13,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -29,24 +30,15 @@ from radapter_lite.training import TrainingConfig, augment, count_steps, train
 from radapter_lite.tuned import Tuned
 
 
-def beyond(images: ImageSet, few: ImageSet) -> ImageSet:
-    """The ID training images that are not among the few; their labels are for nobody to read."""
-    own = images.select(domain=images.id_domain, split="train")
-    return own.take(np.flatnonzero(~own.table["file"].isin(few.table["file"])))
-
-
 def ensemble(backbone: Backbone, members: Sequence[Tuned], images: ImageSet | Task, alpha: float = 1.0) -> Tensor:
-    """What several models say together of a task [N, T]: `averaged` over their similarities at one α.
-
-    Members answer in cosines, as all do but heads for classes.
-    """
+    """What models that answer in cosines say together of a task, at one α [N, T]; see `averaged`."""
     return averaged([member.similarities(backbone, images, alpha) for member in members], backbone.temperature)
 
 
 def averaged(similarities: Sequence[Tensor], temperature: float) -> Tensor:
     """The mean p of several models' probabilities, as the similarities τ log p that give it [N, T].
 
-    Those of a single model are its own, but for a number that is added to each row.
+    Those of one model are its own, but for a number added to each row.
     """
     logits = torch.stack([(each.float() / temperature).log_softmax(1) for each in similarities])
     return temperature * (logits.logsumexp(0) - math.log(len(similarities)))
@@ -55,17 +47,17 @@ def averaged(similarities: Sequence[Tensor], temperature: float) -> Tensor:
 def pseudo_labels(
     backbone: Backbone, teachers: Sequence[Tuned], few: ImageSet, unlabelled: ImageSet, threshold: float
 ) -> ImageSet:
-    """The unlabelled images that all teachers put into one class, with a mean probability of `threshold` or more.
+    """The images, few not among them, that all teachers put into one class with a mean probability of `threshold`.
 
     The class is what they say; the images' own is never read.
     """
-    blank = unlabelled.table.assign(**{"class": few.classes[0]})
-    task = Classification(replace(few, table=blank))
+    table = unlabelled.table[~unlabelled.table["file"].isin(few.table["file"])].assign(**{"class": few.classes[0]})
+    task = Classification(replace(few, table=table))
     said = [teacher.similarities(backbone, task) for teacher in teachers]
     sure, label = (averaged(said, backbone.temperature) / backbone.temperature).exp().max(1)
     agreed = torch.stack([each.argmax(1) == label for each in said]).all(0)
     kept = torch.nonzero(agreed & (sure >= threshold))[:, 0].tolist()
-    told = blank.iloc[kept].assign(**{"class": [few.classes[label[row]] for row in kept]})
+    told = table.iloc[kept].assign(**{"class": [few.classes[label[row]] for row in kept]})
     return replace(few, table=told.reset_index(drop=True))
 
 
@@ -73,7 +65,7 @@ def study(backbone: Backbone, few: ImageSet, told: ImageSet, method: str, config
     """A student, tuned on the few images and on those that it was told of, in as many steps as on the few alone."""
     steps = count_steps(as_task(few).batches(backbone, config.training), config.training)
     both = replace(few, table=pd.concat([few.table, told.table], ignore_index=True))
-    return tune(backbone, both, method, config, steps=steps).with_meta(pseudo_labels=len(told))
+    return tune(backbone, both, method, config, steps=steps)
 
 
 def self_train(
@@ -81,49 +73,40 @@ def self_train(
     few: ImageSet,
     unlabelled: ImageSet,
     method: str = "R-Adapter",
-    config: Any = None,
     threshold: float = 0.8,
+    **settings: Any,
 ) -> Tuned:
-    """Two teachers of different seeds are tuned on the few images, and a student on what they agree on beside them.
+    """Tune two teachers of different seeds on the few images, and a student on what they agree on beside them.
 
-    Args:
-        unlabelled: images of the same kind; their labels are not read.
-        config: of all three; the recommended settings if left out.
-        threshold: see `pseudo_labels`; how many there were is noted in the student's `meta`.
+    `settings` are the method's, of all three; `unlabelled` are images of the same kind, whose labels are not read.
     """
-    first = tune(backbone, few, method, config)
+    first = tune(backbone, few, method, **settings)
     second = tune(backbone, few, method, first.config, seed=first.config.training.seed + 1)
     told = pseudo_labels(backbone, [first, second], few, unlabelled, threshold)
     return study(backbone, few, told, method, first.config)
 
 
-def pretrain(backbone: Backbone, images: ImageSet, config: TrainingConfig | None = None) -> Backbone:
-    """A copy whose image encoder has learned that two crops of an image are one image, and other images are others.
+def pretrain(backbone: Backbone, images: ImageSet, config: TrainingConfig) -> Backbone:
+    """A copy whose image encoder has learned that two crops of one image belong together, and those of others do not.
 
-    The loss is InfoNCE between the crops at the model's own temperature. Labels are not read, and the text encoder
-    stays as it is.
+    By InfoNCE at the model's own temperature. Labels are not read, and the text encoder stays as it is.
     """
     require_untouched(backbone.model)
-    config = config or TrainingConfig(steps=100, batch_size=64, lr=1e-4, warmup_steps=10)
     adapted = replace(backbone, model=copy.deepcopy(backbone.model))
     visual, scale = adapted.model.get_submodule("visual"), 1 / backbone.temperature
-    plain = ImageBatches(adapted, images, torch.arange(len(images)), replace(config, crop=1.0, flip=False))
+    whole = ImageBatches(adapted, images, torch.arange(len(images)), replace(config, crop=1.0, flip=False))
 
     def loss(batch: Batch) -> Tensor:
         first, second = (augment(batch.images, config.crop, config.flip) for _ in range(2))
         return info_nce(adapted.encode_images(first), adapted.encode_images(second), scale)
 
-    train(plain, loss, visual.parameters(), config, state={"visual": visual}, description="continued pretraining")
+    train(whole, loss, visual.parameters(), config, state={"visual": visual}, description="pretraining")
     return adapted
 
 
 def since(backbone: Backbone, adapted: Backbone, tuned: Tuned) -> Tuned:
-    """What was tuned on an adapted copy, as one delta from the backbone: α = 0 is its zero-shot model, bit for bit.
-
-    Raises:
-        ValueError: for a method that learns no delta.
-    """
+    """What was tuned on an adapted copy, as one delta from the backbone: α = 0 is its zero-shot model, bit for bit."""
     with tuned.delta.applied(adapted.model, 1.0):
-        before = backbone.model.state_dict()
-        delta = Delta.from_difference(before, adapted.model, backbone=backbone, method=tuned.method)
-    return replace(tuned, learned=delta).with_meta(settings=tuned.meta["settings"])
+        before, settings = backbone.model.state_dict(), tuned.meta["settings"]
+        about = {"backbone": backbone, "method": tuned.method, "settings": settings}
+        return replace(tuned, learned=Delta.from_difference(before, adapted.model, **about))
