@@ -38,8 +38,8 @@ GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
     "adversarial": ("adversarial", (0.03, 0.1, 0.3)),
     "R-Drop": ("r_drop", (0.1, 0.3, 1.0)),
     "self-training": ("threshold", (0.5, 0.8)),
-    "TAPT": ("lr of pretraining", (1e-4, 3e-4, 1e-3)),
-    "DAPT": ("lr of pretraining", (1e-4, 3e-4, 1e-3)),
+    "TAPT": ("lr of pretraining", (1e-4, 5e-4)),
+    "DAPT": ("lr of pretraining", (1e-4, 5e-4)),
 }
 OF_THE_LOOP = ("mixup", "adversarial", "r_drop")
 TOGETHER = ("mixup", "adversarial", "R-Drop", "self-training", "DAPT")
