@@ -22,6 +22,7 @@ WALKTHROUGH = [
     "08_neighbours",
     "09_how_far_is_id",
     "10_base_to_novel",
+    "13_few_shot_toolbox",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.
 BOUNDS = {

@@ -2,12 +2,12 @@
 
 All variants of a seed see the same few images and take as many steps. A trick's one value is chosen first, on ID
 validation images, after half of the steps, from images of a seed that no measured run uses; these runs are rows too.
-Answers are computed in the precision of training, or they would take longer than training does.
+Answers are computed in bfloat16, as training is; in float32 they would take longer than it does.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,71 +41,45 @@ GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
     "TAPT": ("lr of pretraining", (1e-4, 5e-4)),
     "DAPT": ("lr of pretraining", (1e-4, 5e-4)),
 }
-OF_THE_LOOP = ("mixup", "adversarial", "r_drop")
+OF_THE_LOOP = ("mixup", "manifold mixup", "adversarial", "R-Drop")
 TOGETHER = ("mixup", "adversarial", "R-Drop", "self-training", "DAPT")
 VARIANTS = ("plain", "one prompt", *GRIDS, "together", "ensemble")  # the ensemble is of the tricks, each alone
 
 
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """The few images of a seed and what the tricks make of them, given each one's value, after a share of the steps."""
+def models(
+    backbone: Backbone, images: ImageSet, seed: int, values: Mapping[str, float], share: float = 1.0
+) -> Callable[..., Tuned]:
+    """A function that gives the model of any variant but the ensemble, on the few images of a seed; each is made once.
 
-    backbone: Backbone
-    images: ImageSet
-    seed: int
-    values: Mapping[str, float]
-    share: float = 1.0
+    Args:
+        values: of the tricks that it will be asked for.
+        share: of the recommended epochs, and of the steps of pretraining.
+    """
+    few, train = images.few_shot(SHOTS, seed), images.select(domain=images.id_domain, split="train")
 
-    @cached_property
-    def few(self) -> ImageSet:
-        return self.images.few_shot(SHOTS, self.seed)
+    @cache
+    def adapted(trick: str) -> Backbone:
+        loop = replace(LOOP, steps=int(share * PRETRAINING_STEPS), lr=values[trick], seed=seed)
+        return pretrain(backbone, few if trick == "TAPT" else train, loop)
 
-    @cached_property
-    def train(self) -> ImageSet:
-        return self.images.select(domain=self.images.id_domain, split="train")
+    @cache
+    def told() -> ImageSet:
+        return pseudo_labels(backbone, [tuned("plain"), tuned("plain", SEED)], few, train, values["self-training"])
 
-    @cached_property
-    def told(self) -> ImageSet:
-        """More images of the ID domain, with the labels that two teachers agree on."""
-        teachers = [self.tuned("plain"), self.tuned("plain", self.seed + SEED)]
-        return pseudo_labels(self.backbone, teachers, self.few, self.train, self.values["self-training"])
-
-    @cached_property
-    def made(self) -> dict[tuple[str, object], Any]:
-        """Models and adapted backbones, so that those which several variants need are made once."""
-        return {}
-
-    def tuned(self, variant: str, seed: int | None = None) -> Tuned:
-        """The model of any variant but the ensemble."""
-        key = variant, self.seed if seed is None else seed
-        if key not in self.made:
-            self.made[key] = self._tune(*key)
-        return self.made[key]
-
-    def adapted(self, trick: str) -> Backbone:
-        """The backbone after continued pretraining: TAPT on the few images, DAPT on all training images of ID."""
-        key, lr = ("adapted", trick), self.values[trick]
-        if key not in self.made:
-            own = self.few if trick == "TAPT" else self.train
-            loop = replace(LOOP, steps=int(self.share * PRETRAINING_STEPS), lr=lr, seed=self.seed)
-            self.made[key] = pretrain(self.backbone, own, loop)
-        return self.made[key]
-
-    def _tune(self, variant: str, seed: int) -> Tuned:
+    @cache
+    def tuned(variant: str, shift: int = 0) -> Tuned:
         on = TOGETHER if variant == "together" else (variant,)
-        settings = {GRIDS[t][0]: self.values[t] for t in on if t in GRIDS and GRIDS[t][0] in OF_THE_LOOP}
-        layer = {"mixup_layer": "random"} if variant == "manifold mixup" else {}
-        config = recommended(METHOD, self.backbone, SHOTS, seed, self.images.id_domain)
-        config = with_settings(config, {"epochs": int(self.share * epochs(SHOTS)), **settings, **layer})
-        start = replace(self.backbone, prompts=ONE_PROMPT) if variant == "one prompt" else self.backbone
+        settings: dict[str, Any] = {"epochs": int(share * epochs(SHOTS))}
+        settings |= {GRIDS[trick][0]: values[trick] for trick in on if trick in OF_THE_LOOP}
+        settings |= {"mixup_layer": "random"} if variant == "manifold mixup" else {}
+        config = with_settings(recommended(METHOD, backbone, SHOTS, seed + shift, images.id_domain), settings)
+        start = replace(backbone, prompts=ONE_PROMPT) if variant == "one prompt" else backbone
         pretrained = next((trick for trick in on if trick in ("TAPT", "DAPT")), None)
-        if pretrained:
-            start = self.adapted(pretrained)
-        if "self-training" in on:
-            tuned = study(start, self.few, self.told, METHOD, config)
-        else:
-            tuned = tune(start, self.few, METHOD, config)
-        return since(self.backbone, start, tuned) if pretrained else tuned
+        start = adapted(pretrained) if pretrained else start
+        own = study(start, few, told(), METHOD, config) if "self-training" in on else tune(start, few, METHOD, config)
+        return since(backbone, start, own) if pretrained else own
+
+    return tuned
 
 
 def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int) -> pd.DataFrame:
@@ -118,21 +92,21 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int) ->
     validation = Exam.prepare(backbone, images.select(domain=domain, split="validation"))
     tried = [(trick, value, SEED) for trick, (_, grid) in GRIDS.items() for value in grid]
     for key in progress(missing(_keys(domain, tried), path), "searching"):
-        draw = Draw(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
-        rows = measured(validation, answers(validation, draw.tuned(key["variant"]), 1.0))
+        tuned = models(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
+        rows = measured(validation, answers(validation, tuned(key["variant"]), 1.0))
         add_rows(rows.assign(**key, alpha=1.0), path)
     found = read_rows(path).query("id_domain == @domain and seed == @SEED")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
     wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
-    draw, said = Draw(backbone, images, -1, values), dict[str, list[Tensor]]()
+    of, said = -1, dict[str, list[Tensor]]()
     for key in progress(missing(_keys(domain, wanted), path), "toolbox"):
-        if draw.seed != key["seed"]:
-            draw, said = Draw(backbone, images, key["seed"], values), {}
+        if of != key["seed"]:
+            of, said, tuned = key["seed"], {}, models(backbone, images, key["seed"], values)
         variant, own = key["variant"], single if key["variant"] == "one prompt" else exam
         for member in GRIDS if variant == "ensemble" else (variant,):
             if member not in said:
-                said[member] = [answers(own, draw.tuned(member), alpha) for alpha in ALPHAS]
+                said[member] = [answers(own, tuned(member), alpha) for alpha in ALPHAS]
         if variant == "ensemble":
             pairs = zip(*(said[member] for member in GRIDS), strict=True)
             said[variant] = [averaged(each, backbone.temperature) for each in pairs]
@@ -147,9 +121,8 @@ def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[dict]:
 
 
 def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
-    """Similarities on the exam's images [N, T], computed in the precision of training."""
-    half = LOOP.precision == "bfloat16"
-    with torch.autocast(exam.backbone.device.type, torch.bfloat16, enabled=half), sdpa_kernel(SDPBackend.MATH):
+    """Similarities on the exam's images [N, T], computed in bfloat16."""
+    with torch.autocast(exam.backbone.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         return tuned.similarities(exam.backbone, exam.task, alpha).float()
 
 
