@@ -35,7 +35,7 @@ ONE_PROMPT = ("an icon of a {}",)
 GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
     "mixup": ("mixup", (0.2, 1.0)),
     "manifold mixup": ("mixup", (0.2, 1.0)),
-    "adversarial": ("adversarial", (0.03, 0.1, 0.3)),
+    "adversarial": ("adversarial", (0.01, 0.03, 0.1, 0.3)),
     "R-Drop": ("r_drop", (0.1, 0.3, 1.0)),
     "self-training": ("threshold", (0.5, 0.8)),
     "TAPT": ("lr of pretraining", (1e-4, 5e-4)),

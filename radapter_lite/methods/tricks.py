@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.methods.objectives import BatchLoss
 from radapter_lite.tasks import Batch
 from radapter_lite.training import TrainingConfig
 
-BatchLoss = Callable[[Batch], Tensor]  # -> scalar
 Pass = Callable[[], Tensor]  # the loss of a batch, computed anew -> scalar
 DROPPED = 0.1  # of an image's embeddings, in R-Drop's second pass, where the method itself drops nothing
 
