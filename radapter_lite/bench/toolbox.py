@@ -7,7 +7,7 @@ Answers are computed in bfloat16, as training is; in float32 they would take lon
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.runs import Key, run_all
 from radapter_lite.bench.search import SEED
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
@@ -25,7 +26,6 @@ from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, 
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.settings import with_settings
-from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.tasks.classification import forgotten_by_domain, report
 from radapter_lite.tuned import Tuned
 
@@ -98,25 +98,28 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
     found = read_rows(path).query("id_domain == @domain and seed == @SEED")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
-    wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
-    of, said = -1, dict[str, list[Tensor]]()
-    for key in progress(missing(_keys(domain, wanted), path), "toolbox"):
-        if of != key["seed"]:
-            of, said, tuned = key["seed"], {}, models(backbone, images, key["seed"], values)
-        variant, own = key["variant"], single if key["variant"] == "one prompt" else exam
-        for member in GRIDS if variant == "ensemble" else (variant,):
-            if member not in said:
-                said[member] = [answers(own, tuned(member), alpha) for alpha in ALPHAS]
+
+    @lru_cache(1)
+    def of(seed: int) -> Callable[..., Tuned]:
+        return models(backbone, images, seed, values)
+
+    @cache
+    def said(variant: str, seed: int) -> list[Tensor]:
         if variant == "ensemble":
-            pairs = zip(*(said[member] for member in GRIDS), strict=True)
-            said[variant] = [averaged(each, backbone.temperature) for each in pairs]
-        rows = [measured(own, each).assign(alpha=a) for a, each in zip(ALPHAS, said[variant], strict=True)]
-        add_rows(pd.concat(rows).assign(**key), path)
-    table = read_rows(path).query("id_domain == @domain and split == 'test' and alpha == 1")
-    return mean_and_interval(summarize(table, ["variant", "seed"]), ["variant"])
+            pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
+            return [averaged(each, backbone.temperature) for each in pairs]
+        asked = single if variant == "one prompt" else exam
+        return [answers(asked, of(seed)(variant), alpha) for alpha in ALPHAS]
+
+    def run(key: Key) -> pd.DataFrame:
+        pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)
+        return pd.concat([measured(exam, each).assign(**key, alpha=alpha) for alpha, each in pairs])
+
+    wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
+    return run_all(_keys(domain, wanted), run, path, ["variant"])
 
 
-def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[dict]:
+def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
     return [{"id_domain": domain, "variant": variant, "value": value, "seed": seed} for variant, value, seed in runs]
 
 
