@@ -75,18 +75,14 @@ class Delta:
             matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter, and ΔW by that of a weight.
             about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
         """
-        return cls._make("adapter", original, dict(matrices), **about)
+        return cls._make("adapter", original, matrices, **about)
 
     @classmethod
     def from_difference(cls, before: State, after: nn.Module, **about: Any) -> "Delta":
         """Return the delta between two states of one model; weights that did not change are left out.
 
-        Raises ValueError if `before` shares its memory with the tuned model, or has other weights than it.
-
-        Args:
-            before: a copy of the state dict from before tuning (`copy.deepcopy(model.state_dict())`).
-            after: the tuned model.
-            about: as in `from_adapters`.
+        `before` is a copy of the state dict from before tuning (`copy.deepcopy(model.state_dict())`), and `about` as in
+        `from_adapters`. Raises ValueError if it shares its memory with the tuned model, or has other weights than it.
         """
         now = after.state_dict()
         shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (before, now)]
@@ -105,10 +101,8 @@ class Delta:
     def from_low_rank(cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
-        Args:
-            original: the untuned model's state dict.
-            factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
-            about: as in `from_adapters`.
+        The factors are (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in; all else is as in
+        `from_adapters`.
         """
         tensors: dict[str, Tensor] = {}
         for name, (b, a) in factors.items():
@@ -116,21 +110,10 @@ class Delta:
         return cls._make("low_rank", original, tensors, **about)
 
     @classmethod
-    def _make(
-        cls,
-        kind: str,
-        original: State,
-        tensors: dict[str, Tensor],
-        *,
-        backbone: Backbone | None = None,
-        method: str = "",
-        settings: Mapping[str, Any] | None = None,
-    ) -> "Delta":
-        plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        meta = describe(backbone, method, settings or {})
-        delta = cls(kind, plain, meta)
+    def _make(cls, kind: str, original: State, tensors: Mapping[str, Tensor], **about: Any) -> "Delta":
+        delta = cls(kind, {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, describe(**about))
         delta._check_fit(original)
-        meta["fingerprint"] = fingerprint(original, delta.touched(original))
+        delta.meta["fingerprint"] = fingerprint(original, delta.touched(original))
         return delta
 
     # --- W(α) ---
@@ -254,12 +237,7 @@ class Delta:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Delta":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if one of the two files is missing.
-            ValueError: if they are truncated, damaged, or do not belong together.
-        """
+        """Read what `save` wrote. Raises what `read_delta` and `from_file` raise."""
         return cls.from_file(path, *read_delta(path))
 
     @classmethod
@@ -282,10 +260,8 @@ class Delta:
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
         standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
 
-        Args:
-            model: the backbone the delta was made on; it keeps its weights.
-            path: of the file, ending in .safetensors.
-            alpha: as in `apply`.
+        The model is the backbone the delta was made on, and keeps its weights; alpha is as in `apply`.
+        Raises ValueError for a path that does not end in .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -307,14 +283,16 @@ class _Applied:
 _applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
 
 
-def describe(backbone: Backbone | None, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    backbone: Backbone | None = None, method: str = "", settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What is noted of a tuning beside its tensors: the backbone and its prompts, the method, settings and versions."""
     return {
         "backbone": backbone.name if backbone else None,
         "pretrained": backbone.pretrained if backbone else None,
         "prompts": list(backbone.prompts) if backbone else None,
         "method": method,
-        "settings": _as_json(settings),
+        "settings": _as_json(settings or {}),
         "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
     }
 

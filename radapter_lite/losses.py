@@ -81,17 +81,12 @@ def mpm_nce(
 
 
 def _check(
-    image_features: Tensor,
-    text_features: Tensor,
-    positives: Tensor,
-    temperature: Tensor | float,
-    margin: float,
-    smoothing: float,
+    images: Tensor, texts: Tensor, positives: Tensor, temperature: Tensor | float, margin: float, smoothing: float
 ) -> None:
-    if image_features.ndim != 2 or image_features.shape != text_features.shape or len(image_features) == 0:
-        found = f"{tuple(image_features.shape)} and {tuple(text_features.shape)}"
+    if images.ndim != 2 or images.shape != texts.shape or len(images) == 0:
+        found = f"{tuple(images.shape)} and {tuple(texts.shape)}"
         raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
-    size = len(image_features)
+    size = len(images)
     if positives.dtype != torch.bool or positives.shape != (size, size):
         found = f"{positives.dtype} {tuple(positives.shape)}"
         raise ValueError(f"positives must be a bool matrix of shape ({size}, {size}), not {found}")

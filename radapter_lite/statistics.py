@@ -34,11 +34,8 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
 
-    Raises ValueError if the reference has several rows for a seed, or no seed of the values.
-
-    Args:
-        values: columns seed and `columns`, a row for each group of `by` and seed.
-        reference: columns seed and `columns`, a row a seed.
+    Both tables have columns seed and `columns`; the values a row for each group of `by` and seed, the reference a row a
+    seed. Raises ValueError if the reference has several rows for a seed, or no seed of the values.
 
     Returns:
         The table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …), from a

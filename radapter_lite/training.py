@@ -20,12 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import AdamW
 
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
 from radapter_lite.seeding import reseed, seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
+Loss = Callable[[Any], Tensor]  # of a batch -> scalar
+Row = dict[str, float]  # of the history
 PRECISIONS = ("float32", "bfloat16")
 MIXUP_LAYERS = ("input", "random")
 Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
@@ -79,8 +82,7 @@ class TrainingConfig(Settings):
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
     """Crop a random square of at least `crop` of the side, stretch it to full size, mirror half of the images.
 
-    Args:
-        images: [B, 3, H, W], normalized; the background at the borders is continued.
+    The images [B, 3, H, W] are normalized; the background at the borders is continued.
     """
     size = len(images)
     scale = torch.empty(size).uniform_(crop, 1.0)
@@ -94,7 +96,7 @@ def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
 
 def train(
     batches: Iterable[Any],
-    loss_of_batch: Callable[[Any], Tensor],
+    loss_of_batch: Loss,
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     config: TrainingConfig,
     *,
@@ -125,8 +127,7 @@ def train(
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]
     groups = [{"scale": 1.0} | group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-    trained = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
     run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, checkpoint)
@@ -144,7 +145,7 @@ def train(
                 torch.set_rng_state(random_state)
             begun_at = len(history) - done
             for batch in feed:
-                row = _step(batch, loss_of_batch, trained, optimizer, config, len(history), total)
+                row = _step(loss_of_batch, batch, optimizer, config, len(history), total)
                 after_step()
                 history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
                 bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
@@ -174,24 +175,17 @@ def count_steps(batches: Iterable[Any], config: TrainingConfig) -> int:
     return config.epochs * len(batches)
 
 
-def _step(
-    batch: Any,
-    loss_of_batch: Callable[[Any], Tensor],
-    trained: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    config: TrainingConfig,
-    step: int,
-    total: int,
-) -> dict[str, float]:
+def _step(loss_of: Loss, batch: Any, optimizer: AdamW, config: TrainingConfig, step: int, total: int) -> Row:
     """One step of the optimizer: its number, loss and learning rate."""
     lr = float(learning_rate(step, total, config))
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device, half = trained[0].device.type, config.precision == "bfloat16"
     # PyTorch's blocked attention takes three times as long as the plain one on the CPU in bfloat16, for 17 tokens.
     attention = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
     with torch.autocast(device, torch.bfloat16, enabled=half), attention:
-        loss = loss_of_batch(batch)
+        loss = loss_of(batch)
     if not torch.isfinite(loss):
         raise ValueError(f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm")
     optimizer.zero_grad()
@@ -216,10 +210,10 @@ class _Run:
 
     identity: dict[str, Any]
     state: Mapping[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     checkpoint: str | os.PathLike[str] | None
 
-    def resume(self) -> tuple[list[dict[str, float]], int, int, Tensor | None]:
+    def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
         """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return [], 0, 0, None
@@ -243,7 +237,7 @@ class _Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         return place
 
-    def save(self, history: list[dict[str, float]], epoch: int, done: int) -> None:
+    def save(self, history: list[Row], epoch: int, done: int) -> None:
         """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
         if self.checkpoint is None:
             return

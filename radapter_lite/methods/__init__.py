@@ -13,7 +13,7 @@ __all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
 # In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
 for _name in (
     *("r_adapter", "fine_tuning", "lora", "bottleneck"),
-    *("linear_probe", "clip_adapter", "tip_adapter"),
+    *("linear_probe", "feature_adapters"),
     *("coop", "prefix_tuning", "p_tuning"),
 ):
     import_module(f"radapter_lite.methods.{_name}")

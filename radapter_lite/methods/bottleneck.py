@@ -48,11 +48,7 @@ class Bottleneck(nn.Module):
     """Y + s (f(X W_down + b_down) W_up + b_up), which is Y at the start because W_up and both biases are zero.
 
     Houlsby's has X = Y, a layer's output, f = GELU and s = 1; AdaptFormer's has X and Y before and after an MLP, and
-    f = ReLU.
-
-    Args:
-        like: a weight [d, d_in] of the layer it stands beside; it has that layer's width d, type and device.
-        config: of one of the two.
+    f = ReLU. It has the width d, type and device of a weight `like` [d, d_in] of the layer that it stands beside.
     """
 
     def __init__(self, like: Tensor, config: HoulsbyConfig) -> None:

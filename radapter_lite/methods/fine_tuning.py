@@ -3,8 +3,6 @@
 Source: Goyal et al. 2023 (FLYP, arXiv 2212.00638); Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903).
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from radapter_lite.backbone import Backbone
@@ -17,13 +15,8 @@ from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
 
-@dataclass(frozen=True)
-class FLYPConfig(LossConfig):
-    """FLYP's settings: the loop, and the fixed temperature of the loss."""
-
-
-@register("FLYP", FLYPConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
-def flyp(backbone: Backbone, task: Task, config: FLYPConfig, train: Train) -> Tuned:
+@register("FLYP", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
     """Train every weight of both encoders on images and their texts; the delta is the difference.
 
     At α < 1 the delta is WiSE-FT over FLYP. Pairs of one class are positives of each other here. The published
@@ -41,13 +34,8 @@ def flyp(backbone: Backbone, task: Task, config: FLYPConfig, train: Train) -> Tu
     return Tuned(delta, history, count(trained))
 
 
-@dataclass(frozen=True)
-class FineTuningConfig(LossConfig):
-    """Full fine-tuning's settings: the loop, and the fixed temperature of the logits."""
-
-
-@register("fine-tuning", FineTuningConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
-def fine_tuning(backbone: Backbone, task: Task, config: FineTuningConfig, train: Train) -> Tuned:
+@register("fine-tuning", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
     """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 
     The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text

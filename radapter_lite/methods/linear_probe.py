@@ -107,13 +107,9 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
 
 
 def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of the logistic regression; the bias of a class without images is -inf.
+    """Weights [C, D] and biases [C] of a logistic regression on features [N, D] and labels [N], which are below C.
 
-    Raises ValueError if all images are of one class.
-
-    Args:
-        features: [N, D].
-        labels: [N], below `classes`.
+    The bias of a class without images is -inf. Raises ValueError if all images are of one class.
     """
     seen = labels.unique().tolist()
     if len(seen) < 2:

@@ -81,10 +81,8 @@ class Prefixes(nn.Module):
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
     """Self-attention over [prefix; x]: the output of nn.MultiheadAttention with P more keys and values [B, L, D].
 
-    Args:
-        x: [B, L, D].
-        mask: added to the scores [L, L] or [B * heads, L, L]; every position sees the prefix.
-        keys, values: [P, D], as they stand after their projections.
+    The mask [L, L] or [B * heads, L, L] is added to the scores; every position sees the prefix. Keys and values [P, D]
+    are as they stand after their projections.
     """
     batch, length, width = x.shape
     heads = attention.num_heads

@@ -175,12 +175,8 @@ def tune(
         tune(clip, images.few_shot(16))
         tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
 
-    Args:
-        method: one of `METHODS`; all else is as in `Method.tune`.
-
-    Raises:
-        ValueError: for an unknown method, and what `Method.tune` raises.
-        TypeError: for the settings of another method.
+    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another method, and what
+    `Method.tune` raises.
     """
     return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 
@@ -188,9 +184,7 @@ def tune(
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     """Read what `Tuned.save` wrote.
 
-    Raises:
-        FileNotFoundError: if one of the two files is missing.
-        ValueError: if they are damaged, do not belong together, or are of a method that this kit does not have.
+    Raises what `read_delta` raises, and ValueError for tensors of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
     name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
@@ -200,10 +194,8 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     elif method is None:
         raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
     count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
-    if method is None:
-        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
-    config = from_json(type(method.config), about.get("settings", {}))
-    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer)
+    config = from_json(type(method.config), about.get("settings", {})) if method else None
+    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer if method else None)
 
 
 def find_method(name: str) -> Method:
