@@ -20,7 +20,7 @@ from radapter_lite.view import slider_view as view
 from radapter_lite.view.plots import COLOURS, line_look
 from radapter_lite.view.search_gallery import SearchGallery
 from radapter_lite.view.segmentation import overlay
-from radapter_lite.view.sliders import STOPS, play_button
+from radapter_lite.view.sliders import ALONG_ALPHA, STOPS, alpha_control, play_button
 from radapter_lite.view.svg_chart import Chart, Line, legend
 
 CLASSES = (
@@ -64,9 +64,7 @@ class Page(widgets.VBox):
         self.use_names = widgets.Button(description="Use these names")
         self.use_names.on_click(self._guarded(self._take_names))
         self.message = widgets.HTML().add_class("app-message")
-        self.slider = widgets.FloatSlider(
-            value=0.5, min=0, max=1, step=0.01, description="α", layout={"width": "560px"}
-        )
+        self.slider = alpha_control("α", width="560px")
         self.slider.observe(lambda _: self._show(), names="value")
         self.play = play_button(self.slider)
         self.picture, self._style = widgets.HTML(), widgets.HTML()
@@ -154,15 +152,12 @@ class Page(widgets.VBox):
             label: Line(STOPS, probabilities[:, label].tolist(), line_look(place, self._classes[label]))
             for place, label in enumerate(self._answer.leaders())
         }
-        self._chart = Chart.of_lines(
-            self._lines.values(),
-            (360, 270),
-            title="probability along α",
-            xlabel="α (0 zero-shot, 1 tuned)",
-            ylabel="probability (%)",
-            xlim=(-0.02, 1.02),
-            ylim=(-3, 103),
-        )
+        about: dict[str, Any] = ALONG_ALPHA | {
+            "title": "probability along α",
+            "ylabel": "probability (%)",
+            "ylim": (-3, 103),
+        }
+        self._chart = Chart.of_lines(self._lines.values(), (360, 270), **about)
         self._style.value = self._thumbnail.style + self._chart.style
         self._show()
 

@@ -1,8 +1,8 @@
 """Figures that compare methods or variants over seeds, each with its 95% intervals."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,9 +30,7 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
 def method_legend(figure: Figure, methods: Iterable[str]) -> None:
     """A legend below the figure: colour and marker of every method, family after family, then those of no family."""
     given = dict.fromkeys(methods)
-    ordered = [name for name in METHOD_MARKERS if name in given] + [
-        name for name in given if name not in METHOD_MARKERS
-    ]
+    ordered = [name for name in dict.fromkeys([*METHOD_MARKERS, *given]) if name in given]
     handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in ordered]
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=6, fontsize=10)
 
@@ -62,19 +60,10 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         for place, name in enumerate(series):
             own = table[table["series"] == name]
             shift = 0.32 * (place - (len(series) - 1) / 2)
-            axis.errorbar(
-                own[column],
-                [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)],
-                xerr=own[f"{column}_ci"],
-                ls="",
-                marker="o",
-                ms=6,
-                mfc="white" if place else COLOURS[0],
-                color=COLOURS[5] if place else COLOURS[0],
-                capsize=2.5,
-                lw=1.3,
-                label=name,
-            )
+            y = [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)]
+            marker = {"color": COLOURS[5], "mfc": "white"} if place else {"color": COLOURS[0]}
+            style: dict[str, Any] = marker | {"fmt": "o", "ms": 6, "capsize": 2.5, "lw": 1.3, "label": name}
+            axis.errorbar(own[column], y, xerr=own[f"{column}_ci"], **style)
         axis.grid(axis="y", lw=0.4, color="#dddddd")
     axes[0].set_yticks(range(len(rows)), [label or group for group, label in rows])
     for tick, (_, label) in zip(axes[0].get_yticklabels(), rows, strict=True):
@@ -114,13 +103,11 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
 
     There are two panels of one y, for the image and the text encoder.
     """
+    table = profile.rename(columns={"id_change": "ID", "ood_change": "mean OOD"}).set_index("layer")
     for axis, tower in zip(axes, ("image", "text"), strict=True):
-        own = profile[profile["tower"] == tower]
-        for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
-            label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
-            axis.bar(np.arange(len(own)) + shift, own[column], 0.4, color=colour, label=label)
+        own = table.loc[table["tower"] == tower, ["ID", "mean OOD"]]
+        own.plot.bar(ax=axis, width=0.8, rot=0, color=COLOURS[:2], legend=False)
         axis.axhline(0, color=COLOURS[6], lw=1)
-        axis.set_xticks(np.arange(len(own)), own["layer"])
         axis.set_xlabel(f"layer of the {tower} encoder")
 
 
