@@ -15,14 +15,13 @@ Alpha = float | Mapping[str, float]
 def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
     """Return the function from a weight's name to its α.
 
+    Raises ValueError for a value that is no number in [0, 1], or a key that reaches none of the names.
+
     Args:
         alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
             "other" for what belongs to neither), layers ("image.3") and the image encoder's stem ("image.stem"). A
             layer's key wins over its tower's, and a weight that no key reaches has α = 0.
         names: the weights there are, or the modules that hold them; they say which keys exist.
-
-    Raises:
-        ValueError: for a value that is no number in [0, 1], or a key that reaches none of the names.
     """
     if not isinstance(alpha, Mapping):
         value = _checked(alpha, "alpha")

@@ -73,8 +73,7 @@ def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
 def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
     """The smallest α whose accuracy is at most one standard error below the highest.
 
-    Args:
-        accuracies: in percent, over `images` images, which give the highest one's binomial standard error.
+    Accuracies are in percent, over `images` images, which give the highest one's binomial standard error.
     """
     pairs = [(float(alpha), accuracy / 100) for alpha, accuracy in zip(alphas, accuracies, strict=True)]
     best = max(share for _, share in pairs)
@@ -85,11 +84,8 @@ def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], ima
 def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
     """The α of the highest expected accuracy in the target, which no label of it enters.
 
-    Args:
-        validation: rows of the ID validation images, with the columns alpha, accuracy and confidence (percent).
-        target: rows of the target's unlabelled images, with the columns alpha and confidence.
-
-    Source: Guillory et al. 2021.
+    Rows of ID validation images have the columns alpha, accuracy and confidence (percent); those of the target's
+    unlabelled images have alpha and confidence. Source: Guillory et al. 2021.
     """
     known, unlabelled = validation.set_index("alpha"), target.set_index("alpha")
     expected = known["accuracy"] - (known["confidence"] - unlabelled["confidence"])
@@ -115,6 +111,8 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
 def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     """Every rule of `RULES` beside the oracle: a row for each method, shots, seed, test domain and rule.
 
+    Raises ValueError for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
+
     Args:
         table: rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5
             and 1 among its values), domain, is_id, images, accuracy, confidence and information.
@@ -122,9 +120,6 @@ def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         method, shots, seed, domain, is_id, rule, alpha, accuracy and left, which is how many points the
         rule's accuracy lies below the oracle's: that of the swept α that is best for this domain's labels.
-
-    Raises:
-        ValueError: for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
     """
     key = ["method", "shots", "seed"]
     needed = (*key, "split", "alpha", "domain", "is_id", "images", "accuracy", "confidence", "information")

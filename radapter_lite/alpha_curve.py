@@ -35,11 +35,7 @@ NODES = 17  # with 9, one PictoShift image in 200 still got another class than f
 
 
 def chebyshev_nodes(count: int) -> np.ndarray:
-    """The Chebyshev-Lobatto nodes in [0, 1], both ends among them [count].
-
-    Raises:
-        ValueError: for fewer than 2.
-    """
+    """The Chebyshev-Lobatto nodes in [0, 1], both ends among them [count]. Raises ValueError for fewer than 2."""
     if count < 2:
         raise ValueError(f"interpolation along α needs 2 nodes or more, not {count}")
     return 0.5 - 0.5 * np.cos(np.pi * np.arange(count) / (count - 1))
@@ -48,8 +44,7 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
     """What each Chebyshev-Lobatto node counts at α, in sum 1 [n]; at a node it alone counts.
 
-    Raises:
-        ValueError: for an α outside [0, 1].
+    Raises ValueError for an α outside [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
@@ -64,15 +59,10 @@ def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureCurve:
-    """Unit features of some images, or of some classes, along one encoder's α.
+    """Unit features of some images, or of some classes, along one encoder's α."""
 
-    Attributes:
-        nodes: the values of α at which they were computed [n].
-        values: unit features there [n, R, D], float32.
-    """
-
-    nodes: np.ndarray
-    values: Tensor
+    nodes: np.ndarray  # the values of α at which they were computed [n]
+    values: Tensor  # unit features there [n, R, D], float32
 
     @classmethod
     def of_images(cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor) -> "FeatureCurve":
@@ -109,16 +99,11 @@ def _measure(backbone: Backbone, delta: Delta, nodes: int, *encoders: Callable[[
 
 @dataclass(frozen=True, eq=False)
 class AlphaCurve:
-    """Similarities of a task's images with its texts along α, of both encoders together or of each.
-
-    Attributes:
-        image, text: the features they are made of.
-        temperature: of the backbone, which the similarities are divided by to become logits.
-    """
+    """Similarities of a task's images with its texts along α, of both encoders together or of each."""
 
     image: FeatureCurve
     text: FeatureCurve
-    temperature: float
+    temperature: float  # the backbone's, which the similarities are divided by to become logits
 
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
@@ -129,8 +114,7 @@ class AlphaCurve:
     def thinned(self, step: int) -> "AlphaCurve":
         """The curve through every `step`-th node: of 17 Chebyshev nodes 2 leaves 9, 4 leaves 5.
 
-        Raises:
-            ValueError: if the last node would be left out.
+        Raises ValueError if the last node would be left out.
         """
         count = len(self.image.nodes)
         if step < 1 or (count - 1) % step:
@@ -146,8 +130,7 @@ class AlphaCurve:
     def at(self, alpha: float, text_alpha: float | None = None) -> Tensor:
         """Cosine similarities [N, C] at `alpha`, or at `alpha` of the image encoder and `text_alpha` of the other.
 
-        Raises:
-            ValueError: for an α outside [0, 1].
+        Raises ValueError for an α outside [0, 1].
         """
         return self.image.at(alpha) @ self.text.at(alpha if text_alpha is None else text_alpha).T
 
@@ -179,9 +162,8 @@ def held_out_error(
 ) -> pd.DataFrame:
     """Interpolated beside exact similarities of the same images and delta: a row for each curve and α.
 
-    Returns:
-        curve, its name; alpha; error, the largest difference of a cosine similarity; changed, the share in
-        percent of images whose top class is another one.
+    Columns are curve, its name; alpha; error, the largest difference of a cosine similarity; changed, the share in
+    percent of images whose top class is another one.
     """
     rows = []
     with delta.applied(backbone.model, 0.0):
@@ -199,10 +181,9 @@ def held_out_error(
 def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> pd.DataFrame:
     """The score with the delta in one layer alone, all else at zero-shot: a row a layer.
 
-    Returns:
-        tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes before it),
-        id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points from
-        zero-shot.
+    Columns are tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes
+    before it), id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points
+    from zero-shot.
     """
     task = as_task(images)
     encoders = _encoders(backbone, task)

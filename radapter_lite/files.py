@@ -10,9 +10,8 @@ from pathlib import Path
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the with block ends without an error.
 
-    Raises:
-        FileNotFoundError: if the folder does not exist.
-        OSError: if the folder cannot be written to; the sentence names it.
+    Raises FileNotFoundError if the folder does not exist, and OSError if the folder cannot be written to; the sentence
+    names it.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -42,8 +41,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder and those above it, where they are missing.
 
-    Raises:
-        OSError: if it cannot be made; the sentence names it.
+    Raises OSError if it cannot be made; the sentence names it.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)

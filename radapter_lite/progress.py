@@ -12,12 +12,7 @@ def progress(over: Iterable[Any] | None = None, what: str = "", **options: Any) 
     """tqdm's bar over an iterable, or one with a `total` that is moved by hand; it goes away when it is done.
 
     In a notebook it is written to stdout, for what is left of a bar on stderr is an empty red box. Elsewhere it needs
-    a terminal: a log file, a test and CI get no bar.
-
-    Args:
-        over: what is gone through.
-        what: is being done, in two words.
-        options: tqdm's own, such as total, initial and unit.
+    a terminal: a log file, a test and CI get no bar. The options are tqdm's own, such as total, initial and unit.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     in_kernel = hasattr(shell, "kernel")

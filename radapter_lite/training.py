@@ -30,7 +30,9 @@ from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Setting
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
 Row = dict[str, float]  # of the history
 PRECISIONS = ("float32", "bfloat16")
+MIXUP_LAYERS = ("input", "random")
 Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
+Layer = Annotated[str, Bound(f"be {' or '.join(MIXUP_LAYERS)}", MIXUP_LAYERS.__contains__)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class TrainingConfig(Settings):
             processor has instructions for it; trained numbers and losses stay in float32.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
+        mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
+            images are mixed by a share from Beta(mixup, mixup), at the "input" or before a "random" block; adversarial
+            is a step's length in lengths of the embeddings; r_drop the weight of the divergence of two passes.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
     """
@@ -68,6 +73,10 @@ class TrainingConfig(Settings):
     precision: Precision = "float32"
     seed: Whole = 0
     save_every: Count = 100
+    mixup: AtLeast0 = 0.0
+    mixup_layer: Layer = "input"
+    adversarial: AtLeast0 = 0.0
+    r_drop: AtLeast0 = 0.0
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:

@@ -18,12 +18,7 @@ from radapter_lite.view.sliders import STOPS
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One image and some classes along α.
-
-    Attributes:
-        curve: of the one image.
-        classes: the names, in the order of the curve's.
-    """
+    """The curve of one image, and the names of its classes in the curve's order."""
 
     curve: AlphaCurve
     classes: Sequence[str]
@@ -60,13 +55,8 @@ def choose_examples(
 ) -> ImageSet:
     """Eight test images of some classes from every domain in turn, those first whose answer tuning flips.
 
-    One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow.
-
-    Args:
-        text: the curve of `classes`.
-
-    Raises:
-        ValueError: if there is no test image of the classes.
+    One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow. `text` is
+    the curve of `classes`. Raises ValueError if there is no test image of the classes.
     """
     test = images.select(split="test", classes=classes)
     one_each = test.table.drop_duplicates(["class", "domain"]).index.to_numpy()

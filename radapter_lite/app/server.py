@@ -21,8 +21,7 @@ TITLE = "R-Adapter Lite"
 def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
     """Serve `open_page(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
 
-    Raises:
-        ValueError: if the port is taken.
+    Raises ValueError if the port is taken.
     """
     _check_port(port)
     with tempfile.TemporaryDirectory(prefix="radapter-lite-") as folder:
@@ -49,33 +48,17 @@ def _notebook(settings: dict[str, Any]) -> nbformat.NotebookNode:
 
 
 def _config(port: int, browser: bool) -> Config:
-    return Config(
-        {
-            "Voila": {
-                "ip": HOST,
-                "port": port,
-                "port_retries": 0,
-                "open_browser": browser,
-                "log_level": "CRITICAL",
-                "config_file_paths": [],
-                "tornado_settings": {
-                    "ws_ping_timeout": 30_000,  # its default is one that tornado complains of
-                    # A site that makes its own name lead to this machine (DNS rebinding) is refused.
-                    "allow_remote_access": False,
-                },
-            },
-            "VoilaConfiguration": {
-                "allow_template_override": "NO",
-                "allow_theme_override": "NO",
-                "file_allowlist": [],  # no file is served but Voilà's own
-                "strip_sources": True,
-                "kernel_spec_manager_class": ThisInterpreter,
-                "resources": {"max_bytes": MAX_BYTES},
-            },
-            # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.
-            "MappingKernelManager": {"cull_interval": 60, "cull_idle_timeout": 600},
-        }
-    )
+    config = Config()
+    config.Voila = Config(ip=HOST, port=port, port_retries=0, open_browser=browser)
+    config.Voila |= {"log_level": "CRITICAL", "config_file_paths": []}
+    # A site that makes its own name lead to this machine (DNS rebinding) is refused. Tornado complains of Voilà's ping.
+    config.Voila.tornado_settings = {"allow_remote_access": False, "ws_ping_timeout": 30_000}
+    config.VoilaConfiguration = Config(allow_template_override="NO", allow_theme_override="NO", strip_sources=True)
+    config.VoilaConfiguration.file_allowlist = []  # no file is served but Voilà's own
+    config.VoilaConfiguration |= {"kernel_spec_manager_class": ThisInterpreter, "resources": {"max_bytes": MAX_BYTES}}
+    # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.
+    config.MappingKernelManager = Config(cull_interval=60, cull_idle_timeout=600)
+    return config
 
 
 def _check_port(port: int) -> None:

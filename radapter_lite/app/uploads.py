@@ -22,11 +22,8 @@ MAX_NAME = 60  # characters of a class name
 def decode_upload(content: bytes, name: str) -> Image.Image:
     """An uploaded file as an RGB image, its first frame, as `upright_rgb` makes it of a file to tune on.
 
-    Nothing touches the disk. Size and pixels are checked before any pixel is decoded.
-
-    Raises:
-        ValueError: for a file that is too large, of another type, of too many pixels, too long and thin,
-            truncated or damaged.
+    Nothing touches the disk. Size and pixels are checked before any pixel is decoded. Raises ValueError for a file that
+    is too large, of another type, of too many pixels, too long and thin, truncated or damaged.
     """
     refuse_large(len(content), name)
     too_many_pixels = f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels: give a smaller copy of it."
@@ -61,8 +58,7 @@ def refuse_large(size: int, name: str) -> None:
 def parse_class_names(text: str) -> list[str]:
     """Class names from text with a comma or a new line between them: trimmed, each once, in their order.
 
-    Raises:
-        ValueError: for fewer than two names, more than `MAX_CLASSES`, or one longer than `MAX_NAME`.
+    Raises ValueError for fewer than two names, more than `MAX_CLASSES`, or one longer than `MAX_NAME`.
     """
     found: dict[str, str] = {}
     for part in re.split(r"[,\n]", text):

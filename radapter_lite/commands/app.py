@@ -15,9 +15,7 @@ def add(commands: Commands) -> None:
         "memory.",
         epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
     )
-    parser.add_argument(
-        "--delta", type=Path, metavar="DELTA", help="what tune saved, with or without a suffix (a demonstration)"
-    )
+    parser.add_argument("--delta", type=Path, metavar="DELTA", help="what tune saved (a demonstration)")
     options.add_backbone(parser)
     options.add_device(parser)
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")

@@ -4,8 +4,7 @@ Whatever is not of Python itself is imported where it is used: if it is missing,
 """
 
 import platform
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from radapter_lite.commands import Commands
 from radapter_lite.version import __version__
 
 if TYPE_CHECKING:
-    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
 # The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
 EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",)}
@@ -34,87 +33,53 @@ def examine() -> int:
     """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
     print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")
-    failed = []
-    for name, needed, check in _checks():
+    broken = 0
+    for name, check in {"packages": _packages, "benchmark": _benchmark, "backbone": _backbone}.items():
         try:
-            print(f"ok      {name}: {check()}", flush=True)
+            for line in check():
+                print(line, flush=True)
+                broken += line.startswith("BROKEN")
         except Exception as error:  # whatever is wrong with an installation is a finding, never a crash
-            print(f"{'BROKEN ' if needed else 'without'} {name}: {_first_line(error)}", flush=True)
-            failed.append(needed)
-    in_place = "The core is in place." if failed else "Everything is in place."
-    print(f"\n{sum(failed)} broken." if any(failed) else f"\n{in_place}")
-    return int(any(failed))
+            print(f"BROKEN  {name}: {(str(error) or repr(error)).splitlines()[0]}", flush=True)
+            broken += 1
+    print(f"\n{broken} broken." if broken else "\nThe core is in place.")
+    return int(broken > 0)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else repr(error)
-
-
-def _checks() -> Iterator[tuple[str, bool, Callable[[], str]]]:
-    """The name of each thing, whether the core needs it, and what tells of it or raises."""
-    try:
-        for requirement in _requirements():
-            yield requirement.name, True, partial(_package, requirement)
-        for extra, commands in EXTRAS.items():
-            yield f"[{extra}] for {', '.join(commands)}", False, partial(_extra, extra)
-    except Exception as error:
-        yield "packages", True, partial(_unknown, error)
-    yield "benchmark", True, _benchmark
-    yield "backbone", True, _backbone
-
-
-def _requirements(extra: str = "") -> "list[Requirement]":
-    """What the core requires on this machine, or what an extra adds to that."""
+def _packages() -> Iterator[str]:
+    """A line for each package that the core requires on this machine, and one for each extra."""
     from packaging.requirements import Requirement
 
-    found = map(Requirement, metadata.requires("radapter-lite") or ())
-    return [each for each in found if (each.marker.evaluate({"extra": extra}) if each.marker else not extra)]
+    every = [Requirement(line) for line in metadata.requires("radapter-lite") or ()]
+    for each in (each for each in every if not each.marker or each.marker.evaluate({"extra": ""})):
+        wrong = _wrong(each.name, each.specifier)
+        how = f'{wrong}; pip install "{each}"' if wrong else metadata.version(each.name)
+        yield f"{'BROKEN ' if wrong else 'ok     '} {each.name}: {how}"
+    for extra, commands in EXTRAS.items():
+        own = (each for each in every if each.marker and each.marker.evaluate({"extra": extra}))
+        lacking = ", ".join(each.name for each in own if _wrong(each.name, each.specifier))
+        how = f'{lacking} missing or too old; pip install "radapter-lite[{extra}]"' if lacking else "complete"
+        yield f"{'without' if lacking else 'ok     '} [{extra}] for {', '.join(commands)}: {how}"
 
 
-def _unknown(error: Exception) -> str:
-    raise RuntimeError(f"which are needed could not be read ({_first_line(error)}); install radapter-lite again")
-
-
-def _package(requirement: "Requirement") -> str:
+def _wrong(name: str, wanted: "SpecifierSet") -> str:
     try:
-        version = metadata.version(requirement.name)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        raise RuntimeError(f'missing; pip install "{requirement}"') from None
-    if not requirement.specifier.contains(version, prereleases=True):
-        raise RuntimeError(f'{version} is too old; pip install "{requirement}"')
-    return version
+        return "missing"
+    return "" if wanted.contains(version, prereleases=True) else f"{version} is too old"
 
 
-def _extra(extra: str) -> str:
-    missing = []
-    for requirement in _requirements(extra):
-        try:
-            _package(requirement)
-        except RuntimeError:
-            missing.append(requirement.name)
-    if missing:
-        raise RuntimeError(f'{", ".join(missing)} missing or too old; pip install "radapter-lite[{extra}]"')
-    return _notebooks() if extra == "notebooks" else "complete"
-
-
-def _notebooks() -> str:
-    from radapter_lite.publish.notebook import available
-
-    if not (found := available()):
-        raise RuntimeError("none came with this installation; install radapter-lite again")
-    return f"complete, with {len(found)} notebooks in {found[0].parent}"
-
-
-def _benchmark() -> str:
+def _benchmark() -> Iterator[str]:
     from radapter_lite.data import load_images
 
     images = load_images()
     images.image(0)
-    return f"PictoShift loads, {len(images)} images of {len(images.classes)} classes"
+    yield f"ok      benchmark: PictoShift loads, {len(images)} images of {len(images.classes)} classes"
 
 
-def _backbone() -> str:
+def _backbone() -> Iterator[str]:
     from radapter_lite.backbone import load_clip
 
     parameters = sum(p.numel() for p in load_clip("picto").model.parameters())
-    return f"PictoCLIP loads, {parameters / 1e6:.1f}M parameters"
+    yield f"ok      backbone: PictoCLIP loads, {parameters / 1e6:.1f}M parameters"

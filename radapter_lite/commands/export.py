@@ -100,7 +100,5 @@ def _difference(backbone: "Backbone", folder: Path) -> float:
     for each in (backbone, replace(backbone, model=model.eval(), preprocess=preprocess, tokenizer=tokenizer)):
         with torch.no_grad():
             pixels = torch.stack([each.preprocess(Image.fromarray(picture)) for picture in noise])
-            features.append(
-                torch.cat([each.encode_images(pixels), each.encode_texts(["a photo of a cat", "a red key"])])
-            )
+            features.append(torch.cat([each.encode_images(pixels), each.encode_texts(["a black cat", "a red key"])]))
     return (features[0] - features[1]).abs().max().item()

@@ -16,9 +16,7 @@ def add(commands: Commands) -> None:
         description="Open the first notebook in JupyterLab; an installed package copies them to --dir first.",
         epilog="example: radapter-lite lab -- --no-browser --port 9000",
     )
-    parser.add_argument(
-        "--dir", type=Path, metavar="DIR", help="where the copies go; files already there are kept (./radapter-lite)"
-    )
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="for the copies; files there stay (./radapter-lite)")
     parser.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")
     parser.set_defaults(execute=execute)
 

@@ -21,9 +21,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         'or captions, and perhaps domain and split; or "pictoshift" for the embedded ones',
     )
     parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
-    parser.add_argument(
-        "--class-names", metavar="FILE", help="what the class folders are called, where their names are codes"
-    )
+    parser.add_argument("--class-names", metavar="FILE", help="what class folders whose names are codes are called")
 
 
 def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> "ImageSet":

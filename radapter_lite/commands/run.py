@@ -24,9 +24,7 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite run --profile smoke --only 00 05 -p seed 1",
     )
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="these notebooks alone, by number or name"
-    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these notebooks, by number or name")
     parser.add_argument(
         "-p",
         nargs=2,

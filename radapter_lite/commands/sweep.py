@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radapter_lite.commands import Commands, options, report
+from radapter_lite.commands import Commands, options
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
@@ -21,21 +21,14 @@ def add(commands: Commands) -> None:
     )
     options.add_tuned(parser)
     options.add_images(parser)
-    parser.add_argument(
-        "--alphas",
-        type=float,
-        nargs="+",
-        metavar="A",
-        help="from 0 (zero-shot) to 1 (tuned); eleven of them if left out",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="CSV", help="where (sweep_FOLDER.csv beside TUNED); the figure goes beside it"
-    )
+    parser.add_argument("--alphas", type=float, nargs="+", metavar="A", help="from 0 to 1 (eleven of them)")
+    parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.alpha import scales
+    from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
     from radapter_lite.tasks import as_task
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radapter_lite.commands import Commands, options, report
+from radapter_lite.commands import Commands, options
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
@@ -28,9 +28,7 @@ def add(commands: Commands) -> None:
         "--pretrained laion2b_s34b_b79k",
     )
     options.add_images(parser)
-    parser.add_argument(
-        "--method", default="R-Adapter", metavar="NAME", help="LoRA, FLYP, linear probe, ... (R-Adapter)"
-    )
+    parser.add_argument("--method", default="R-Adapter", metavar="NAME", help="such as LoRA or FLYP (R-Adapter)")
     parser.add_argument(
         "--set",
         nargs=2,
@@ -42,20 +40,17 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
-    parser.add_argument(
-        "--pretrained", metavar="WEIGHTS", help="its weights: a tag, or a checkpoint's path; picto needs none"
-    )
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag or a file; picto needs none")
     options.add_prompts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
     options.add_device(parser)
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where results go (out/ and a name made of the settings)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.backbone import load_clip
+    from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
     from radapter_lite.files import make_folder
     from radapter_lite.methods import recommended
@@ -145,11 +140,9 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     out = arguments.out or Path("out") / name
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file where a folder for the results was expected: name another --out")
-    others = [path for path in out.glob("training_*.pt") if path.name != f"training_{run}.pt"]
+    others = [path.name for path in out.glob("training_*.pt") if path.name != f"training_{run}.pt"]
     if (out / "tuned.json").exists() and read_delta(out / "tuned")[1].get("data", {}).get("run") != run:
         raise ValueError(f"{out} holds what another run learned: name another --out, or remove the folder")
     if others:
-        raise ValueError(
-            f"{out} holds the checkpoint of another run, {others[0].name}: name another --out, or remove it"
-        )
+        raise ValueError(f"{out} holds the checkpoint of another run, {others[0]}: name another --out, or remove it")
     return out

@@ -13,19 +13,12 @@ from radapter_lite.data.table import some
 
 
 def name_classes(codes: list[str], source: Mapping[str, str] | str | os.PathLike[str]) -> dict[str, str]:
-    """The name of each code, which differ: of a name that several codes have, each is followed by its code.
+    """The name of each code, sorted class folders', by code; a name that several codes have is followed by the code.
 
-    Args:
-        codes: the names of the class folders, sorted.
-        source: names by code, or a file that `read_names` reads.
-
-    Raises:
-        ValueError: for codes without a name, naming some; and what `read_names` raises.
+    The source is names by code, or a file that `read_names` reads. Raises ValueError for codes without a name, naming
+    some, and what `read_names` raises.
     """
-    if isinstance(source, Mapping):
-        named, where = source, "class_names"
-    else:
-        named, where = read_names(Path(source), codes), str(source)
+    named, where = (source, "class_names") if isinstance(source, Mapping) else (read_names(Path(source), codes), source)
     if lacking := [code for code in codes if not named.get(code)]:
         raise ValueError(f"{where} has no name for {some(lacking)}: add one for each class folder")
     times = Counter(named[code] for code in codes)
@@ -42,11 +35,8 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
     """Names by code of a .json, .csv, .tsv or .txt file; of several synonyms between commas it is the first.
 
     Text holds a code and its name in each line, or a name alone for each of the codes, in their order. JSON holds
-    names by code, or ImageNet's {"0": ["n01440764", "tench"]}.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for a file of another kind or with another number of names.
+    names by code, or ImageNet's {"0": ["n01440764", "tench"]}. Raises FileNotFoundError if there is no such file, and
+    ValueError for one of another kind or with another number of names.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; give one that names the classes.")
@@ -55,33 +45,28 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
         raise ValueError(f"{path} cannot be read for class names: expected a .json, .csv, .tsv or .txt file")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        pairs = _json_pairs(text) if kind == ".json" else _text_pairs(lines, kind)
+        if kind == ".json":
+            pairs = [each if isinstance(each, list) else (code, each) for code, each in json.loads(text).items()]
+            return {code: _first(str(name)) for code, name in pairs}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no class names ({error}): expected UTF-8 text with a code and a name in each line, or "
             f"JSON with names by code"
         ) from error
-    if kind != ".json" and not {code for code, _ in pairs} & set(codes):
-        if len(lines) != len(codes):
-            raise ValueError(
-                f"{path} has {len(lines)} lines, none of which begins with a class folder's name ({some(codes)}): "
-                f"expected a code and a name in each, or {len(codes)} names"
-            )
-        pairs = list(zip(codes, (line.strip('"') for line in lines), strict=True))
-    return {code: name.split(",")[0].replace("_", " ").strip() for code, name in pairs}
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    tabbed = [re.sub(r"[,\s]+", "\t", line, count=1) if kind == ".txt" and "\t" not in line else line for line in lines]
+    rows = csv.reader(tabbed, delimiter="," if kind == ".csv" else "\t")
+    named = {row[0].strip(): _first("".join(row[1:2])) for row in rows}
+    if set(named) & set(codes):
+        return named
+    if len(lines) != len(codes):
+        raise ValueError(
+            f"{path} has {len(lines)} lines, none of which begins with a class folder's name ({some(codes)}): "
+            f"expected a code and a name in each, or {len(codes)} names"
+        )
+    return {code: _first(line) for code, line in zip(codes, lines, strict=True)}
 
 
-def _json_pairs(text: str) -> list[tuple[str, str]]:
-    """(code, name) of {code: name} or of {number: [code, name]}."""
-    pairs = [tuple(value) if isinstance(value, list) else (key, value) for key, value in json.loads(text).items()]
-    return [(code, str(name)) for code, name in pairs]
-
-
-def _text_pairs(lines: list[str], kind: str) -> list[tuple[str, str]]:
-    """(code, name) of each line; the name is empty where a line has one word."""
-    if kind == ".txt":
-        rows = [re.split("\t" if "\t" in line else r"[,\s]+", line, maxsplit=1) for line in lines]
-    else:
-        rows = list(csv.reader(lines, delimiter="," if kind == ".csv" else "\t"))
-    return [(row[0].strip(), row[1] if len(row) > 1 else "") for row in rows]
+def _first(names: str) -> str:
+    """The first of some synonyms between commas."""
+    return names.strip(' "\t').split(",")[0].replace("_", " ").strip()

@@ -60,6 +60,9 @@ class ImageSet:
     ) -> "ImageSet":
         """Make an image set of a table with a row an image.
 
+        Raises ValueError for a table without rows, without those columns or with gaps in them, a file named twice, an
+        unknown split, class or domain; the sentence names it.
+
         Args:
             table: with the columns file and class, or file and captions, and perhaps domain (one, "images", if there
                 is none) and split ("train", "validation" or "test"); without it, ID images are divided class by class
@@ -71,10 +74,6 @@ class ImageSet:
             read: gives the image of a file, RGB, in place of reading it from `root`; it must be picklable if the
                 image set is to be.
             seed: of the division into splits.
-
-        Raises:
-            ValueError: for a table without rows, without those columns or with gaps in them, a file named twice, an
-                unknown split, class or domain; the sentence names it.
         """
         root = Path(root).absolute()
         name = name or root.resolve().name
@@ -134,8 +133,7 @@ class ImageSet:
     ) -> "ImageSet":
         """The images of one domain, one split or some classes.
 
-        Raises:
-            ValueError: if nothing is left; the sentence says what there is.
+        Raises ValueError if nothing is left; the sentence says what there is.
         """
         keep = pd.Series(True, index=self.table.index)
         for column, wanted in (("domain", domain), ("split", split)):
@@ -157,8 +155,7 @@ class ImageSet:
     def only(self, classes: Iterable[str]) -> "ImageSet":
         """The images of some classes, as if there were no others: they are its `classes`, in this order.
 
-        Raises:
-            ValueError: for a class that is not there, and a split without an image of them.
+        Raises ValueError for a class that is not there, and a split without an image of them.
         """
         classes = list(classes)
         if not classes or (unknown := set(classes) - set(self.classes)):
@@ -171,11 +168,9 @@ class ImageSet:
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.
 
-        For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images
-        gives all it has. Of photographs, all designs are drawn once before one is drawn again.
-
-        Raises:
-            ValueError: for shots below 1, or if the ID domain has no training images.
+        For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images gives all
+        it has. Of photographs, all designs are drawn once before one is drawn again. Raises ValueError for shots below
+        1, or if the ID domain has no training images.
         """
         if type(shots) is not int or shots < 1:
             raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
@@ -200,10 +195,8 @@ class ImageSet:
     def tensor(self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
-        Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew.
-
-        Raises:
-            ValueError: for a file that is no readable image; the sentence names it.
+        Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
+        ValueError for a file that is no readable image; the sentence names it.
         """
         wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
         kept = self._tensors.setdefault(preprocess, {})

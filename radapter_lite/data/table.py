@@ -16,11 +16,9 @@ VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """A copy of a table whose rows each name a file and its class, as text, and perhaps its domain and its split.
 
-    Where there are captions and no classes, all images are of the class "image".
-
-    Raises:
-        ValueError: for a table without rows, without these columns or with gaps in them, for a file that is named
-            twice and for an unknown split; the sentence names it.
+    Where there are captions and no classes, all images are of the class "image". Raises ValueError for a table without
+    rows, without these columns or with gaps in them, for a file that is named twice and for an unknown split; the
+    sentence names it.
     """
     if "captions" in table and "class" not in table:
         table = table.assign(**{"class": NO_CLASS})

@@ -51,7 +51,8 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
     factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
+    copied = replace(backbone, model=model)
+    loss, train = contrastive_loss(copied, task, config.temperature), replace(train, backbone=copied)
     history = train(loss, factors, lora=nn.ParameterList(factors))
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), backbone=backbone)
     return Tuned(delta, history, count(factors))

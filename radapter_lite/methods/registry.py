@@ -114,7 +114,8 @@ class Method:
         task = as_task(images)
         require_untouched(backbone.model)
         if config is None:
-            shots = int(task.images.table["class"].value_counts().max())
+            counts = task.images.table["class"].value_counts()  # captions without classes are all of one
+            shots = int(counts.max()) if len(counts) > 1 else len(task.images) // len(task.names)
             config = recommended(self.name, backbone, shots, id_domain=task.images.id_domain)
         config = with_settings(config, settings)
         if type(config) is not type(self.config):

@@ -61,9 +61,8 @@ class Chapter:
 def build(out: Path) -> Path:
     """Write the site into the folder `out` and return its contents page.
 
-    Raises:
-        FileNotFoundError: if there are no notebooks.
-        ValueError: if `out` is a file, or a folder with something else in it.
+    Raises FileNotFoundError if there are no notebooks, and ValueError if `out` is a file, or a folder with something
+    else in it.
     """
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]

@@ -63,11 +63,9 @@ def title(markdown: str) -> str:
 
 
 def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
-    """A notebook as a tree of HTML, without the page around it.
+    """An executed notebook, which is not changed, as a tree of HTML without the page around it.
 
-    Args:
-        nb: executed; it is not changed.
-        figures: the folder that its figures were saved to; their files hold descriptions for screen readers.
+    The files in `figures`, the folder that its figures were saved to, hold descriptions for screen readers.
     """
     nb = nbformat.from_dict(nb)
     nb.metadata.pop("widgets", None)

@@ -75,11 +75,8 @@ def metrics(path: str | Path) -> dict[str, Any]:
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
     """The code cells as they were written: all but the one papermill injects parameters with."""
-    return [
-        cell
-        for cell in nb.cells
-        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", ())
-    ]
+    code = (cell for cell in nb.cells if cell.cell_type == "code")
+    return [cell for cell in code if "injected-parameters" not in cell.metadata.get("tags", ())]
 
 
 def code_hash(nb: NotebookNode) -> str:
@@ -120,12 +117,12 @@ def execute(
         )
     except (PapermillExecutionError, RuntimeError) as error:
         if isinstance(error, PapermillExecutionError):
-            cell, what = error.exec_count, f"{error.ename}: {_first_line(error.evalue)}"
+            first_line = (error.evalue.strip().splitlines() or [""])[0]
+            cell, what = error.exec_count, f"{error.ename}: {first_line}"
         else:  # nbclient's word for a kernel that died; the cell it died in was the last to begin
-            begun = [
-                each.metadata.papermill.status != "pending" for each in code_cells(nbformat.read(target, as_version=4))
-            ]
-            cell, what = sum(begun), "the end of its kernel, most often for want of memory"
+            begun = code_cells(nbformat.read(target, as_version=4))
+            cell = sum(each.metadata.papermill.status != "pending" for each in begun)
+            what = "the end of its kernel, most often for want of memory"
         _finish(target, completed=False)
         raise NotebookError(
             f"{source.stem} stopped in cell [{cell}] with {what}; what ran until then is in {target}."
@@ -148,10 +145,6 @@ def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
                     value = ...
                 declared[statement.targets[0].id] = value
     return declared
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0]
 
 
 def _finish(path: Path, completed: bool) -> None:

@@ -4,9 +4,10 @@ from radapter_lite.data import ImageSet
 from radapter_lite.data.table import NO_CLASS
 from radapter_lite.tasks.classification import Classification
 from radapter_lite.tasks.retrieval import Retrieval
+from radapter_lite.tasks.segmentation import Segmentation
 from radapter_lite.tasks.task import Batch, Task
 
-__all__ = ["Batch", "Classification", "Retrieval", "Task", "as_task"]
+__all__ = ["Batch", "Classification", "Retrieval", "Segmentation", "Task", "as_task"]
 
 
 def as_task(images: ImageSet | Task) -> Task:

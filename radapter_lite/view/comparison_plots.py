@@ -1,8 +1,8 @@
 """Figures that compare methods or variants over seeds, each with its 95% intervals."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,10 +15,8 @@ from radapter_lite.view.plots import COLOURS, METHOD_MARKERS, look
 def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
     """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
 
-    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals.
-
-    Args:
-        by_seed: columns method, seed, alpha (1 for a point), id, ood (percent).
+    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals. Columns of `by_seed` are
+    method, seed, alpha (1 for a point), id, ood (percent).
     """
     for method, own in by_seed.groupby("method", sort=False):
         style = look(str(method))
@@ -32,9 +30,7 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
 def method_legend(figure: Figure, methods: Iterable[str]) -> None:
     """A legend below the figure: colour and marker of every method, family after family, then those of no family."""
     given = dict.fromkeys(methods)
-    ordered = [name for name in METHOD_MARKERS if name in given] + [
-        name for name in given if name not in METHOD_MARKERS
-    ]
+    ordered = [name for name in dict.fromkeys([*METHOD_MARKERS, *given]) if name in given]
     handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in ordered]
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=6, fontsize=10)
 
@@ -50,11 +46,10 @@ def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
 
 
 def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Differences with 95% intervals, a row a label under its group's name, a panel each for ID and OOD.
+    """Differences with 95% intervals, a row a label under its group's name; two panels of one y, for ID and OOD.
 
-    Args:
-        axes: two; they should share their y.
-        table: columns group, label, series, id, id_ci, ood and ood_ci. The first series is filled, the second hollow.
+    The table's columns are group, label, series, id, id_ci, ood and ood_ci; the first series is filled, the second
+    hollow.
     """
     groups = table.groupby("group", sort=False)["label"].unique()
     rows = [(group, label) for group, labels in groups.items() for label in ("", *labels)]  # "" is the group's own
@@ -65,19 +60,10 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         for place, name in enumerate(series):
             own = table[table["series"] == name]
             shift = 0.32 * (place - (len(series) - 1) / 2)
-            axis.errorbar(
-                own[column],
-                [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)],
-                xerr=own[f"{column}_ci"],
-                ls="",
-                marker="o",
-                ms=6,
-                mfc="white" if place else COLOURS[0],
-                color=COLOURS[5] if place else COLOURS[0],
-                capsize=2.5,
-                lw=1.3,
-                label=name,
-            )
+            y = [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)]
+            marker = {"color": COLOURS[5], "mfc": "white"} if place else {"color": COLOURS[0]}
+            style: dict[str, Any] = marker | {"fmt": "o", "ms": 6, "capsize": 2.5, "lw": 1.3, "label": name}
+            axis.errorbar(own[column], y, xerr=own[f"{column}_ci"], **style)
         axis.grid(axis="y", lw=0.4, color="#dddddd")
     axes[0].set_yticks(range(len(rows)), [label or group for group, label in rows])
     for tick, (_, label) in zip(axes[0].get_yticklabels(), rows, strict=True):
@@ -105,12 +91,7 @@ def plot_map(axis: Axes, table: pd.DataFrame, column: str) -> None:
 def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
 
-    The dashed diagonal is one α for both, the star the highest value.
-
-    Args:
-        axes: three.
-        table: columns image_alpha, text_alpha (every pair of as many even steps from 0 to 1), id, ood and mean, as
-            `AlphaCurve.encoder_map` makes it.
+    The dashed diagonal is one α for both, the star the highest value. `AlphaCurve.encoder_map` makes the table.
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
@@ -118,27 +99,22 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
-    """What each layer changes in points of ID and OOD accuracy, a panel for each encoder.
+    """What each layer changes in points of ID and OOD accuracy, as `alpha_curve.layer_profile` tells it.
 
-    Args:
-        axes: two, for the image and the text encoder; they should share their y.
-        profile: as `alpha_curve.layer_profile` makes it.
+    There are two panels of one y, for the image and the text encoder.
     """
+    table = profile.rename(columns={"id_change": "ID", "ood_change": "mean OOD"}).set_index("layer")
     for axis, tower in zip(axes, ("image", "text"), strict=True):
-        own = profile[profile["tower"] == tower]
-        for shift, column, colour in ((-0.2, "id_change", COLOURS[0]), (0.2, "ood_change", COLOURS[1])):
-            label = {"id_change": "ID", "ood_change": "mean OOD"}[column]
-            axis.bar(np.arange(len(own)) + shift, own[column], 0.4, color=colour, label=label)
+        own = table.loc[table["tower"] == tower, ["ID", "mean OOD"]]
+        own.plot.bar(ax=axis, width=0.8, rot=0, color=COLOURS[:2], legend=False)
         axis.axhline(0, color=COLOURS[6], lw=1)
-        axis.set_xticks(np.arange(len(own)), own["layer"])
         axis.set_xlabel(f"layer of the {tower} encoder")
 
 
 def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
 
-    Args:
-        table: columns method, rule, left and left_ci; the rules are drawn in the order they come in.
+    The table's columns are method, rule, left and left_ci; the rules are drawn in the order they come in.
     """
     rules = list(dict.fromkeys(table["rule"]))
     methods = list(dict.fromkeys(table["method"]))

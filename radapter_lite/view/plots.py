@@ -78,19 +78,8 @@ def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
 
 def use_style() -> None:
     """Set the look of every figure: white ground (readable on dark pages too), no frame at the top and right."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        palette=list(COLOURS),
-        rc={
-            "figure.facecolor": "white",
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "savefig.bbox": "tight",
-            "legend.frameon": False,
-            **FRAME,
-        },
-    )
+    own = {"figure.facecolor": "white", "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight"}
+    sns.set_theme(style="ticks", palette=list(COLOURS), rc=FRAME | own | {"legend.frameon": False})
 
 
 def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:
@@ -104,9 +93,8 @@ def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: 
 def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
     """A row of images for each domain, one class a column where the domain has it."""
     domains = images.domains
-    figure, axes = plt.subplots(
-        len(domains), len(classes), figsize=(1.05 * len(classes) + 0.9, 1.05 * len(domains)), squeeze=False
-    )
+    size = (1.05 * len(classes) + 0.9, 1.05 * len(domains))
+    figure, axes = plt.subplots(len(domains), len(classes), figsize=size, squeeze=False)
     table = images.table
     for y, domain in enumerate(domains):
         for x, name in enumerate(classes):
@@ -128,8 +116,7 @@ def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
 def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
 
-    Args:
-        curves: columns method, seed, alpha, id, ood (percent), as `summarize` makes them.
+    The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize` makes them.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
         style = look(str(method), 6)
@@ -138,14 +125,8 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
         mean = own.groupby("alpha")[["id", "ood"]].mean()
         axis.plot(mean["id"], mean["ood"], lw=2, ls=(0, DASHES[place % len(DASHES)]), label=method, **style)
-        axis.annotate(
-            "α = 1",
-            (mean["id"].iloc[-1], mean["ood"].iloc[-1]),
-            xytext=(8, 2 - 9 * place),  # one below the other, should two curves end together
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-        )
+        below = (8, 2 - 9 * place)  # one below the other, should two curves end together
+        axis.annotate("α = 1", mean.iloc[-1], below, textcoords="offset points", color=colour, fontsize=9)
     start = curves[curves["alpha"] == 0][["id", "ood"]].mean()
     axis.plot(start["id"], start["ood"], ls="", label="zero-shot (α = 0)", **look("zero-shot", 10))
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
@@ -155,21 +136,16 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
 def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:
     """ID's images on the left and OOD's on the right; under each, what α does to its accuracy, a line a method.
 
-    Args:
-        images: of several domains; of each OOD domain some are shown.
-        curves: as `plot_trade_off` takes them.
+    Some images of each domain are shown; the curves are as `plot_trade_off` takes them.
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
     rng, table = np.random.default_rng(1), images.table
-    own, others = (np.flatnonzero((table["domain"] == images.id_domain) == is_id) for is_id in (True, False))
-    domains = table["domain"].to_numpy()[others]
-    mixed = [rng.choice(others[domains == images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)]
-    sides: tuple[tuple[str, str, Any], ...] = (
-        ("id", f"ID: {images.id_domain}", rng.choice(own, 2 * columns)),
-        ("ood", "OOD: never tuned on", mixed),
-    )
-    for (ground, axis), (column, title, rows) in zip(axes.T, sides, strict=True):
-        tiles = [np.asarray(ImageOps.expand(images.image(int(row)).resize((96, 96)), 3, "white")) for row in rows]
+    rows = {domain: np.flatnonzero(table["domain"] == domain) for domain in images.domains}
+    mixed = [rng.choice(rows[images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)]
+    shown: dict[str, Any] = {"id": rng.choice(rows[images.id_domain], 2 * columns), "ood": mixed}
+    titles = (f"ID: {images.id_domain}", "OOD: never tuned on")
+    for (ground, axis), title, (column, drawn) in zip(axes.T, titles, shown.items(), strict=True):
+        tiles = [np.asarray(ImageOps.expand(images.image(int(row)).resize((96, 96)), 3, "white")) for row in drawn]
         ground.imshow(np.vstack([np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]))
         ground.set_axis_off()
         ground.set_title(title)
@@ -199,15 +175,8 @@ def plot_few_shot(axis: Axes, table: pd.DataFrame, column: str, zero_shot: float
     """Accuracy against shots with 95% intervals: columns method, shots, `column` and `column`_ci."""
     axis.axhline(zero_shot, color=METHOD_COLOURS["zero-shot"], ls="--", lw=1.2, label="zero-shot")
     for offset, (method, own) in zip((0.97, 1.03), table.groupby("method", sort=False), strict=False):
-        axis.errorbar(
-            own["shots"] * offset,
-            own[column],
-            yerr=own[f"{column}_ci"],
-            capsize=3,
-            lw=2,
-            label=method,
-            **look(str(method), 7),
-        )
+        style = look(str(method), 7) | {"capsize": 3, "lw": 2, "label": method}
+        axis.errorbar(own["shots"] * offset, own[column], own[f"{column}_ci"], **style)
     axis.set_xscale("log", base=2)
     shots = sorted(table["shots"].unique())
     axis.set_xticks(shots, [str(n) for n in shots])

@@ -58,8 +58,7 @@ class Thumbnails:
 def top_bars(probabilities: Tensor, texts: Sequence[str], truth: Collection[str] = ()) -> str:
     """The likeliest three texts of one image as bars; the first is marked ✓ or ✗ where the right ones are known.
 
-    Args:
-        probabilities: of the texts for the image [T].
+    Probabilities are those of the texts for the image [T].
     """
     values, order = probabilities.topk(min(3, len(texts)))
     rows = []

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -29,22 +30,21 @@ from radapter_lite.view.svg_chart import Chart, Line, legend, names
 
 STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 EXAMPLES = 8  # images whose probabilities are shown
+ALONG_ALPHA: dict[str, Any] = {"xlabel": "α (0 zero-shot, 1 tuned)", "xlim": (-0.02, 1.02)}
 GALLERY = 22  # images that change their class, at most
 
 
 def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "AlphaSlider":
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
-    Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the
-    middle, examples with their three most probable texts. Below, how many images have another answer than at
-    zero-shot, and some of them. A menu chooses the method that is shown.
+    Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the middle,
+    examples with their three most probable texts. Below, how many images have another answer than at zero-shot, and
+    some of them. A menu chooses the method that is shown. Raises ValueError without a curve, or for a curve of another
+    number of images.
 
     Args:
         curves: by the method's name, of the same images.
         images: those that the curves were measured on, or the task over them.
-
-    Raises:
-        ValueError: without a curve, or for a curve of another number of images.
     """
     if not curves:
         raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
@@ -79,10 +79,8 @@ class AlphaSlider(widgets.VBox):
         self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
         if images.ood_domains:
-            lines = [way.trade_off for way in self._ways.values()]
-            self._trade_off = Chart.of_lines(
-                lines, title="The trade-off", xlabel=f"ID {task.metric} (%)", ylabel=f"mean OOD {task.metric} (%)"
-            )
+            lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
+            self._trade_off = Chart.of_lines(lines, title="The trade-off", xlabel=f"ID {of}", ylabel=f"mean OOD {of}")
 
         self.slider = alpha_control("α")
         self.play = play_button(self.slider)
@@ -111,9 +109,8 @@ class AlphaSlider(widgets.VBox):
 
     def _show(self) -> None:
         alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
-        self.picture.value = (
-            view.card(*self._charts(alpha, way)) + view.card(*self._cards(alpha)) + view.card(*self._flips(alpha, way))
-        )
+        rows = (self._charts(alpha, way), self._cards(alpha), self._flips(alpha, way))
+        self.picture.value = "".join(view.card(*parts) for parts in rows)
 
     def _charts(self, alpha: float, way: "_Way") -> list[str]:
         now, start = way.scores.loc[alpha], way.scores.loc[0.0]
@@ -166,13 +163,8 @@ class _Way:
             domain: Line(STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
             for number, domain in enumerate(images.domains)
         }
-        self.chart = Chart.of_lines(
-            self.domains.values(),
-            title=name,
-            xlabel="α (0 zero-shot, 1 tuned)",
-            ylabel=f"{task.metric} (%)",
-            xlim=(-0.02, 1.02),
-        )
+        about: dict[str, Any] = {"title": name, "ylabel": f"{task.metric} (%)"}
+        self.chart = Chart.of_lines(self.domains.values(), **ALONG_ALPHA, **about)
         style = line_look(place, name) | {"color": look(name)["color"]}
         self.trade_off = Line(self.means["id"].tolist(), self.means["ood"].tolist(), style)
         self.gallery = self._gallery()
@@ -194,14 +186,12 @@ class _Way:
 def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map.
+    The dashed diagonal is the path of the α slider, the star the highest value of each map. Raises ValueError for a
+    curve of another number of images, or images of no OOD domain.
 
     Args:
         images: those that the curve was measured on, or the task over them; of more domains than the ID one.
         steps: values of α on each side of the maps, which are the stops of the two sliders.
-
-    Raises:
-        ValueError: for a curve of another number of images, or images of no OOD domain.
     """
     task, own = as_task(images), as_task(images).images
     _check("the map", curve, own)
@@ -215,9 +205,7 @@ class EncoderMap(widgets.VBox):
 
     def __init__(self, curve: AlphaCurve, task: Task, steps: int) -> None:
         self.table = curve.encoder_map(task, np.linspace(0, 1, steps).tolist())
-        self._maps = {
-            column: Chart(partial(plot_map, table=self.table, column=column), (320, 270)) for column in MAP_TITLES
-        }
+        self._maps = {name: Chart(partial(plot_map, table=self.table, column=name), (320, 270)) for name in MAP_TITLES}
         self.image, self.text = alpha_control("α image", steps), alpha_control("α text", steps)
         self.picture = widgets.HTML()
         for slider in (self.image, self.text):
@@ -256,7 +244,7 @@ def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:
         )
 
 
-def alpha_control(description: str, stops: int = len(STOPS)) -> widgets.FloatSlider:
+def alpha_control(description: str, stops: int = len(STOPS), width: str = "400px") -> widgets.FloatSlider:
     """A slider from 0 to 1 that stands at a half."""
-    layout, step = {"width": "400px"}, 1 / (stops - 1)
+    step, layout = 1 / (stops - 1), {"width": width}
     return widgets.FloatSlider(0.5, min=0, max=1, step=step, description=description, layout=layout)

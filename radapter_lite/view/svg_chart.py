@@ -37,11 +37,8 @@ class Line:
 class Chart:
     """A chart that matplotlib draws once, which is the background of the points that move.
 
-    `style` is the drawing as a style sheet, to be sent once before what `show` gives.
-
-    Args:
-        draw: draws on the axes that it is given, which stay linear; their title is what screen readers say.
-        size: in pixels.
+    `style` is the drawing as a style sheet, to be sent once before what `show` gives. `draw` draws on the axes that it
+    is given, which stay linear; their title is what screen readers say. The size is in pixels.
     """
 
     def __init__(self, draw: Callable[[Axes], None], size: tuple[int, int] = SIZE) -> None:
