@@ -61,10 +61,9 @@ def paired_differences(
 
 
 def ood_at_id(curve: pd.DataFrame, target: float) -> float:
-    """OOD accuracy where a curve along α first has the ID accuracy `target`, linear between its points; else NaN.
+    """OOD accuracy where a run's curve, columns alpha, id and ood, first has the ID accuracy `target`; else NaN.
 
-    Args:
-        curve: columns alpha, id, ood (percent), of one run.
+    All are in percent; the curve is linear between its points.
     """
     points = curve.sort_values("alpha")[["id", "ood"]].to_numpy(float)
     for (id_before, ood_before), (id_after, ood_after) in zip(points, points[1:], strict=False):

@@ -40,11 +40,7 @@ def run_all(
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """The images that tuned models are measured on, and zero-shot's answers, with which they are compared.
-
-    Attributes:
-        task: over test images of every domain and ID validation images.
-    """
+    """What tuned models are measured on, test images of every domain and ID validation images, beside zero-shot."""
 
     backbone: Backbone
     task: Task
