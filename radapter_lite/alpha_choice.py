@@ -50,14 +50,10 @@ def unlabelled_statistics(
     from scipy.stats import entropy
 
     probabilities = (similarities.cpu().double() / temperature).softmax(1).numpy()
-    agrees = (similarities.argmax(1) == zero_shot.argmax(1)).cpu().numpy()
-    each = {
-        "confidence": 100 * probabilities.max(1),
-        "entropy": entropy(probabilities, axis=1),
-        "agreement": 100 * agrees,
-    }
+    each = pd.DataFrame({"confidence": 100 * probabilities.max(1), "entropy": entropy(probabilities, axis=1)})
+    each["agreement"] = 100 * (similarities.argmax(1) == zero_shot.argmax(1)).cpu().numpy()
     domain = images.table["domain"].to_numpy()
-    table = pd.DataFrame(each).groupby(domain, sort=False).mean()
+    table = each.groupby(domain, sort=False).mean()
     together = pd.DataFrame(probabilities).groupby(domain, sort=False).mean()
     table.insert(2, "information", entropy(together, axis=1) - table["entropy"])
     return table.loc[images.domains].rename_axis("domain").reset_index()
@@ -111,11 +107,8 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
 def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
     """Every rule of `RULES` beside the oracle: a row for each method, shots, seed, test domain and rule.
 
-    Raises ValueError for a table without a needed column, or a run without ID validation rows or α = 0, 0.5, 1.
-
-    Args:
-        table: rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5
-            and 1 among its values), domain, is_id, images, accuracy, confidence and information.
+    The table holds rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5 and
+    1 among its values), domain, is_id, images, accuracy, confidence and information; others are refused by ValueError.
 
     Returns:
         method, shots, seed, domain, is_id, rule, alpha, accuracy and left, which is how many points the

@@ -23,11 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = next((extra for extra, commands in doctor.EXTRAS.items() if arguments.command in commands), None)
         if extra is None or not error.name or "." in error.name:  # nothing that an extra brings
             raise
-        print(
-            f"radapter-lite: {arguments.command} needs {error.name}, which is not installed: "
-            f'pip install "radapter-lite[{extra}]"',
-            file=sys.stderr,
-        )
+        needs = f"{arguments.command} needs {error.name}, which is not installed"
+        print(f'radapter-lite: {needs}: pip install "radapter-lite[{extra}]"', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("radapter-lite: interrupted; what was finished is kept.", file=sys.stderr)

@@ -17,7 +17,7 @@ from nbformat import v4
 
 import radapter_lite
 from radapter_lite.cli import main
-from radapter_lite.publish import book, book_slider, notebook
+from radapter_lite.publish import book, notebook
 from radapter_lite.publish.book import build
 from radapter_lite.publish.html import markdown_body, notebook_body, relink
 from radapter_lite.publish.notebook import WIDGET_MIME
@@ -302,10 +302,10 @@ def frames(site: Path) -> list[str]:
 
 
 def test_the_sliders_pictures_are_those_of_the_delta(frames: list[str]) -> None:
-    assert len(frames) == len(book_slider.SHOWN) and book_slider.SHOWN[0] == 0 and book_slider.SHOWN[-1] == 1
-    slider = book_slider.widget()
+    assert len(frames) == len(book.SHOWN) and book.SHOWN[0] == 0 and book.SHOWN[-1] == 1
+    slider = book.demo_slider()
     for step in (0, 17, len(frames) - 1):
-        slider.slider.value = book_slider.SHOWN[step]
+        slider.slider.value = book.SHOWN[step]
         assert frames[step] == slider.picture.value
     assert len(set(frames)) == len(frames)
 

@@ -112,7 +112,9 @@ def overview_table(by_seed: pd.DataFrame) -> str:
         difference = paired_differences(ours.assign(task=task), theirs, ["task"]).iloc[0]
         told = [f"{column.upper()} {_told(difference, column)}" for column in ("id", "ood")]
         said.append(f"{task}: {', '.join(told)}")
-    return "\n".join(lines) + "\n\nR-Adapter against WiSE-FT, both at α = 0.5. " + "; ".join(said) + "."
+    text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
+    counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
+    return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
 
 
 def _told(difference: pd.Series, column: str) -> str:

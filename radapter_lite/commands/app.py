@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from radapter_lite.commands import Commands, options
 
@@ -26,7 +27,6 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.app.server import serve
     from radapter_lite.assets import DEMO_DELTA
-    from radapter_lite.backbone.load import CHECKPOINT_SUFFIXES
 
     if not 1 <= arguments.port <= 65535:
         raise ValueError(f"--port was given {arguments.port}: expected a number from 1 to 65535")
@@ -34,10 +34,8 @@ def execute(arguments: argparse.Namespace) -> int:
     device = options.device(arguments)
     tuned, backbone = options.load_tuned(arguments.delta, arguments, device)
     with tuned.delta.applied(backbone.model, 1.0):  # what does not fit is refused here, and not on the page
-        weights = arguments.pretrained or backbone.pretrained
-    if Path(weights).suffix in CHECKPOINT_SUFFIXES:
-        weights = str(Path(weights).resolve())
-    settings = {"delta": str(arguments.delta), "name": backbone.name, "pretrained": weights}
+        weights = options.full_weights(arguments.pretrained or backbone.pretrained)
+    settings: dict[str, Any] = {"delta": str(arguments.delta), "name": backbone.name, "pretrained": weights}
     settings |= {"prompts": backbone.prompts, "device": device}
     del tuned, backbone  # each visitor's kernel loads its own
     serve(settings, arguments.port, not arguments.no_browser)

@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if not sources:
         raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
-    parameters = {name: _value(name, text) for name, text in arguments.parameters}
+    parameters = {name: options.parse_value(PATHS.get(name, str)(text)) for name, text in arguments.parameters}
     _check_names(parameters, {name for names in declared for name in names})
     root = _checkout(arguments) if arguments.update else None
     out = root / "out" / "update" if root else arguments.out or Path("out")
@@ -81,13 +81,6 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"Read {out / 'html' / sources[0].stem}.html first.")
         print(f"Notebooks, HTML and figures are in {out.resolve()}.")
     return 0
-
-
-def _value(name: str, text: str) -> Any:
-    """A number, list or quoted text as Python writes it; anything else is text, and a path is one in full."""
-    if name in PATHS:
-        text = PATHS[name](text)
-    return options.parse_value(text)
 
 
 def _check_names(names: Iterable[str], declared: set[str]) -> None:

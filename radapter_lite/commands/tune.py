@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,10 +132,7 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     """
     from radapter_lite.delta_file import read_delta
 
-    backbone, method = (
-        "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in name)
-        for name in (arguments.backbone, arguments.method)
-    )
+    backbone, method = (re.sub(r"[^\w.-]", "_", name) for name in (arguments.backbone, arguments.method))
     shots_and_seed = f"{arguments.shots}_shots_seed_{arguments.seed}"
     name = f"{images.name}_{images.id_domain}_{backbone}_{method}_{shots_and_seed}_{run[:6]}"
     out = arguments.out or Path("out") / name

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from radapter_lite.data.table import some
 
+Names = Mapping[str, str] | str | os.PathLike[str]  # names by code, or a file that `read_names` reads
 
-def name_classes(codes: list[str], source: Mapping[str, str] | str | os.PathLike[str]) -> dict[str, str]:
+
+def name_classes(codes: list[str], source: Names) -> dict[str, str]:
     """The name of each code, sorted class folders', by code; a name that several codes have is followed by the code.
 
-    The source is names by code, or a file that `read_names` reads. Raises ValueError for codes without a name, naming
-    some, and what `read_names` raises.
+    Raises ValueError for codes without a name, naming some, and what `read_names` raises.
     """
     named, where = (source, "class_names") if isinstance(source, Mapping) else (read_names(Path(source), codes), source)
     if lacking := [code for code in codes if not named.get(code)]:

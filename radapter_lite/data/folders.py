@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from radapter_lite.data.class_names import name_classes
+from radapter_lite.data.class_names import Names, name_classes
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.table import SEPARATOR, VALIDATION_SHARE, divide, some
 
@@ -22,9 +22,7 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 
 
-def load_folder(
-    root: Path, seed: int, id_domain: str | None, class_names: Mapping[str, str] | str | os.PathLike[str] | None
-) -> ImageSet:
+def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names | None) -> ImageSet:
     if root.suffix.lower() in TABLES and not root.is_dir():
         if class_names is not None:
             raise ValueError(f"{root} names its classes itself: give class names with a folder of images")

@@ -71,8 +71,7 @@ class ImageSet:
             classes: all class names, in the order of the labels; those of the table, sorted, if not given.
             id_domain: the domain to tune on; the table's first if not given.
             name: what errors and reports call it; the folder's name if not given.
-            read: gives the image of a file, RGB, in place of reading it from `root`; it must be picklable if the
-                image set is to be.
+            read: gives a file's image, RGB, in place of reading it from `root`; picklable if the image set is to be.
             seed: of the division into splits.
         """
         root = Path(root).absolute()

@@ -4,23 +4,31 @@ Every page carries its style, and all but pdoc's of the reference lie flat in on
 Markdown files and figures lead to their pages or copies. Nothing is fetched, and the one script is the slider's.
 """
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from string import Template
 
 import nbformat
+import numpy as np
 from bs4 import Tag
 from nbformat import NotebookNode
 
+from radapter_lite.alpha_curve import AlphaCurve
+from radapter_lite.assets import BOOK, DEMO_DELTA
+from radapter_lite.backbone import load_clip
+from radapter_lite.data import load_images
+from radapter_lite.delta import Delta
 from radapter_lite.files import write_text
 from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
-from radapter_lite.publish.book_slider import slider_body
 from radapter_lite.publish.html import description, filled, markdown_body, notebook_body, page, relink, title
 from radapter_lite.publish.reference import link_reference, write_reference
+from radapter_lite.view.sliders import STOPS, AlphaSlider, alpha_slider
 
 TITLE = "R-Adapter Lite"
 # Markdown beside the notebooks, where the checkout has it: the file, and its page.
@@ -31,6 +39,9 @@ DOCUMENTS = {
     "ATTRIBUTION.md": "attribution.html",
     "pretrain/README.md": "pretrain.html",
 }
+# The α slider is the notebooks' own, its pictures made beforehand at every stop, so that no kernel is needed.
+SHOWN = STOPS[::2]  # the stops that are kept, from 0 to 1
+POOL = 40  # test images of each domain
 
 
 @dataclass(frozen=True)
@@ -142,3 +153,30 @@ class _Site:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.root / name, copy)
         return name
+
+
+def demo_slider() -> AlphaSlider:
+    """The slider of the demonstration delta, over some test images of every domain."""
+    backbone, delta, test = load_clip(), Delta.load(DEMO_DELTA), load_images().test
+    rng = np.random.default_rng(0)
+    rows = [row for _, own in test.table.groupby("domain", sort=False) for row in rng.permutation(own.index)[:POOL]]
+    images = test.take(rows)
+    return alpha_slider({"R-Adapter": AlphaCurve.measure(backbone, delta, images)}, images)
+
+
+def slider_body() -> str:
+    """The page of the slider: its pictures, and the script that shows one after the other.
+
+    Raises FileNotFoundError or ValueError, where the delta is missing or damaged.
+    """
+    slider, frames = demo_slider(), []
+    for stop in SHOWN:
+        slider.slider.value = stop
+        frames.append(slider.picture.value)
+    return Template((BOOK / "slider.html").read_text(encoding="utf-8")).substitute(
+        last=len(frames) - 1,
+        pool=POOL,
+        styles=slider.children[1].value,
+        frames=json.dumps(frames, separators=(",", ":")).replace("</", "<\\/"),
+        script=(BOOK / "slider.js").read_text(encoding="utf-8"),
+    )

@@ -104,17 +104,9 @@ def execute(
         raise ValueError(f"{out_dir} holds the notebook {source.name} itself; name another folder for the results.")
     out_dir.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            source,
-            target,
-            {name: value for name, value in wanted.items() if name in declared and declared[name] != value},
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            cwd=out_dir,
-            kernel_manager_class=Kernel,
-            coalesce_streams=True,
-        )
+        changed = {name: value for name, value in wanted.items() if name in declared and declared[name] != value}
+        kernel = {"kernel_name": "python3", "language": "python", "kernel_manager_class": Kernel, "cwd": out_dir}
+        papermill.execute_notebook(source, target, changed, progress_bar=False, coalesce_streams=True, **kernel)
     except (PapermillExecutionError, RuntimeError) as error:
         if isinstance(error, PapermillExecutionError):
             first_line = (error.evalue.strip().splitlines() or [""])[0]

@@ -16,13 +16,9 @@ from radapter_lite.view.sliders import alpha_control, play_button
 class SearchGallery(widgets.VBox):
     """The images nearest to what is typed, best first, at the slider's α; nothing is encoded while it moves.
 
-    `query`, `slider` and `play` are its controls, `found` the rows of the images that `picture` shows.
-
-    Args:
-        images: up to some hundreds; small copies of all are sent to the page.
-        query: typed at first; anything may follow, in no prompt.
-        curve: of these images, if it is known.
-        shown: how many images are.
+    `query`, `slider` and `play` are its controls, `found` the rows of the images that `picture` shows. Small copies of
+    all images, some hundreds at most, are sent to the page. What is typed is put into no prompt. `curve` is that of the
+    images, if it is known.
     """
 
     def __init__(

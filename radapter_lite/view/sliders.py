@@ -39,12 +39,8 @@ def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "
 
     Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the middle,
     examples with their three most probable texts. Below, how many images have another answer than at zero-shot, and
-    some of them. A menu chooses the method that is shown. Raises ValueError without a curve, or for a curve of another
-    number of images.
-
-    Args:
-        curves: by the method's name, of the same images.
-        images: those that the curves were measured on, or the task over them.
+    some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
+    images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
     """
     if not curves:
         raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
@@ -186,12 +182,9 @@ class _Way:
 def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map. Raises ValueError for a
-    curve of another number of images, or images of no OOD domain.
-
-    Args:
-        images: those that the curve was measured on, or the task over them; of more domains than the ID one.
-        steps: values of α on each side of the maps, which are the stops of the two sliders.
+    The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
+    these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
+    number of images, or images of no OOD domain.
     """
     task, own = as_task(images), as_task(images).images
     _check("the map", curve, own)
