@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from radapter_lite.data import ImageSet, load_images
     from radapter_lite.delta import Delta
     from radapter_lite.encoding import predict, text_head
-    from radapter_lite.evaluation import evaluate, sweep
+    from radapter_lite.evaluation import evaluate, segment, sweep
     from radapter_lite.losses import info_nce, mpm_nce
     from radapter_lite.methods import METHODS, load_tuned, recommended, register, tune
-    from radapter_lite.tasks import Classification, Retrieval, Task
+    from radapter_lite.tasks import Classification, Retrieval, Segmentation, Task
     from radapter_lite.training import TrainingConfig, train
     from radapter_lite.tuned import Tuned
 
@@ -35,10 +35,10 @@ _HOME = {
     "data": ("ImageSet", "load_images"),
     "delta": ("Delta",),
     "encoding": ("predict", "text_head"),
-    "evaluation": ("evaluate", "sweep"),
+    "evaluation": ("evaluate", "segment", "sweep"),
     "losses": ("info_nce", "mpm_nce"),
     "methods": ("METHODS", "load_tuned", "recommended", "register", "tune"),
-    "tasks": ("Classification", "Retrieval", "Task"),
+    "tasks": ("Classification", "Retrieval", "Segmentation", "Task"),
     "training": ("TrainingConfig", "train"),
     "tuned": ("Tuned",),
 }
@@ -55,6 +55,7 @@ __all__ = [
     "ImageSet",
     "LinearAdapter",
     "Retrieval",
+    "Segmentation",
     "Task",
     "TrainingConfig",
     "Tuned",
@@ -68,6 +69,7 @@ __all__ = [
     "predict",
     "recommended",
     "register",
+    "segment",
     "sweep",
     "text_head",
     "train",

@@ -8,7 +8,7 @@ them over training, and hands back the `Delta` that merges them into the weights
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,23 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment, Change
 from radapter_lite.backbone.sites import TOWERS, Site, find_sites
 from radapter_lite.delta import Delta, require_untouched
-from radapter_lite.settings import check_above_zero, check_share, check_whole
+from radapter_lite.settings import Above0, Bound, Count, Settings, Share
 
 __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
-
 DROPS = ("adapter", "path", "number")
+Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)]
+Towers = Annotated[
+    tuple[str, ...],
+    Bound(
+        "be ('image', 'text') or one of the two in a tuple",
+        lambda own: not isinstance(own, str) and 0 < len({*own}) == len(own),
+    ),
+]
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Settings):
     """What an AdapterSet is made of.
 
     Attributes:
@@ -40,23 +47,12 @@ class AdapterConfig:
             `radapter_lite.methods.whitening`, whose `whiten` must then be called after attaching.
     """
 
-    rank: int | None = None
-    drop_prob: float = 0.2
-    drop: str = "adapter"
-    momentum: float = 0.999
-    towers: tuple[str, ...] = TOWERS
-    whitening: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank is not None:
-            check_whole(self, 1, "rank")
-        check_share(self, "drop_prob", "momentum")
-        if self.whitening is not None:
-            check_above_zero(self, "whitening")
-        if self.drop not in DROPS:
-            raise ValueError(f"drop must be one of {', '.join(DROPS)}, not {self.drop!r}")
-        if isinstance(self.towers, str) or not self.towers or len(set(self.towers)) != len(self.towers):
-            raise ValueError(f"towers must be ('image', 'text') or one of the two in a tuple, not {self.towers!r}")
+    rank: Count | None = None
+    drop_prob: Share = 0.2
+    drop: Drop = "adapter"
+    momentum: Share = 0.999
+    towers: Towers = TOWERS
+    whitening: Above0 | None = None
 
 
 class LinearAdapter(nn.Module):
@@ -65,10 +61,9 @@ class LinearAdapter(nn.Module):
     The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
     rank. To average B and A would keep it as small as they are, but is another matrix.
 
-    In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the
-    whole batch, from torch's global CPU generator. In evaluation: the running average in place of W_adp,
-    nothing dropped. The paper compares two other ways of dropping, one γ an image and one a number; see
-    `AdapterConfig`.
+    In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the whole batch,
+    from torch's global CPU generator. In evaluation: the running average in place of W_adp, nothing dropped. The paper
+    compares two other ways of dropping, one γ an image and one a number; see `AdapterConfig`.
 
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """
@@ -123,14 +118,11 @@ class LinearAdapter(nn.Module):
 class AdapterSet(nn.Module):
     """The adapters of one model, attached to it by forward hooks.
 
-    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters'
-    alone. The set has its own mode, apart from the model's: `adapters.train()` uses the live weights with
-    dropping, `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step,
-    and `remove()` to give the model back as it was.
-
-    Raises:
-        ValueError: for a tower that is no Transformer, a rank wider than a layer, or a model that carries
-            adapters already or has a delta applied to it.
+    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters' alone. The
+    set has its own mode, apart from the model's: `adapters.train()` uses the live weights with dropping,
+    `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step, and `remove()` to
+    give the model back as it was. Raises ValueError for a tower that is no Transformer, a rank wider than a layer, or a
+    model that carries adapters already or has a delta applied to it.
     """
 
     _model: nn.Module

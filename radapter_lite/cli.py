@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from radapter_lite.commands import app, bench, book, doctor, export, lab, run, sweep, tune
+from radapter_lite.commands import app, bench, book, doctor, export, lab, run, segment, sweep, tune
 from radapter_lite.errors import NotebookError
 from radapter_lite.version import __version__
 
-COMMANDS = (run, lab, app, book, tune, sweep, export, bench, doctor)  # in the order of --help
+COMMANDS = (run, lab, app, book, tune, sweep, segment, export, bench, doctor)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,8 +57,7 @@ class Delta:
         tensors: see kind.
         meta: backbone, pretrained, prompts, method, settings, versions, and the fingerprint of the original weights.
 
-    Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for
-        differences.
+    Source: Kim et al. 2024, re-parameterization and re-scaling; Wortsman et al. 2022 (WiSE-FT) for differences.
     """
 
     kind: str
@@ -76,19 +75,14 @@ class Delta:
             matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter, and ΔW by that of a weight.
             about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
         """
-        return cls._make("adapter", original, dict(matrices), **about)
+        return cls._make("adapter", original, matrices, **about)
 
     @classmethod
     def from_difference(cls, before: State, after: nn.Module, **about: Any) -> "Delta":
         """Return the delta between two states of one model; weights that did not change are left out.
 
-        Args:
-            before: a copy of the state dict from before tuning (`copy.deepcopy(model.state_dict())`).
-            after: the tuned model.
-            about: as in `from_adapters`.
-
-        Raises:
-            ValueError: if `before` shares its memory with the tuned model, or has other weights than it.
+        `before` is a copy of the state dict from before tuning (`copy.deepcopy(model.state_dict())`), and `about` as in
+        `from_adapters`. Raises ValueError if it shares its memory with the tuned model, or has other weights than it.
         """
         now = after.state_dict()
         shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (before, now)]
@@ -107,10 +101,8 @@ class Delta:
     def from_low_rank(cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
-        Args:
-            original: the untuned model's state dict.
-            factors: (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in.
-            about: as in `from_adapters`.
+        The factors are (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in; all else is as in
+        `from_adapters`.
         """
         tensors: dict[str, Tensor] = {}
         for name, (b, a) in factors.items():
@@ -118,21 +110,10 @@ class Delta:
         return cls._make("low_rank", original, tensors, **about)
 
     @classmethod
-    def _make(
-        cls,
-        kind: str,
-        original: State,
-        tensors: dict[str, Tensor],
-        *,
-        backbone: Backbone | None = None,
-        method: str = "",
-        settings: Mapping[str, Any] | None = None,
-    ) -> "Delta":
-        plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        meta = describe(backbone, method, settings or {})
-        delta = cls(kind, plain, meta)
+    def _make(cls, kind: str, original: State, tensors: Mapping[str, Tensor], **about: Any) -> "Delta":
+        delta = cls(kind, {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, describe(**about))
         delta._check_fit(original)
-        meta["fingerprint"] = fingerprint(original, delta.touched(original))
+        delta.meta["fingerprint"] = fingerprint(original, delta.touched(original))
         return delta
 
     # --- W(α) ---
@@ -140,17 +121,15 @@ class Delta:
     def apply(self, model: nn.Module, alpha: Alpha) -> None:
         """Set the model's weights to W_org + α ΔW, in place.
 
-        Always from the originals, whatever was applied before: deltas do not add up. The parameters stay
-        the same objects. The originals are kept until `restore`.
+        Always from the originals, whatever was applied before: deltas do not add up. The parameters stay the same
+        objects. The originals are kept until `restore`. Raises ValueError for an alpha out of range or with an unknown
+        key, for a model with other weights than those the delta was made on, or for one that adapters are still
+        attached to.
 
         Args:
             model: the backbone the delta was made on.
             alpha: one number in [0, 1], or numbers by encoder and layer, as {"image": 0.5, "image.3": 1.0}.
                 The more specific key wins, and what no key names stays at 0.
-
-        Raises:
-            ValueError: for an alpha out of range or with an unknown key, for a model with other weights
-                than those the delta was made on, or for one that adapters are still attached to.
         """
         scale = scales(alpha, [self._target(key) for key in self.tensors])
         if model in attached_models:
@@ -163,7 +142,8 @@ class Delta:
             self._check_weights(originals)
             self.restore(model)  # the state dict shares the model's memory, so it holds the originals from here on
             names = self.touched(state)
-            record = _Applied(self, {name: state[name].clone() for name in names}, self._changes(state))
+            changes = {name: self._change(name, state[name]) for name in names}
+            record = _Applied(self, {name: state[name].clone() for name in names}, changes)
             _applied[model] = record
         record.alpha = alpha
         with torch.no_grad():
@@ -210,20 +190,16 @@ class Delta:
         """The name a tensor's key stands for: a Linear's, or a weight's."""
         return key[: -len(".B")] if self.kind == "low_rank" and key.endswith((".A", ".B")) else key
 
-    def _changes(self, original: State) -> dict[str, Tensor]:
-        """ΔW for every weight touched, in its shape and type; in float32 or wider on the way."""
-        changes = {}
-        for name in self.touched(original):
-            weight = original[name]
-            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-            if name in self.tensors:
-                change = self.tensors[name].to(wide)
-            elif self.kind == "low_rank":
-                change = self.tensors[f"{name}.B"].to(wide) @ self.tensors[f"{name}.A"].to(wide)
-            else:  # (d, d)ᵀ (d, d_in) for a weight, (d, d)ᵀ (d) for a bias: the transpose of W_org W_adp
-                change = self.tensors[name.rpartition(".")[0]].to(wide).T @ wide
-            changes[name] = change.to(weight.dtype)
-        return changes
+    def _change(self, name: str, weight: Tensor) -> Tensor:
+        """ΔW of a weight, in its type and on its device; in float32 or wider on the way."""
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        if name in self.tensors:
+            change = self.tensors[name].to(wide)
+        elif self.kind == "low_rank":
+            change = self.tensors[f"{name}.B"].to(wide) @ self.tensors[f"{name}.A"].to(wide)
+        else:  # (d, d)ᵀ (d, d_in) for a weight, (d, d)ᵀ (d) for a bias: the transpose of W_org W_adp
+            change = self.tensors[name.rpartition(".")[0]].to(wide).T @ wide
+        return change.to(weight.dtype)
 
     # --- does it fit? ---
 
@@ -233,15 +209,14 @@ class Delta:
             name = self._weights(key, state)[0]
             if name not in state:
                 raise ValueError(f"this delta changes {name}, which the model lacks: it is for {made_on(self.meta)}")
-            shape = tuple(state[name].shape)
-            fits = tensor.shape == (shape if name == key else (shape[0], shape[0]))
-            if self.kind == "low_rank" and name != key:
-                b, a = (self.tensors.get(name + end, torch.empty(0)) for end in (".B", ".A"))
-                fits = b.ndim == a.ndim == 2 and b.shape[1] == a.shape[0] and (len(b), a.shape[1]) == shape
-            if not fits:
+            try:  # on the meta device there are shapes, and no numbers to multiply
+                shape = self._change(name, state[name].to("meta")).shape
+            except (RuntimeError, KeyError):  # the factors do not fit each other or the weight, or one is missing
+                shape = None
+            if shape != state[name].shape:
                 raise ValueError(
                     f"the delta's {key} of shape {tuple(tensor.shape)} does not fit the model's {name} of "
-                    f"shape {shape}: it is for {made_on(self.meta)}"
+                    f"shape {tuple(state[name].shape)}: it is for {made_on(self.meta)}"
                 )
 
     def _check_weights(self, state: State) -> None:
@@ -256,27 +231,20 @@ class Delta:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable).
 
-        Raises:
-            FileNotFoundError: if the folder does not exist.
+        Raises FileNotFoundError if the folder does not exist.
         """
         write_delta(path, self.tensors, {"kind": self.kind} | self.meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Delta":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if one of the two files is missing.
-            ValueError: if they are truncated, damaged, or do not belong together.
-        """
+        """Read what `save` wrote. Raises what `read_delta` and `from_file` raise."""
         return cls.from_file(path, *read_delta(path))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], about: Mapping[str, Any]) -> "Delta":
         """The delta of a file's tensors and description, as `read_delta` gives them.
 
-        Raises:
-            ValueError: if they are of no kind that is known.
+        Raises ValueError if they are of no kind that is known.
         """
         meta = dict(about)
         if (kind := meta.pop("kind")) not in KINDS:
@@ -289,14 +257,11 @@ class Delta:
     def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
         """Write the model at α as a plain open_clip state dict, for use without this package.
 
-        `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image
-        mean and standard deviation: where the backbone has others (SigLIP), give them to
-        `create_model_and_transforms`.
+        `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
+        standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
 
-        Args:
-            model: the backbone the delta was made on; it keeps its weights.
-            path: of the file, ending in .safetensors.
-            alpha: as in `apply`.
+        The model is the backbone the delta was made on, and keeps its weights; alpha is as in `apply`.
+        Raises ValueError for a path that does not end in .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -318,14 +283,16 @@ class _Applied:
 _applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
 
 
-def describe(backbone: Backbone | None, method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    backbone: Backbone | None = None, method: str = "", settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What is noted of a tuning beside its tensors: the backbone and its prompts, the method, settings and versions."""
     return {
         "backbone": backbone.name if backbone else None,
         "pretrained": backbone.pretrained if backbone else None,
         "prompts": list(backbone.prompts) if backbone else None,
         "method": method,
-        "settings": _as_json(settings),
+        "settings": _as_json(settings or {}),
         "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
     }
 

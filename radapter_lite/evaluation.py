@@ -1,9 +1,11 @@
 """How good a model is, and how good it is along α, as tidy tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 from torch import Tensor
 
 from radapter_lite.alpha import Alpha
@@ -13,7 +15,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import image_features, predict, text_features
 from radapter_lite.progress import progress
-from radapter_lite.tasks import Retrieval, Task, as_task
+from radapter_lite.tasks import Retrieval, Segmentation, Task, as_task
 from radapter_lite.tuned import Tuned
 
 ALPHAS = tuple(number / 10 for number in range(11))
@@ -36,14 +38,12 @@ def sweep(
     """The score along α, a row for each α and domain: alpha, domain, is_id, accuracy, images, forgotten.
 
     `forgotten` is the share, in percent, of what zero-shot gets right and this α gets wrong; in place of accuracy
-    stands what the task measures. The backbone's weights are afterwards what they were before.
+    stands what the task measures. The backbone's weights are afterwards what they were before. Raises ValueError for an
+    α other than 0 and 1 where the method has none, or a backbone of other weights.
 
     Args:
         alphas: eleven from 0 to 1 if left out. A method without an α has two rows a domain, at 0 for zero-shot and at 1
             for what was tuned.
-
-    Raises:
-        ValueError: for an α other than 0 and 1 where the method has none, or a backbone of other weights.
     """
     return examine(backbone, tuned, images, alphas)[0]
 
@@ -86,3 +86,17 @@ def along(
                 delta.apply(backbone.model, alpha)
                 similarities = predict(backbone, task)
             yield alpha, similarities, zero_shot
+
+
+def segment(
+    backbone: Backbone, image: Image.Image, names: Sequence[str], tuned: Tuned | None = None, alpha: Alpha = 1.0
+) -> np.ndarray:
+    """Which of the names every pixel of an RGB image has, by number, and -1 for the ground: [H, W].
+
+    Without `tuned` it is zero-shot, else `alpha` of the tuning. Raises ValueError for fewer than two names, and what
+    `Tuned.similarities` raises.
+    """
+    task = Segmentation.of_picture(image, names, backbone.temperature)
+    asked = predict(backbone, task) if tuned is None else tuned.similarities(backbone, task, alpha)
+    painted = Image.fromarray(task.paint(asked)[0].astype(np.int32))
+    return np.asarray(painted.resize(image.size, Image.Resampling.NEAREST))

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float) -> Tensor:
     """CLIP's contrastive loss, in which each image has one right text and each text one right image.
 
-    The same as `mpm_nce` with the identity as positives, no margin and no smoothing.
+    The same as `mpm_nce` with the identity as positives, no margin and no smoothing. Raises ValueError if the features
+    are not two matrices of one shape.
 
     Args:
         image_features: unit vectors [B, D].
@@ -22,9 +23,6 @@ def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor 
 
     Returns:
         The sum of both directions, averaged over the batch [scalar], twice open_clip's ClipLoss.
-
-    Raises:
-        ValueError: if the features are not two matrices of one shape.
 
     Source: Radford et al. 2021, the loss of CLIP.
     """
@@ -45,10 +43,12 @@ def mpm_nce(
 
     L = -1/B Σ_ij ỹ_ij [ log softmax_j((s_ij + δ_ij)/τ) + log softmax_i((s_ij + δ_ij)/τ) ]
 
-    over texts j, then over images i, with ỹ_ij = (1 - ε)/|P(i)| for a positive and ε/(B - |P(i)|) for a
-    negative, δ_ij = 0 for a positive and the margin for a negative. Both directions share ỹ. Where image i
-    has no negative in the batch there is nothing to smooth towards and ỹ_ij = 1/|P(i)|, so that every row
-    of targets sums to 1.
+    over texts j, then over images i, with ỹ_ij = (1 - ε)/|P(i)| for a positive and ε/(B - |P(i)|) for a negative, and
+    δ_ij = 0 for a positive and the margin for a negative. Both directions share ỹ. Where image i has no negative in the
+    batch there is nothing to smooth towards and ỹ_ij = 1/|P(i)|, so that every row of targets sums to 1.
+
+    Raises ValueError for shapes that do not fit, positives that are not bool or miss a diagonal entry, or a number out
+    of its range.
 
     Args:
         image_features: unit vectors [B, D].
@@ -60,10 +60,6 @@ def mpm_nce(
 
     Returns:
         The paper's double sum divided by B [scalar]; computed in float32 where the features are narrower.
-
-    Raises:
-        ValueError: for shapes that do not fit, positives that are not bool or miss a diagonal entry, or a
-            number out of its range.
 
     Source: Kim et al. 2024 (arXiv 2408.05749), MPM-NCE.
     """
@@ -85,17 +81,12 @@ def mpm_nce(
 
 
 def _check(
-    image_features: Tensor,
-    text_features: Tensor,
-    positives: Tensor,
-    temperature: Tensor | float,
-    margin: float,
-    smoothing: float,
+    images: Tensor, texts: Tensor, positives: Tensor, temperature: Tensor | float, margin: float, smoothing: float
 ) -> None:
-    if image_features.ndim != 2 or image_features.shape != text_features.shape or len(image_features) == 0:
-        found = f"{tuple(image_features.shape)} and {tuple(text_features.shape)}"
+    if images.ndim != 2 or images.shape != texts.shape or len(images) == 0:
+        found = f"{tuple(images.shape)} and {tuple(texts.shape)}"
         raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
-    size = len(image_features)
+    size = len(images)
     if positives.dtype != torch.bool or positives.shape != (size, size):
         found = f"{positives.dtype} {tuple(positives.shape)}"
         raise ValueError(f"positives must be a bool matrix of shape ({size}, {size}), not {found}")

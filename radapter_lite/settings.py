@@ -1,52 +1,64 @@
 """Settings are frozen dataclasses: checked when they are made, changed by name, and read back from JSON."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 # What settings can be, in words.
 WORDED: dict[Any, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 WORDED |= {tuple: "texts in a tuple, as ('image',)", NoneType: "None"}
 
 
-def check_above_zero(settings: Any, *names: str) -> None:
-    """Raise ValueError for a setting that is no finite number above 0."""
-    _check(settings, names, "be a number above 0", lambda value: _is_number(value) and value > 0)
+@dataclass(frozen=True, repr=False)
+class Bound:
+    """What a setting must be, in words, and whether a value is: the second part of its Annotated type."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+    def __repr__(self) -> str:
+        return f"must {self.expected}"
 
 
-def check_zero_or_more(settings: Any, *names: str) -> None:
-    """Raise ValueError for a setting that is no finite number of 0 or more."""
-    _check(settings, names, "be a number of 0 or more", lambda value: _is_number(value) and value >= 0)
+def _number(expected: str, holds: Callable[[float], bool]) -> Bound:
+    def is_one(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and holds(value)
+
+    return Bound(expected, is_one)
 
 
-def check_whole(settings: Any, least: int, *names: str) -> None:
-    """Raise ValueError for a setting that is no whole number of `least` or more."""
-    _check(settings, names, f"be a whole number of {least} or more", lambda v: type(v) is int and v >= least)
+def _whole(least: int) -> Bound:
+    return Bound(f"be a whole number of {least} or more", lambda value: type(value) is int and value >= least)
 
 
-def check_share(settings: Any, *names: str) -> None:
-    """Raise ValueError for a setting outside [0, 1)."""
-    _check(settings, names, "lie in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+Above0 = Annotated[float, _number("be a number above 0", lambda value: value > 0)]
+AtLeast0 = Annotated[float, _number("be a number of 0 or more", lambda value: value >= 0)]
+Share = Annotated[float, _number("lie in [0, 1)", lambda value: 0 <= value < 1)]
+Part = Annotated[float, _number("lie in (0, 1]", lambda value: 0 < value <= 1)]
+Whole = Annotated[int, _whole(0)]
+Count = Annotated[int, _whole(1)]
 
 
-def _check(settings: Any, names: Iterable[str], expected: str, holds: Callable[[Any], bool]) -> None:
-    for name in names:
-        if not holds(value := getattr(settings, name)):
-            raise ValueError(f"{name} must {expected}, not {value!r}")
+class Settings:
+    """What settings inherit: making them raises ValueError for a value out of its type's bound."""
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for name in (field.name for field in fields(self)):  # type: ignore[arg-type]  # every heir is a dataclass
+            value, parts = getattr(self, name), _parts(hints[name])
+            if value is None and NoneType in parts:
+                continue
+            for bound in (bound for part in parts for bound in getattr(part, "__metadata__", ())):
+                if not bound.holds(value):
+                    raise ValueError(f"{name} must {bound.expected}, not {value!r}")
 
 
 def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     """A copy of a configuration with some settings changed, wherever in it they stand.
 
-    Raises:
-        ValueError: for a setting that the configuration does not have, the sentence lists those it has; and for a value
-            of a type that the setting does not take.
+    Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
     for name, value in settings.items():
         changed = _set(config, name, value)
@@ -85,7 +97,7 @@ def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
 
 def _parts(hint: Any) -> tuple[Any, ...]:
     """The types that a hint allows: of `A | None`, A and None."""
-    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _check_type(config: Any, name: str, value: Any) -> None:

@@ -34,16 +34,12 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
 
-    Args:
-        values: columns seed and `columns`, a row for each group of `by` and seed.
-        reference: columns seed and `columns`, a row a seed.
+    Both tables have columns seed and `columns`; the values a row for each group of `by` and seed, the reference a row a
+    seed. Raises ValueError if the reference has several rows for a seed, or no seed of the values.
 
     Returns:
         The table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …), from a
         two-sided t-test; NaN for a single seed, 1 where all differences are zero.
-
-    Raises:
-        ValueError: if the reference has several rows for a seed, or no seed of the values.
     """
     from scipy.stats import t
 
@@ -65,10 +61,9 @@ def paired_differences(
 
 
 def ood_at_id(curve: pd.DataFrame, target: float) -> float:
-    """OOD accuracy where a curve along α first has the ID accuracy `target`, linear between its points; else NaN.
+    """OOD accuracy where a run's curve, columns alpha, id and ood, first has the ID accuracy `target`; else NaN.
 
-    Args:
-        curve: columns alpha, id, ood (percent), of one run.
+    All are in percent; the curve is linear between its points.
     """
     points = curve.sort_values("alpha")[["id", "ood"]].to_numpy(float)
     for (id_before, ood_before), (id_after, ood_after) in zip(points, points[1:], strict=False):

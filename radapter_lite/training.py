@@ -13,24 +13,30 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import AdamW
 
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
 from radapter_lite.seeding import reseed, seeded
-from radapter_lite.settings import check_above_zero, check_whole, check_zero_or_more
+from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
+Loss = Callable[[Any], Tensor]  # of a batch -> scalar
+Row = dict[str, float]  # of the history
 PRECISIONS = ("float32", "bfloat16")
+MIXUP_LAYERS = ("input", "random")
+Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
+Layer = Annotated[str, Bound(f"be {' or '.join(MIXUP_LAYERS)}", MIXUP_LAYERS.__contains__)]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The loop's settings.
 
     Attributes:
@@ -47,42 +53,36 @@ class TrainingConfig:
             processor has instructions for it; trained numbers and losses stay in float32.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
+        mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
+            images are mixed by a share from Beta(mixup, mixup), at the "input" or before a "random" block; adversarial
+            is a step's length in lengths of the embeddings; r_drop the weight of the divergence of two passes.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
     """
 
-    epochs: int = 30
-    steps: int | None = None
-    batch_size: int = 128
-    lr: float = 2e-3
-    warmup_steps: int = 0
-    min_lr: float = 1e-6
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    crop: float = 0.7
+    epochs: Count = 30
+    steps: Count | None = None
+    batch_size: Count = 128
+    lr: Above0 = 2e-3
+    warmup_steps: Whole = 0
+    min_lr: AtLeast0 = 1e-6
+    weight_decay: AtLeast0 = 0.0
+    clip_norm: Above0 = 1.0
+    crop: Part = 0.7
     flip: bool = True
-    precision: str = "float32"
-    seed: int = 0
-    save_every: int = 100
-
-    def __post_init__(self) -> None:
-        check_whole(self, 1, "epochs", "batch_size", "save_every")
-        check_whole(self, 0, "warmup_steps", "seed")
-        if self.steps is not None:
-            check_whole(self, 1, "steps")
-        check_above_zero(self, "lr", "clip_norm")
-        check_zero_or_more(self, "min_lr", "weight_decay")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"crop must lie in (0, 1], not {self.crop}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be {' or '.join(PRECISIONS)}, not {self.precision!r}")
+    precision: Precision = "float32"
+    seed: Whole = 0
+    save_every: Count = 100
+    mixup: AtLeast0 = 0.0
+    mixup_layer: Layer = "input"
+    adversarial: AtLeast0 = 0.0
+    r_drop: AtLeast0 = 0.0
 
 
 def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
     """Crop a random square of at least `crop` of the side, stretch it to full size, mirror half of the images.
 
-    Args:
-        images: [B, 3, H, W], normalized; the background at the borders is continued.
+    The images [B, 3, H, W] are normalized; the background at the borders is continued.
     """
     size = len(images)
     scale = torch.empty(size).uniform_(crop, 1.0)
@@ -96,7 +96,7 @@ def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
 
 def train(
     batches: Iterable[Any],
-    loss_of_batch: Callable[[Any], Tensor],
+    loss_of_batch: Loss,
     parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
     config: TrainingConfig,
     *,
@@ -107,6 +107,9 @@ def train(
     description: str = "training",
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
+
+    Raises ValueError for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
+    whose number is not known, or that cannot be gone through once more.
 
     Args:
         batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
@@ -120,16 +123,11 @@ def train(
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
         description: for the progress bar.
-
-    Raises:
-        ValueError: for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
-            whose number is not known, or that cannot be gone through once more.
     """
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]
     groups = [{"scale": 1.0} | group | {"params": [p for p in group["params"] if p.requires_grad]} for group in groups]
-    trained = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
     run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, checkpoint)
@@ -147,7 +145,7 @@ def train(
                 torch.set_rng_state(random_state)
             begun_at = len(history) - done
             for batch in feed:
-                row = _step(batch, loss_of_batch, trained, optimizer, config, len(history), total)
+                row = _step(loss_of_batch, batch, optimizer, config, len(history), total)
                 after_step()
                 history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
                 bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
@@ -177,24 +175,17 @@ def count_steps(batches: Iterable[Any], config: TrainingConfig) -> int:
     return config.epochs * len(batches)
 
 
-def _step(
-    batch: Any,
-    loss_of_batch: Callable[[Any], Tensor],
-    trained: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    config: TrainingConfig,
-    step: int,
-    total: int,
-) -> dict[str, float]:
+def _step(loss_of: Loss, batch: Any, optimizer: AdamW, config: TrainingConfig, step: int, total: int) -> Row:
     """One step of the optimizer: its number, loss and learning rate."""
     lr = float(learning_rate(step, total, config))
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device, half = trained[0].device.type, config.precision == "bfloat16"
     # PyTorch's blocked attention takes three times as long as the plain one on the CPU in bfloat16, for 17 tokens.
     attention = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
     with torch.autocast(device, torch.bfloat16, enabled=half), attention:
-        loss = loss_of_batch(batch)
+        loss = loss_of(batch)
     if not torch.isfinite(loss):
         raise ValueError(f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm")
     optimizer.zero_grad()
@@ -219,10 +210,10 @@ class _Run:
 
     identity: dict[str, Any]
     state: Mapping[str, nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     checkpoint: str | os.PathLike[str] | None
 
-    def resume(self) -> tuple[list[dict[str, float]], int, int, Tensor | None]:
+    def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
         """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return [], 0, 0, None
@@ -246,7 +237,7 @@ class _Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         return place
 
-    def save(self, history: list[dict[str, float]], epoch: int, done: int) -> None:
+    def save(self, history: list[Row], epoch: int, done: int) -> None:
         """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
         if self.checkpoint is None:
             return

@@ -74,13 +74,9 @@ class Tuned:
     def similarities(self, backbone: Backbone, images: ImageSet | Task, alpha: Alpha = 1.0) -> Tensor:
         """Similarities of images with their task's texts [N, T]: the largest of a row is the answer.
 
-        Args:
-            backbone: that it was tuned on; its weights are afterwards what they were before.
-            images: a set of images, whose classes are the texts, or a task.
-            alpha: how much of the tuning, from 0 (zero-shot) to 1; without an α, it is 1.
-
-        Raises:
-            ValueError: for a backbone of other weights, or another α than 1 where there is none.
+        The backbone is the one that it was tuned on, whose weights are afterwards what they were before; alpha is how
+        much of the tuning, from 0 (zero-shot) to 1. Raises ValueError for a backbone of other weights, or another α
+        than 1 where there is none.
         """
         task = as_task(images)
         if isinstance(self.learned, Delta):
@@ -121,8 +117,7 @@ class Tuned:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable); `load_tuned` reads them.
 
-        Raises:
-            OSError: if the folder does not exist or cannot be written to.
+        Raises OSError if the folder does not exist or cannot be written to.
         """
         if isinstance(self.learned, Delta):
             self.learned.save(path)

@@ -316,6 +316,8 @@ def test_the_overview_tells_who_is_ahead_by_more_than_the_interval(lead: float, 
     assert lines[0] == "| task (seeds) | zero-shot | WiSE-FT | R-Adapter |"
     assert lines[2].startswith("| full data (3) | 30.0 ± 0.0 / 40.0 ± 0.0 | 51.0 ± 2.5 / 40.0 ± 0.0 |")
     assert lines[-1].count(f"ID {verdict}") == 2 and lines[-1].count("(not told apart)") == 2
+    ahead = 2 if lead > 0 else 0
+    assert lines[-1].endswith(f"Of 4 comparisons: {ahead} ahead, {2 - ahead} behind, 2 not told apart.")
 
 
 def test_the_overview_reads_every_task_and_takes_base_classes_for_id() -> None:

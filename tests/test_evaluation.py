@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from radapter_lite import encoding
 from radapter_lite.alpha_choice import unlabelled_statistics
-from radapter_lite.backbone.prompts import PHOTOS
+from radapter_lite.backbone.load import PHOTOS
 from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta

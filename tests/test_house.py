@@ -114,5 +114,16 @@ for name in radapter_lite.__all__:
 print(*{name.partition(".")[0] for name in sys.modules} - before - {"radapter_lite"})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {"matplotlib", "seaborn", "sklearn", "scipy", "peft", "IPython", "ipywidgets", "papermill", "voila"}
+    heavy = {
+        "matplotlib",
+        "seaborn",
+        "sklearn",
+        "scipy",
+        "skimage",
+        "peft",
+        "IPython",
+        "ipywidgets",
+        "papermill",
+        "voila",
+    }
     assert not heavy & set(done.stdout.split())

@@ -14,10 +14,10 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
 from radapter_lite.methods import objectives, registry, trainer
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
-from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.fine_tuning import fine_tuning, flyp
 from radapter_lite.methods.lora import LoRAConfig, lora
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
+from radapter_lite.methods.registry import LossConfig
 from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
@@ -28,8 +28,8 @@ LOW_RANK = replace(R_ADAPTER, adapter=AdapterConfig(rank=4, momentum=0.8, drop_p
 METHODS = {
     "r_adapter": (r_adapter, R_ADAPTER),
     "low rank": (r_adapter, LOW_RANK),
-    "fine_tuning": (fine_tuning, FineTuningConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
-    "flyp": (flyp, FLYPConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
+    "fine_tuning": (fine_tuning, LossConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
+    "flyp": (flyp, LossConfig(replace(TRAINING, lr=1e-3), temperature=0.05)),
     "lora": (lora, LoRAConfig(replace(TRAINING, lr=1e-2), rank=2, scale=2.0, temperature=0.05)),
 }
 
@@ -197,9 +197,9 @@ def test_a_checkpoint_of_another_method_setting_is_refused(images, tmp_path):
 
 def test_a_checkpoint_of_another_method_is_refused(images, tmp_path):
     loop = replace(TRAINING, epochs=1)
-    flyp(make_backbone(), images, FLYPConfig(loop), checkpoint=tmp_path / "run.pt")
+    flyp(make_backbone(), images, LossConfig(loop), checkpoint=tmp_path / "run.pt")
     with pytest.raises(ValueError, match="is of a run with method=FLYP, this one has fine-tuning"):
-        fine_tuning(make_backbone(), images, FineTuningConfig(loop), checkpoint=tmp_path / "run.pt")
+        fine_tuning(make_backbone(), images, LossConfig(loop), checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize("name", registry.METHODS)

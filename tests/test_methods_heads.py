@@ -14,10 +14,14 @@ from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict, text_head
 from radapter_lite.methods import METHODS as METHODS_OF_THE_KIT
-from radapter_lite.methods.clip_adapter import ClipAdapterConfig, FeatureAdapter, clip_adapter
-from radapter_lite.methods.linear_probe import LinearProbeConfig, linear_probe
-from radapter_lite.methods.lp_ft import LpFtConfig, lp_ft
-from radapter_lite.methods.tip_adapter import TipAdapterConfig, tip_adapter
+from radapter_lite.methods.feature_adapters import (
+    ClipAdapterConfig,
+    FeatureAdapter,
+    TipAdapterConfig,
+    clip_adapter,
+    tip_adapter,
+)
+from radapter_lite.methods.linear_probe import LinearProbeConfig, LpFtConfig, linear_probe, lp_ft
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=10, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch

@@ -17,10 +17,9 @@ from radapter_lite.backbone import load_clip
 from radapter_lite.backbone.pictoclip import PROMPTS
 from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict
-from radapter_lite.methods.coop import CoOpConfig, coop
+from radapter_lite.methods.coop import CoOpConfig, coop, embed_words, encode_prompts, prompt_tokens
 from radapter_lite.methods.p_tuning import PromptLSTM, PTuningConfig, p_tuning
 from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix_tuning
-from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=12, batch_size=8, lr=2e-2, crop=0.9)  # 2 steps an epoch

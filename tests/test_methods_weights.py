@@ -21,11 +21,11 @@ from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods import trainer
 from radapter_lite.methods.bottleneck import AdaptFormerConfig, HoulsbyConfig, adaptformer, houlsby_adapter
-from radapter_lite.methods.fine_tuning import FineTuningConfig, fine_tuning
-from radapter_lite.methods.flyp import FLYPConfig, flyp
+from radapter_lite.methods.fine_tuning import fine_tuning, flyp
 from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
+from radapter_lite.methods.registry import LossConfig
 from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, train
 
@@ -67,7 +67,7 @@ def test_fine_tuning_is_cross_entropy_under_the_zero_shot_head(images):
     """Against a loop written out here: no crops, the whole set in one batch."""
     config = TrainingConfig(epochs=3, batch_size=64, lr=1e-3, crop=1.0, flip=False, clip_norm=1e9)
     backbone, reference = make_backbone(), make_backbone()
-    tuned = fine_tuning(backbone, images, FineTuningConfig(config, temperature=0.05))
+    tuned = fine_tuning(backbone, images, LossConfig(config, temperature=0.05))
 
     pixels = images.tensor(reference.preprocess)
     head = text_head(reference, images.classes)
@@ -90,7 +90,7 @@ def test_fine_tuning_is_cross_entropy_under_the_zero_shot_head(images):
 
 @pytest.mark.parametrize("name", ["fine_tuning", "flyp"])
 def test_wise_ft_goes_from_one_model_to_the_other(images, name, monkeypatch):
-    tune, config = {"fine_tuning": (fine_tuning, FineTuningConfig), "flyp": (flyp, FLYPConfig)}[name]
+    tune, config = {"fine_tuning": (fine_tuning, LossConfig), "flyp": (flyp, LossConfig)}[name]
     backbone = make_backbone()
     zero_shot = copy.deepcopy(backbone.model.state_dict())
     stored = []
@@ -397,7 +397,7 @@ def test_every_layout_of_towers_can_be_tuned(images, name):
     short = TrainingConfig(epochs=2, batch_size=3, lr=1e-2)
     moved = [tune(backbone, few, replace(config, training=short)) for tune, config in POINTS.values()]
     changed = [point.similarities(backbone, few) for point in moved]
-    weights = [fine_tuning(backbone, few, FineTuningConfig(short)), flyp(backbone, few, FLYPConfig(short))]
+    weights = [fine_tuning(backbone, few, LossConfig(short)), flyp(backbone, few, LossConfig(short))]
     if name not in ("custom blocks", "timm eva"):
         weights.append(lora(backbone, few, LoRAConfig(short)))
     for tuned in weights:

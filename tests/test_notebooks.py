@@ -23,6 +23,8 @@ WALKTHROUGH = [
     "09_how_far_is_id",
     "10_base_to_novel",
     "11_retrieval",
+    "12_segmentation",
+    "13_few_shot_toolbox",
     "A1_the_backbone",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.

@@ -105,7 +105,13 @@ PARTS = {
     "tests": ("dev",),
     "pretrain": ("pretrain",),
 }
-MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "open_clip_torch": "open_clip", "beautifulsoup4": "bs4"}
+MODULES = {
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "scikit-image": "skimage",
+    "open_clip_torch": "open_clip",
+    "beautifulsoup4": "bs4",
+}
 MODULES |= {"pyyaml": "yaml", "ipython": "IPython", "resvg-py": "resvg_py"}
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import make_folder
 
 from radapter_lite import load_tuned
-from radapter_lite.bench import load_results, results_table, who_is_ahead
+from radapter_lite.bench import load_results, overview, overview_table, results_table, who_is_ahead
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,6 +21,11 @@ def test_what_it_says_of_results_is_what_was_saved(block: str, make: Callable[..
     found = re.search(f"<!-- {block} {id_domain} -->\n(.*?)\n<!-- /{block} {id_domain} -->", README, re.DOTALL)
     saved = load_results(id_domain=id_domain)
     assert found and found[1] == make(saved), f"print it anew: radapter-lite bench table --id {id_domain}"
+
+
+def test_its_table_of_tasks_is_what_was_saved() -> None:
+    found = re.search("<!-- overview -->\n(.*?)\n<!-- /overview -->", README, re.DOTALL)
+    assert found and found[1] == overview_table(overview()), "print it anew: radapter-lite bench overview"
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -12,7 +12,7 @@ from radapter_lite import load_clip, load_images, load_tuned, tune
 from radapter_lite.alpha import keys_of
 from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.backbone.sites import in_stem
-from radapter_lite.methods.stem import Stem
+from radapter_lite.methods.r_adapter import Stem
 from radapter_lite.view.comparison_plots import plot_layer_profile
 
 

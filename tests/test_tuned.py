@@ -10,10 +10,10 @@ from conftest import make_backbone, make_folder
 
 from radapter_lite import METHODS, Delta, load_images, load_tuned, recommended, register, sweep, tune
 from radapter_lite.encoding import image_features, predict, text_head
-from radapter_lite.methods.flyp import FLYPConfig
-from radapter_lite.methods.freezing import count, restored
 from radapter_lite.methods.objectives import contrastive_loss, no_steps
 from radapter_lite.methods.r_adapter import RAdapterConfig, check_momentum, r_adapter
+from radapter_lite.methods.registry import LossConfig
+from radapter_lite.methods.trainer import count, restored
 from radapter_lite.settings import setting_names
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
@@ -67,7 +67,8 @@ def test_what_was_learned_is_saved_and_answers_the_same(images, name, tmp_path):
 def test_a_methods_file_and_function_have_its_name(name):
     identifier = name.partition(",")[0].lower().replace("-", "_").replace(" ", "_")
     function = METHODS[name].function
-    family = {"houlsby_adapter": "bottleneck"}  # one file, two places for one module
+    family = {"houlsby_adapter": "bottleneck", "flyp": "fine_tuning", "lp_ft": "linear_probe"}  # several in one file
+    family |= {"clip_adapter": "feature_adapters", "tip_adapter": "feature_adapters"}
     assert function.__module__ == f"radapter_lite.methods.{family.get(function.__name__, function.__name__)}"
     # One function under two names.
     shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter"}
@@ -95,7 +96,7 @@ def test_settings_are_given_by_name(images):
 
 @pytest.mark.parametrize("temperature", [0, -1, float("nan"), True, "warm"])
 def test_a_temperature_that_makes_no_sense_is_refused_before_training(temperature):
-    kinds = {type(m.config) for m in METHODS.values() if hasattr(m.config, "temperature")} | {FLYPConfig}
+    kinds = {type(m.config) for m in METHODS.values() if hasattr(m.config, "temperature")} | {LossConfig}
     assert len(kinds) >= 9
     for kind in kinds:
         with pytest.raises(ValueError, match="temperature must be a number above 0, not"):

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 from PIL import Image
 
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
@@ -14,9 +15,11 @@ from radapter_lite.app.uploads import FORMATS, MAX_BYTES, decode_upload, parse_c
 from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
+from radapter_lite.tasks import Segmentation
 from radapter_lite.view import slider_view as view
-from radapter_lite.view.plots import line_look
+from radapter_lite.view.plots import COLOURS, line_look
 from radapter_lite.view.search_gallery import SearchGallery
+from radapter_lite.view.segmentation import overlay
 from radapter_lite.view.sliders import ALONG_ALPHA, STOPS, alpha_control, play_button
 from radapter_lite.view.svg_chart import Chart, Line, legend
 
@@ -26,14 +29,14 @@ CLASSES = (
 )
 FILES = ".png,.jpg,.jpeg,.webp,.gif,.bmp"  # what the browser's file dialog offers
 SEARCHED = 240  # of PictoShift's test images
-SHOWN_PIXELS = 180  # the side of the image that is asked about
+SHOWN_PIXELS, MASK_PIXELS = 180, 320  # the sides of the image that is asked about, and of its mask
 
 
 class Page(widgets.VBox):
     """The page, as one widget.
 
-    `examples`, `upload`, `names`, `use_names` and `slider` are its controls; `message` says what was refused, and
-    `picture` is what follows them.
+    `examples`, `upload`, `names`, `use_names`, `slider` and `segment` are its controls; `message` says what was
+    refused, and `picture` and `mask` are what follows them.
 
     Args:
         backbone, delta: the delta made on the backbone.
@@ -65,6 +68,9 @@ class Page(widgets.VBox):
         self.slider.observe(lambda _: self._show(), names="value")
         self.play = play_button(self.slider)
         self.picture, self._style = widgets.HTML(), widgets.HTML()
+        self.segment = widgets.ToggleButton(description="Segment", tooltip="Paint what has each of the names")
+        self.segment.observe(lambda _: self._paint(), names="value")
+        self.mask = widgets.HTML()
         self._take_example(0)
 
         limits = f"{', '.join(FORMATS)}, at most {MAX_BYTES / 1e6:g} MB; kept in this computer's memory only"
@@ -80,6 +86,7 @@ class Page(widgets.VBox):
                 widgets.HBox([self.play, self.slider]).add_class("app-row"),
                 self._style,
                 self.picture,
+                widgets.HBox([self.segment, self.mask]).add_class("app-row"),
             ]
         )
         self.add_class("app-page")
@@ -130,6 +137,8 @@ class Page(widgets.VBox):
 
     def _take_image(self, image: Image.Image, label: str) -> None:
         pixels = self._backbone.preprocess(image)[None]
+        self._source = image
+        self._parts: tuple[Segmentation, FeatureCurve] | None = None
         self._image, self._label = FeatureCurve.of_images(self._backbone, self._delta, pixels), label
         self._thumbnail = view.Thumbnails([image], SHOWN_PIXELS)
         for button in self.examples:
@@ -164,6 +173,24 @@ class Page(widgets.VBox):
             self._chart.show(points, alpha),
             legend(f"α = {alpha:.2f}", rows),
         )
+        self._paint()
+
+    def _paint(self) -> None:
+        """The mask of the image at the slider's α, if it is asked for; its regions are encoded once along α."""
+        if not self.segment.value:
+            self.mask.value = ""
+            return
+        if self._parts is None:
+            task = Segmentation.of_picture(self._source, self._classes, self._backbone.temperature)
+            self._parts = task, FeatureCurve.of_images(self._backbone, self._delta, task.images)
+        task, regions = self._parts
+        alpha = round(self.slider.value, 2)
+        labels = task.paint(regions.at(alpha) @ self._text.at(alpha).T)[0]
+        hues = {label: COLOURS[label % len(COLOURS)] for label in np.unique(labels[labels >= 0]).tolist()}
+        shown = view.Thumbnails([overlay(task.scenes[0].image, labels, hues)], MASK_PIXELS)
+        said = [f"<span style='color:{hues[label]}'>■</span> {html.escape(self._classes[label])}" for label in hues]
+        mask = shown.style + shown.show(0, f"mask at α = {alpha:.2f}")
+        self.mask.value = view.card(mask, "<br>".join(said) or "none of the names")
 
     def _say(self, sentence: str) -> None:
         self.message.value = f"<div role='alert'>{html.escape(sentence)}</div>" if sentence else ""

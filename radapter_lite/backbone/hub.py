@@ -21,15 +21,10 @@ class HubError(FileNotFoundError):
 
 
 def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
-    """Return build(), from the local cache where that is enough.
+    """What `build` makes out of files that may lie on the hub, from the local cache where that is enough.
 
-    Args:
-        build: makes something out of files that may lie on the hub.
-        what: names it in an error.
-        alternative: what works without the hub, for the end of an error's sentence.
-
-    Raises:
-        HubError: if the hub cannot be reached, or build fails although it can.
+    Raises HubError if the hub cannot be reached, or build fails although it can; its sentence begins with `what` was to
+    be built, and ends in the `alternative` that works without the hub.
     """
     with _quiet_log():
         try:

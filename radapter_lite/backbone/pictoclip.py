@@ -7,6 +7,7 @@ the patch embedding stand three strided convolutions, which learn several times 
 import json
 from collections.abc import Callable
 
+import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -38,6 +39,12 @@ def build(config: dict) -> CLIP:
     model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
     model.visual.conv1 = conv_stem(config["stem_channels"], config["vision_cfg"]["width"])
     return model
+
+
+def untrained(seed: int) -> CLIP:
+    """An untrained PictoCLIP whose weights are drawn with `seed`."""
+    torch.manual_seed(seed)
+    return build(load_config())
 
 
 def load_config() -> dict:

@@ -50,12 +50,11 @@ class Site:
 def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]:
     """List the places for adapters, two a layer, tower by tower.
 
-    Raises:
-        ValueError: if a tower is no Transformer that open_clip or timm builds.
+    Raises ValueError if a tower is no Transformer that open_clip or timm builds.
     """
     sites = []
     for tower in towers:
-        prefix, tower_class = _blocks(model, tower)
+        prefix, tower_class = find_blocks(model, tower)
         for layer, block in enumerate(model.get_submodule(prefix).children()):
             parts = dict(block.named_modules())
             for kind, names in LINEARS.items():
@@ -70,7 +69,7 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
     return sites
 
 
-def _blocks(model: nn.Module, tower: str) -> tuple[str, str]:
+def find_blocks(model: nn.Module, tower: str) -> tuple[str, str]:
     """The dotted name of a tower's list of layers, and the tower's class for error messages."""
     if tower not in TOWERS:
         raise ValueError(f"{tower} is no tower: adapters sit in 'image', in 'text', or in both")

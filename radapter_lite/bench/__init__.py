@@ -10,7 +10,9 @@ from radapter_lite.bench.few_shot import ALPHAS, SEEDS, SHOTS, run_few_shot, run
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
+from radapter_lite.bench.segmentation import run_segmentation
 from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
+from radapter_lite.bench.toolbox import run_toolbox
 from radapter_lite.results import RESULTS, load_results, read_rows
 
 # What `radapter-lite bench` can run. Each function's arguments say what it can be told.
@@ -21,6 +23,8 @@ PARTS: dict[str, Callable[..., pd.DataFrame]] = {
     "full_data": run_full_data,
     "base_to_novel": run_base_to_novel,
     "retrieval": run_retrieval,
+    "segmentation": run_segmentation,
+    "toolbox": run_toolbox,
     "ablations": run_ablations,
 }
 
@@ -42,6 +46,8 @@ __all__ = [
     "run_full_data",
     "run_retrieval",
     "run_search",
+    "run_segmentation",
     "run_severity",
+    "run_toolbox",
     "who_is_ahead",
 ]

@@ -13,8 +13,7 @@ import pandas as pd
 import torch
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.runs import Key, run_all
+from radapter_lite.bench.measuring import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach

@@ -11,8 +11,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.runs import Key, run_all
+from radapter_lite.bench.measuring import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.glyphs import load_glyphs
 from radapter_lite.methods.registry import METHODS, find_method, recommended

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.runs import Key, run_all
+from radapter_lite.bench.measuring import Exam, Key, run_all
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.methods.registry import METHODS, find_method, recommended
 
@@ -29,10 +28,7 @@ def run_few_shot(
     """Tune and measure what `path` does not hold yet; returns the means of `run_all` by method and shots.
 
     Rows are `Exam.measure`'s, with id_domain, `about` (what else tells these images from others in the file), method,
-    shots and seed. All methods and all of `SHOTS` if none are named.
-
-    Raises:
-        ValueError: for an unknown method.
+    shots and seed. All methods and all of `SHOTS` if none are named. Raises ValueError for an unknown method.
     """
     names = [find_method(name).name for name in methods or METHODS]
     keys = [

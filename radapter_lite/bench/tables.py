@@ -62,12 +62,13 @@ def who_is_ahead(results: pd.DataFrame) -> str:
     return "\n".join(sentences)
 
 
-# By the task's name: the saved results, which rows of them, their metric, and which rows are the ID of the overview.
+# By the task's name: the saved results, what was tuned on, which rows, their metric, and which are the overview's ID.
 TASKS = {
-    "full data": ("full_data", "shots == 320", "accuracy", "is_id"),
-    "few shots": ("few_shot", "shots == 16", "accuracy", "is_id"),
-    "base to novel": ("base_to_novel", "is_id and part in ('base', 'novel')", "accuracy", "part == 'base'"),
-    "retrieval": ("retrieval", "texts == 'captions'", "recall", "is_id"),
+    "full data": ("full_data", "camera", "shots == 320", "accuracy", "is_id"),
+    "few shots": ("few_shot", "camera", "shots == 16", "accuracy", "is_id"),
+    "base to novel": ("base_to_novel", "camera", "is_id and part in ('base', 'novel')", "accuracy", "part == 'base'"),
+    "retrieval": ("retrieval", "camera", "texts == 'captions'", "recall", "is_id"),
+    "segmentation": ("segmentation", "outline", "masks == 'proposals'", "miou", "is_id"),
 }
 # By its name in the overview, a method and its α. All weights are tuned by FLYP's loss, for it serves every task.
 WAYS = {
@@ -79,13 +80,13 @@ WAYS = {
 
 
 def overview(folder: Path = RESULTS) -> pd.DataFrame:
-    """Every task by every one of `WAYS`, a row a seed: task, way, seed, id and ood (percent); tuned on camera.
+    """Every task by every one of `WAYS`, a row a seed: task, way, seed, id and ood (percent).
 
     Of base to novel, `id` is accuracy on base classes and `ood` on novel ones, both on ID images.
     """
     parts = []
-    for task, (name, kept, metric, is_id) in TASKS.items():
-        rows = load_results(name, folder, "camera").query(f"split == 'test' and {kept}")
+    for task, (name, tuned_on, kept, metric, is_id) in TASKS.items():
+        rows = load_results(name, folder, tuned_on).query(f"split == 'test' and {kept}")
         by_seed = summarize(rows.assign(is_id=rows.eval(is_id)), ["method", "alpha", "seed"], metric)
         for way, (method, alpha) in WAYS.items():
             own = by_seed[(by_seed["method"] == method) & (by_seed["alpha"] == alpha)]
@@ -111,7 +112,9 @@ def overview_table(by_seed: pd.DataFrame) -> str:
         difference = paired_differences(ours.assign(task=task), theirs, ["task"]).iloc[0]
         told = [f"{column.upper()} {_told(difference, column)}" for column in ("id", "ood")]
         said.append(f"{task}: {', '.join(told)}")
-    return "\n".join(lines) + "\n\nR-Adapter against WiSE-FT, both at α = 0.5. " + "; ".join(said) + "."
+    text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
+    counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
+    return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
 
 
 def _told(difference: pd.Series, column: str) -> str:

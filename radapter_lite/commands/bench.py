@@ -14,6 +14,8 @@ PARTS = {
     "full_data": "the same on thousands of photographs",
     "base_to_novel": "half of the classes tuned on, the other half, and another data set",
     "retrieval": "captions and images found for each other",
+    "segmentation": "scenes of several drawings, each painted by its name",
+    "toolbox": "few-shot tricks, alone and together",
     "ablations": "R-Adapter without its parts",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",
     "overview": "run nothing; print every task in one table, from the CSV files in --out or else from this package's",

@@ -81,7 +81,7 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
 
 def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
     """The prompts that were given. Raises ValueError for one without {}, FileNotFoundError for a missing file."""
-    from radapter_lite.backbone.prompts import as_prompts
+    from radapter_lite.backbone.load import as_prompts
 
     given = arguments.prompt
     return as_prompts(given[0] if len(given) == 1 else given) if given else None

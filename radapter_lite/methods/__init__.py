@@ -1,7 +1,7 @@
-"""Ways to tune a backbone, one file each but for two in `bottleneck`; `METHODS` lists them by the names of the tables.
+"""Ways to tune a backbone, a file for each family; `METHODS` lists them by the names of the tables.
 
 Each takes a backbone, images or a task, and its settings, leaves the backbone as it was, and returns a `Tuned`. A
-function is named as the method is, in letters that Python allows, and so is the file.
+function is named as the method is, in letters that Python allows, and a file as its simplest.
 """
 
 from importlib import import_module
@@ -12,9 +12,8 @@ __all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
 
 # In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
 for _name in (
-    *("r_adapter", "flyp", "fine_tuning", "lora"),
-    "bottleneck",
-    *("lp_ft", "linear_probe", "clip_adapter", "tip_adapter"),
+    *("r_adapter", "fine_tuning", "lora", "bottleneck"),
+    *("linear_probe", "feature_adapters"),
     *("coop", "prefix_tuning", "p_tuning"),
 ):
     import_module(f"radapter_lite.methods.{_name}")

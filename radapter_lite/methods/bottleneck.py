@@ -15,12 +15,11 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment
 from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.encoding import predict
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -34,34 +33,22 @@ class HoulsbyConfig(LossConfig):
         towers: which encoders are adapted.
     """
 
-    bottleneck: int = 16
+    bottleneck: Count = 16
     towers: tuple[str, ...] = TOWERS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "bottleneck")
 
 
 @dataclass(frozen=True)
 class AdaptFormerConfig(HoulsbyConfig):
     """AdaptFormer's settings: Houlsby's, and s, what the branch is multiplied by."""
 
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_above_zero(self, "scale")
+    scale: Above0 = 0.1
 
 
 class Bottleneck(nn.Module):
     """Y + s (f(X W_down + b_down) W_up + b_up), which is Y at the start because W_up and both biases are zero.
 
     Houlsby's has X = Y, a layer's output, f = GELU and s = 1; AdaptFormer's has X and Y before and after an MLP, and
-    f = ReLU.
-
-    Args:
-        like: a weight [d, d_in] of the layer it stands beside; it has that layer's width d, type and device.
-        config: of one of the two.
+    f = ReLU. It has the width d, type and device of a weight `like` [d, d_in] of the layer that it stands beside.
     """
 
     def __init__(self, like: Tensor, config: HoulsbyConfig) -> None:

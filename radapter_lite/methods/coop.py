@@ -1,24 +1,27 @@
 """CoOp: learned vectors before the class name, the same for all classes, in place of "a photo of a".
 
+A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose
+embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
+
 Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import frozen
+from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.encoding import image_features
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features
-from radapter_lite.methods.prompts import embed_words, encode_prompts, prompt_tokens, token_embedding
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_whole
+from radapter_lite.settings import Whole
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -45,13 +48,9 @@ class CoOpConfig(LossConfig):
         module: what gives the vectors, made of their number, their width and what they are to begin as.
     """
 
-    context_length: int = 4
+    context_length: Whole = 4
     init_text: str | None = None
     module: ClassVar[type[nn.Module]] = Context
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 0, "context_length")
 
 
 def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
@@ -67,11 +66,9 @@ def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
-    The vectors are the same for all names, and they alone are used afterwards.
-
-    Raises:
-        ValueError: what `train` raises, for a text tower that is not open_clip's own, for class names that
-            leave no room for the context, or for an `init_text` of another length.
+    The vectors are the same for all names, and they alone are used afterwards. Raises what `train` raises, and
+    ValueError for a text tower that is not open_clip's own, for class names that leave no room for the context, or for
+    an `init_text` of another length.
     """
     table, start = token_embedding(backbone.model).weight, None
     if config.init_text is not None:
@@ -90,3 +87,79 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
     with frozen(backbone.model):
         history = train(loss, prompt.parameters(), prompt=prompt)
     return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
+
+
+# --- learned vectors in place of a prompt's words ---
+
+
+def token_embedding(model: nn.Module) -> nn.Embedding:
+    """The text encoder's table of token embeddings. Raises ValueError if the text tower is not open_clip's own."""
+    tower = getattr(model, "text", model)
+    found = getattr(tower, "token_embedding", None)
+    if isinstance(found, nn.Embedding) and (tower is model or isinstance(tower, TextTransformer)):
+        return found
+    raise ValueError(
+        f"the text tower is a {type(tower).__name__}, whose token embeddings cannot be replaced here: choose a "
+        f"model with open_clip's own text tower, such as ViT-B-32"
+    )
+
+
+def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
+    """Token embeddings [M, width] of a text, without the tokens that mark start and end.
+
+    Raises ValueError for a text whose number of tokens is not `context_length`.
+    """
+    ids, empty = backbone.tokenizer([text, ""])
+    padding = int(empty[-1])
+    start = _start(backbone)
+    count = _length(ids, padding) - _length(empty, padding)
+    if count != context_length:
+        raise ValueError(
+            f"init_text {text!r} is {count} tokens where context_length is {context_length}: make the two equal"
+        )
+    table = token_embedding(backbone.model).weight
+    return table.detach()[ids[start : start + count].to(table.device)].clone()
+
+
+def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Tensor:
+    """Ids [C, L] of the class names with `count` place-holders before each.
+
+    Raises ValueError for a name that leaves no room for so many.
+    """
+    ids = backbone.tokenizer(list(classes))
+    length = ids.shape[1]
+    padding = int(backbone.tokenizer([""])[0, -1])
+    for name, row in zip(classes, ids, strict=True):
+        if (room := length - _length(row, padding)) < count:
+            raise ValueError(
+                f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room} learned "
+                f"vectors, not {count}: set context_length to {room} or shorten the name"
+            )
+    start = _start(backbone)
+    place_holder = backbone.tokenizer(["x"])[:, start : start + 1].expand(len(ids), count)
+    return torch.cat([ids[:, :start], place_holder, ids[:, start : length - count]], dim=1)
+
+
+def encode_prompts(backbone: Backbone, tokens: Tensor, vectors: Tensor) -> Tensor:
+    """Unit text features [C, D] of `prompt_tokens`, with the vectors [M, width] in the place-holders' stead."""
+    start, count = _start(backbone), len(vectors)
+
+    def change(ids: Tensor, embedded: Tensor) -> Tensor:  # (C, L, width)
+        own = vectors.to(embedded.dtype).expand(len(embedded), -1, -1)
+        return torch.cat([embedded[:, :start], own, embedded[:, start + count :]], dim=1)
+
+    place = "text.token_embedding" if hasattr(backbone.model, "text") else "token_embedding"
+    with Attachment(backbone.model, {place: change}):
+        return backbone.encode_texts(tokens)
+
+
+def _start(backbone: Backbone) -> int:
+    """How many tokens stand before a text's first word: 1 where a token marks the start, else 0."""
+    word, empty = backbone.tokenizer(["x", ""])
+    return int((word == empty).int().cumprod(0).sum())
+
+
+def _length(ids: Tensor, padding: int) -> int:
+    """Tokens of a text up to its last that is no padding."""
+    others = (ids != padding).nonzero()
+    return int(others.max()) + 1 if len(others) else 0

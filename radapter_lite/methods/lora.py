@@ -15,12 +15,11 @@ from torch.func import functional_call
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_sites
 from radapter_lite.delta import Delta
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_whole
+from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -37,14 +36,9 @@ class LoRAConfig(LossConfig):
         towers: which encoders are tuned.
     """
 
-    rank: int = 4
-    scale: float = 1.0
+    rank: Count = 4
+    scale: Above0 = 1.0
     towers: tuple[str, ...] = TOWERS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "rank")
-        check_above_zero(self, "scale")
 
 
 @register("LoRA", LoRAConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
@@ -57,7 +51,8 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
     factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = contrastive_loss(replace(backbone, model=model), task, config.temperature)
+    copied = replace(backbone, model=model)
+    loss, train = contrastive_loss(copied, task, config.temperature), replace(train, backbone=copied)
     history = train(loss, factors, lora=nn.ParameterList(factors))
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), backbone=backbone)
     return Tuned(delta, history, count(factors))
@@ -66,8 +61,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
     """A copy of the model with peft's LoRA layers in it, all else frozen.
 
-    Raises:
-        ValueError: for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
+    Raises ValueError for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

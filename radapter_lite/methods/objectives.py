@@ -52,14 +52,7 @@ def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
 
 
 def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:
-    """Cross-entropy of cosine similarities divided by the temperature, in float32 [scalar].
-
-    Args:
-        features: unit image features [B, D].
-        head: a unit vector a class [C, D].
-        labels: [B].
-        temperature: τ, above 0.
-    """
+    """Cross-entropy of the cosines of unit features [B, D] and classes [C, D], divided by τ, in float32 [scalar]."""
     with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
         return F.cross_entropy(features.float() @ head.float().T / temperature, labels)
 

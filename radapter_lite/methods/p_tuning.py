@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from radapter_lite.methods.coop import CoOpConfig, answer, coop
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, register
-from radapter_lite.settings import check_whole
+from radapter_lite.settings import Count
 
 
 class PromptLSTM(nn.Module):
@@ -42,11 +42,8 @@ class PromptLSTM(nn.Module):
 class PTuningConfig(CoOpConfig):
     """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
 
+    context_length: Count = 4
     module = PromptLSTM
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "context_length")
 
 
 # The LSTM, its inputs and its MLP are trained.

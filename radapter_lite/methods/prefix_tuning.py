@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -21,13 +21,12 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
-from radapter_lite.methods.freezing import count
+from radapter_lite.methods.coop import token_embedding
 from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
-from radapter_lite.methods.prompts import token_embedding
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_whole
+from radapter_lite.settings import Bound, Count
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -41,22 +40,17 @@ class PrefixConfig(LossConfig):
         towers: "image", "text" or both.
     """
 
-    length: int = 4
-    towers: tuple[str, ...] = TOWERS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole(self, 1, "length")
-        if not self.towers or set(self.towers) - set(TOWERS):
-            raise ValueError(f"towers must be 'image', 'text' or both, not {self.towers}")
+    length: Count = 4
+    towers: Annotated[
+        tuple[str, ...], Bound("be 'image', 'text' or both", lambda own: {*own} and {*own} <= {*TOWERS})
+    ] = TOWERS
 
 
 class Prefixes(nn.Module):
-    """What is learned, begun at N(0, 0.02²): `text` [layers, 2, length, width], keys and values, and `image`
-    [layers, length, width], tokens.
+    """What is learned, begun at N(0, 0.02²).
 
-    Raises:
-        ValueError: for a tower that is not open_clip's own, or whose attention has more to it than projections.
+    `text` [layers, 2, length, width] are keys and values, and `image` [layers, length, width] tokens. Raises ValueError
+    for a tower that is not open_clip's own, or whose attention has more to it than projections.
     """
 
     def __init__(self, model: nn.Module, length: int, towers: tuple[str, ...]) -> None:
@@ -87,10 +81,8 @@ class Prefixes(nn.Module):
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
     """Self-attention over [prefix; x]: the output of nn.MultiheadAttention with P more keys and values [B, L, D].
 
-    Args:
-        x: [B, L, D].
-        mask: added to the scores [L, L] or [B * heads, L, L]; every position sees the prefix.
-        keys, values: [P, D], as they stand after their projections.
+    The mask [L, L] or [B * heads, L, L] is added to the scores; every position sees the prefix. Keys and values [P, D]
+    are as they stand after their projections.
     """
     batch, length, width = x.shape
     heads = attention.num_heads

@@ -7,19 +7,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor, eye
+import torch
+from torch import Tensor, nn
 
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sites import in_stem
 from radapter_lite.losses import mpm_nce
-from radapter_lite.methods.freezing import count
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.stem import Stem
-from radapter_lite.methods.trainer import Train
+from radapter_lite.methods.trainer import Train, count
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import check_above_zero, check_share, check_zero_or_more
+from radapter_lite.settings import Above0, AtLeast0, Share
 from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
@@ -34,26 +34,19 @@ class RAdapterConfig(LossConfig):
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
         stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
-            the adapters and averages it as they are, see `radapter_lite.methods.stem`.
+            the adapters and averages it as they are, see `Stem`.
     """
 
     adapter: AdapterConfig = AdapterConfig()
-    margin: float = 0.05
-    smoothing: float = 0.02
+    margin: AtLeast0 = 0.05
+    smoothing: Share = 0.02
     multi_positive: bool = True
-    stem_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_zero_or_more(self, "margin")
-        check_share(self, "smoothing")
-        if self.stem_lr is not None:
-            check_above_zero(self, "stem_lr")
+    stem_lr: Above0 | None = None
 
     def criterion(self, image_features: Tensor, text_features: Tensor, positives: Tensor) -> Tensor:
         """The loss of a batch: unit features [B, D] twice, pairs that match [B, B] bool."""
         if not self.multi_positive:
-            positives = eye(len(positives), dtype=positives.dtype, device=positives.device)
+            positives = torch.eye(len(positives), dtype=positives.dtype, device=positives.device)
         settings = {"temperature": self.temperature, "margin": self.margin, "smoothing": self.smoothing}
         return mpm_nce(image_features, text_features, positives, **settings)
 
@@ -73,9 +66,7 @@ PUBLISHED |= {"whitening": None}
 def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Train) -> Tuned:
     """Tune adapters; the delta holds their running averages. The backbone's weights stay as they are.
 
-    Raises:
-        ValueError: what `AdapterSet` and `train` raise, and for a momentum that leaves most of the averages' zero start
-            in them in so few steps.
+    Raises what `AdapterSet`, `train` and `check_momentum` raise.
     """
     check_momentum(config.adapter.momentum, train.steps)
     adapters, stem = attach(backbone, task, config), None
@@ -106,6 +97,48 @@ register("R-Adapter, rank 4", recipe(rank=4), grid=(6e-3, 1.2e-2, 2.4e-2), elsew
 register("R-Adapter, unwhitened", recipe(whitening=None), grid=(1e-3, 2e-3, 4e-3), elsewhere=PUBLISHED)(r_adapter)
 E0 = recipe(drop_prob=0.0, momentum=0.0, whitening=None)  # as the paper calls it
 register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEWHERE)(r_adapter)
+
+
+class Stem(nn.Module):
+    """A model's stem, thawed: all of the image encoder that comes before its first block, trained along with adapters.
+
+    Adapters sit behind the blocks and cannot change what the stem lets through. Where the images are of a kind that
+    pretraining hardly saw, that is where they fall short; the stem is small, and its change is averaged and merged as
+    theirs are. This is not in the paper.
+
+    The weights are the model's own, and are trained in place until `remove`. `accumulate` moves the running averages
+    of their changes, which begin at zero. Raises ValueError for an image encoder whose stem is not known.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float) -> None:
+        super().__init__()
+        own = {name: weight for name, weight in model.named_parameters() if in_stem(name)}
+        if not own:
+            raise ValueError(
+                f"the image encoder ({type(getattr(model, 'visual', model)).__name__}) has no stem that is known: "
+                f"leave stem_lr out, or choose a Transformer of open_clip or timm"
+            )
+        self.names, self.momentum = list(own), momentum
+        self.weights = nn.ParameterList(own.values()).requires_grad_(True)  # the model's own
+        self._before = [weight.detach().clone() for weight in own.values()]
+        for number, weight in enumerate(self._before):
+            self.register_buffer(f"average_{number}", torch.zeros_like(weight))
+
+    @torch.no_grad()
+    def accumulate(self) -> None:
+        for average, weight, before in zip(self.buffers(), self.weights, self._before, strict=True):
+            average.lerp_(weight - before, 1 - self.momentum)
+
+    def changes(self) -> dict[str, Tensor]:
+        """The averaged change of each weight, by its name in the model."""
+        return dict(zip(self.names, self.buffers(), strict=True))
+
+    @torch.no_grad()
+    def remove(self) -> None:
+        """Give the model its weights back as they were."""
+        for weight, before in zip(self.weights, self._before, strict=True):
+            weight.copy_(before)
+            weight.grad = None
 
 
 def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet:

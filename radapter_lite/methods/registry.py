@@ -29,7 +29,7 @@ from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
-from radapter_lite.settings import check_above_zero, from_json, with_settings
+from radapter_lite.settings import Above0, Settings, from_json, with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
@@ -46,7 +46,7 @@ WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_step
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings):
     """What the settings of a method that minimizes a loss begin with.
 
     Attributes:
@@ -55,10 +55,7 @@ class LossConfig:
     """
 
     training: TrainingConfig = LOOP
-    temperature: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_above_zero(self, "temperature")
+    temperature: Above0 = 0.01
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,8 @@ class Method:
         task = as_task(images)
         require_untouched(backbone.model)
         if config is None:
-            shots = int(task.images.table["class"].value_counts().max())
+            counts = task.images.table["class"].value_counts()  # captions without classes are all of one
+            shots = int(counts.max()) if len(counts) > 1 else len(task.images) // len(task.names)
             config = recommended(self.name, backbone, shots, id_domain=task.images.id_domain)
         config = with_settings(config, settings)
         if type(config) is not type(self.config):
@@ -143,10 +141,8 @@ def register(
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
     Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
-    name. One function may be registered under several names, with other settings each.
-
-    Raises:
-        ValueError: for a name that is another method's.
+    name. One function may be registered under several names, with other settings each. Raises ValueError for a name
+    that is another method's.
     """
 
     def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
@@ -180,12 +176,8 @@ def tune(
         tune(clip, images.few_shot(16))
         tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
 
-    Args:
-        method: one of `METHODS`; all else is as in `Method.tune`.
-
-    Raises:
-        ValueError: for an unknown method, and what `Method.tune` raises.
-        TypeError: for the settings of another method.
+    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another method, and what
+    `Method.tune` raises.
     """
     return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 
@@ -193,9 +185,7 @@ def tune(
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     """Read what `Tuned.save` wrote.
 
-    Raises:
-        FileNotFoundError: if one of the two files is missing.
-        ValueError: if they are damaged, do not belong together, or are of a method that this kit does not have.
+    Raises what `read_delta` raises, and ValueError for tensors of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
     name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
@@ -205,10 +195,8 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     elif method is None:
         raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
     count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
-    if method is None:
-        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
-    config = from_json(type(method.config), about.get("settings", {}))
-    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer)
+    config = from_json(type(method.config), about.get("settings", {})) if method else None
+    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer if method else None)
 
 
 def find_method(name: str) -> Method:
@@ -224,12 +212,10 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
     search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
     R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
+    Raises ValueError for a method that is none of `METHODS`.
 
     Args:
         id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
-
-    Raises:
-        ValueError: for a method that is none of `METHODS`.
     """
     known = find_method(method)
     own_seed = {"seed": seed} if known.trains else {}

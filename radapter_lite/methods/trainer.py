@@ -1,8 +1,10 @@
 """What a method is given to train with: the loop, with all that is not the method's own filled in."""
 
+import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,18 +12,27 @@ import pandas as pd
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.encoding import text_features
+from radapter_lite.methods.tricks import with_tricks
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig, count_steps, train
 
 
 @dataclass(frozen=True)
 class Train:
-    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in."""
+    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in.
+
+    Attributes:
+        backbone: whose model the loss calls; a method that trains a copy puts that here.
+        head: the task's zero-shot text features [T, D], where a trick asks for them.
+    """
 
     batches: Iterable[Batch]
     config: TrainingConfig
     about: dict[str, Any]
     checkpoint: str | os.PathLike[str] | None
+    backbone: Backbone
+    head: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -39,7 +50,7 @@ class Train:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
         return train(
             self.batches,
-            loss,
+            with_tricks(loss, self.backbone, self.config, self.head),
             parameters,
             self.config,
             state=state,
@@ -65,7 +76,24 @@ def trainer(
     files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
     about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
     settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
-    return Train(task.batches(backbone, loop), loop, about | settings, checkpoint)
+    head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
+    return Train(task.batches(backbone, loop), loop, about | settings, checkpoint, backbone, head)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The model's weights may be trained inside, and are the original ones after; gives a copy of those."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield before
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
+
+
+def count(parameters: Iterable[Tensor]) -> int:
+    """How many numbers there are in some parameters."""
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,12 +31,9 @@ IMAGES = 256  # enough to see the loud directions
 def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed: int = 0) -> None:
     """Set the bases of adapters that were just attached, from the zero-shot model's features.
 
-    M is the mean over batches of 256 images or texts. Each batch counts alike, so that the inputs of a last one that
-    is smaller count for more.
-
-    Args:
-        adapters: attached to the backbone's model, still at zero; their configuration's `whitening` is λ.
-        task: at most 256 of its images, drawn with the seed, and all wordings of its texts are encoded.
+    M is the mean over batches of 256 images or texts: at most 256 of the task's images, drawn with the seed, and all
+    wordings of its texts. Each batch counts alike, so that the inputs of a last one that is smaller count for more. The
+    adapters are attached to the backbone's model, and still at zero; their configuration's `whitening` is λ.
     """
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"

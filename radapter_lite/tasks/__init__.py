@@ -4,16 +4,16 @@ from radapter_lite.data import ImageSet
 from radapter_lite.data.table import NO_CLASS
 from radapter_lite.tasks.classification import Classification
 from radapter_lite.tasks.retrieval import Retrieval
+from radapter_lite.tasks.segmentation import Segmentation
 from radapter_lite.tasks.task import Batch, Task
 
-__all__ = ["Batch", "Classification", "Retrieval", "Task", "as_task"]
+__all__ = ["Batch", "Classification", "Retrieval", "Segmentation", "Task", "as_task"]
 
 
 def as_task(images: ImageSet | Task) -> Task:
     """The task itself, or of a set of images the retrieval where it has captions and no classes, else classification.
 
-    Raises:
-        TypeError: for anything else.
+    Raises TypeError for anything else.
     """
     if isinstance(images, ImageSet):
         alone = "captions" in images.table and images.classes == [NO_CLASS]

@@ -61,6 +61,32 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
     return table.sort_values("is_id", ascending=False, ignore_index=True, kind="stable")
 
 
+def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.DataFrame:
+    """Five metrics of similarities [N, C] in percent, a row a domain, ID first.
+
+    Macro means over the classes that a domain has; the area under the ROC curve is of each class's probability against
+    the rest, 50 by chance. Source: scikit-learn.
+
+    Returns:
+        domain, is_id, accuracy, images, precision, recall, f1 and auc.
+    """
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+    labels, answers = images.labels.numpy(), similarities.argmax(1).cpu().numpy()
+    probabilities = (similarities.float().cpu() / temperature).softmax(1).numpy()
+    rows = []
+    for domain, own in images.table.groupby("domain").indices.items():
+        there = np.unique(labels[own])
+        means = precision_recall_fscore_support(
+            labels[own], answers[own], labels=there, average="macro", zero_division=0
+        )
+        one_hot = labels[own, None] == there
+        area = roc_auc_score(one_hot, probabilities[np.ix_(own, there)]) if len(there) > 1 else np.nan
+        rows.append([domain, *(100 * value for value in (*means[:3], area))])
+    table = pd.DataFrame(rows, columns=["domain", "precision", "recall", "f1", "auc"])
+    return accuracy_by_domain(similarities, images).merge(table, on="domain")
+
+
 def forgotten_by_domain(similarities: Tensor, zero_shot: Tensor, images: ImageSet) -> pd.Series:
     """The share, in percent, of the images that `zero_shot` [N, C] gets right and `similarities` [N, C] do not.
 

@@ -42,11 +42,8 @@ class Retrieval:
     def of(cls, images: ImageSet, column: str = "captions", names: Sequence[str] | None = None) -> "Retrieval":
         """Retrieval among some images and their captions, or among `names`, which these captions are of.
 
-        Args:
-            column: captions as text, several of one image with " | " between them.
-
-        Raises:
-            ValueError: for a table without the column, an image without a caption, and one that is not in `names`.
+        The column holds captions as text, several of one image with " | " between them. Raises ValueError for a table
+        without it, an image without a caption, and a caption that is not in `names`.
         """
         if column not in images.table:
             raise ValueError(

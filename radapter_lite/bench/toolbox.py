@@ -1,0 +1,139 @@
+"""Few-shot tricks on R-Adapter, each alone, all together, and the ensemble of them: the tables of notebook 13.
+
+All variants of a seed see the same few images and take as many steps. A trick's one value is chosen first, on ID
+validation images, after half of the steps, from images of a seed that no measured run uses; these runs are rows too.
+Answers are computed in bfloat16, as training is; in float32 they would take longer than it does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.search import SEED
+from radapter_lite.data import ImageSet
+from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
+from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, since, study
+from radapter_lite.progress import progress
+from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.settings import with_settings
+from radapter_lite.tasks.classification import forgotten_by_domain, report
+from radapter_lite.tuned import Tuned
+
+METHOD, SHOTS, ALPHAS, PRETRAINING_STEPS = "R-Adapter", 4, (0.5, 1.0), 100
+ONE_PROMPT = ("an icon of a {}",)
+# What of each trick the search chooses, and what it tries.
+GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "mixup": ("mixup", (0.2, 1.0)),
+    "manifold mixup": ("mixup", (0.2, 1.0)),
+    "adversarial": ("adversarial", (0.01, 0.03, 0.1, 0.3)),
+    "R-Drop": ("r_drop", (0.1, 0.3, 1.0)),
+    "self-training": ("threshold", (0.5, 0.8)),
+    "TAPT": ("lr of pretraining", (1e-4, 5e-4)),
+    "DAPT": ("lr of pretraining", (1e-4, 5e-4)),
+}
+OF_THE_LOOP = ("mixup", "manifold mixup", "adversarial", "R-Drop")
+TOGETHER = ("mixup", "adversarial", "R-Drop", "self-training", "DAPT")
+VARIANTS = ("plain", "one prompt", *GRIDS, "together", "ensemble")  # the ensemble is of the tricks, each alone
+
+
+def models(
+    backbone: Backbone, images: ImageSet, seed: int, values: Mapping[str, float], share: float = 1.0
+) -> Callable[..., Tuned]:
+    """A function that gives the model of any variant but the ensemble, on the few images of a seed; each is made once.
+
+    Args:
+        values: of the tricks that it will be asked for.
+        share: of the recommended epochs, and of the steps of pretraining.
+    """
+    few, train = images.few_shot(SHOTS, seed), images.select(domain=images.id_domain, split="train")
+
+    @cache
+    def adapted(trick: str) -> Backbone:
+        loop = replace(LOOP, steps=int(share * PRETRAINING_STEPS), lr=values[trick], seed=seed)
+        return pretrain(backbone, few if trick == "TAPT" else train, loop)
+
+    @cache
+    def told() -> ImageSet:
+        return pseudo_labels(backbone, [tuned("plain"), tuned("plain", SEED)], few, train, values["self-training"])
+
+    @cache
+    def tuned(variant: str, shift: int = 0) -> Tuned:
+        on = TOGETHER if variant == "together" else (variant,)
+        settings: dict[str, Any] = {"epochs": int(share * epochs(SHOTS))}
+        settings |= {GRIDS[trick][0]: values[trick] for trick in on if trick in OF_THE_LOOP}
+        settings |= {"mixup_layer": "random"} if variant == "manifold mixup" else {}
+        config = with_settings(recommended(METHOD, backbone, SHOTS, seed + shift, images.id_domain), settings)
+        start = replace(backbone, prompts=ONE_PROMPT) if variant == "one prompt" else backbone
+        pretrained = next((trick for trick in on if trick in ("TAPT", "DAPT")), None)
+        start = adapted(pretrained) if pretrained else start
+        own = study(start, few, told(), METHOD, config) if "self-training" in on else tune(start, few, METHOD, config)
+        return since(backbone, start, own) if pretrained else own
+
+    return tuned
+
+
+def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
+    """Run what `path` does not hold yet, and add its rows: `report`'s, with forgotten, id_domain, variant, value, ...
+
+    And seed, alpha and split; value is the trick's, 0 where it has none. Returns ID and OOD at α = 1 over seeds.
+    """
+    domain, exam = images.id_domain, Exam.prepare(backbone, images)
+    single = Exam.prepare(replace(backbone, prompts=ONE_PROMPT), images)
+    validation = Exam.prepare(backbone, images.select(domain=domain, split="validation"))
+    tried = [(trick, value, SEED) for trick, (_, grid) in GRIDS.items() for value in grid]
+    for key in progress(missing(_keys(domain, tried), path), "searching"):
+        tuned = models(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
+        rows = measured(validation, answers(validation, tuned(key["variant"]), 1.0))
+        add_rows(rows.assign(**key, alpha=1.0), path)
+    found = read_rows(path).query("id_domain == @domain and seed == @SEED")
+    best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
+    values = dict(zip(best["variant"], best["value"], strict=True))
+
+    @lru_cache(1)
+    def of(seed: int) -> Callable[..., Tuned]:
+        return models(backbone, images, seed, values)
+
+    @cache
+    def said(variant: str, seed: int) -> list[Tensor]:
+        if variant == "ensemble":
+            pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
+            return [averaged(each, backbone.temperature) for each in pairs]
+        asked = single if variant == "one prompt" else exam
+        return [answers(asked, of(seed)(variant), alpha) for alpha in ALPHAS]
+
+    def run(key: Key) -> pd.DataFrame:
+        pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)
+        return pd.concat([measured(exam, each).assign(**key, alpha=alpha) for alpha, each in pairs])
+
+    wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
+    return run_all(_keys(domain, wanted), run, path, ["variant"])
+
+
+def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
+    return [{"id_domain": domain, "variant": variant, "value": value, "seed": seed} for variant, value, seed in runs]
+
+
+def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
+    """Similarities on the exam's images [N, T], computed in bfloat16."""
+    with torch.autocast(exam.backbone.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        return tuned.similarities(exam.backbone, exam.task, alpha).float()
+
+
+def measured(exam: Exam, similarities: Tensor) -> pd.DataFrame:
+    """A row for each split and domain."""
+    images, parts = exam.task.images, []
+    for split, rows in images.table.groupby("split").indices.items():
+        own, now = images.take(rows), similarities[rows]
+        lost = forgotten_by_domain(now, exam.zero_shot[rows], own)
+        table = report(now, own, exam.backbone.temperature)
+        parts.append(table.assign(forgotten=table["domain"].map(lost), split=split))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,164 @@
+"""Adapters of features, beside the zero-shot head and with both encoders frozen: CLIP-Adapter and Tip-Adapter.
+
+CLIP-Adapter mixes a small network's answer into the image features: f' = ρ ReLU(W2 ReLU(W1 f)) + (1 - ρ) f,
+normalized. Without biases the network scales with its input, so unit features and features of any other length give
+the same f'. Tip-Adapter keeps the training images' features as a cache that votes beside the zero-shot head:
+
+    logits = ratio exp(-β (1 - f K^T)) L + f W_text^T / τ
+
+with keys K the training images' features and L their labels, one-hot. It trains nothing; Tip-Adapter-F goes on to train
+the keys.
+
+Source: Gao et al. 2021, "CLIP-Adapter: Better Vision-Language Models with Feature Adapters"; Zhang et al. 2022,
+"Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification".
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from radapter_lite.backbone import Backbone
+from radapter_lite.encoding import image_features, text_features
+from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_features, labels_of, no_steps, require_texts
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, LossConfig, register
+from radapter_lite.methods.trainer import Train, count
+from radapter_lite.seeding import seeded
+from radapter_lite.settings import Above0, Count, Part, Settings
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import TrainingConfig
+from radapter_lite.tuned import Tuned
+
+
+@dataclass(frozen=True)
+class ClipAdapterConfig(LossConfig):
+    """CLIP-Adapter's settings.
+
+    Attributes:
+        reduction: the features' width over the bottleneck's.
+        residual_ratio: ρ, the adapted features' share in the mixture; this is no α: the network is not linear,
+            and at 0 nothing would be learned.
+    """
+
+    reduction: Count = 4
+    residual_ratio: Part = 0.2
+
+
+class FeatureAdapter(nn.Module):
+    """Unit features [N, D] to adapted unit features [N, D]."""
+
+    def __init__(self, width: int, reduction: int, residual_ratio: float) -> None:
+        super().__init__()
+        hidden = max(1, width // reduction)
+        self.down = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(hidden, width, bias=False)
+        self.residual_ratio = residual_ratio
+
+    def forward(self, features: Tensor) -> Tensor:
+        adapted = F.relu(self.up(F.relu(self.down(features))))
+        return F.normalize(self.residual_ratio * adapted + (1 - self.residual_ratio) * features, dim=-1)
+
+
+def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    features, head = image_features(backbone, task.images), text_features(backbone, task.texts(backbone))
+    adapter = FeatureAdapter(head.shape[1], tuned.config.reduction, tuned.config.residual_ratio)
+    adapter.load_state_dict(tuned.tensors)
+    return adapter.to(head.device)(features) @ head.T
+
+
+@register("CLIP-Adapter", ClipAdapterConfig(), grid=(1e-2, 3e-2, 9e-2), elsewhere=ADAPTERS_ELSEWHERE, answer=_answer)
+def clip_adapter(backbone: Backbone, task: Task, config: ClipAdapterConfig, train: Train) -> Tuned:
+    """Train the feature adapter by cross-entropy, both encoders frozen; similarities are cosines [N, C].
+
+    It begins near the zero-shot model, not at it: its weights begin at random. Raises what `train` raises.
+    """
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
+    with seeded(config.training.seed):
+        adapter = FeatureAdapter(head.shape[1], config.reduction, config.residual_ratio).to(head.device)
+
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):
+            return cosine_cross_entropy(adapter(features), head, batch.labels, config.temperature)
+
+    history = train(loss, adapter.parameters(), adapter=adapter)
+    return Tuned(dict(adapter.state_dict()), history, count(adapter.parameters()))
+
+
+@dataclass(frozen=True)
+class TipAdapterConfig(Settings):
+    """Tip-Adapter's settings.
+
+    Attributes:
+        cache_ratio: weight of the cache's votes beside the zero-shot logits, which the paper calls α; it is not
+            the α between two sets of weights.
+        beta: β, how fast a vote fades with distance.
+        temperature: τ of the zero-shot logits.
+        training: None for Tip-Adapter; the loop's settings for Tip-Adapter-F.
+    """
+
+    cache_ratio: Above0 = 1.0
+    beta: Above0 = 5.5
+    temperature: Above0 = 0.01
+    training: TrainingConfig | None = None
+
+
+class Cache(nn.Module):
+    """Logits [B, C] of unit features [B, D]: the zero-shot head's, and votes of stored features, nearer ones louder."""
+
+    votes: Tensor
+
+    def __init__(self, keys: Tensor, votes: Tensor, config: TipAdapterConfig) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(keys)  # (N, D)
+        self.register_buffer("votes", votes)  # (N, C)
+        self.config = config
+
+    def forward(self, features: Tensor, head: Tensor) -> Tensor:
+        affinity = torch.exp(-self.config.beta * (1 - features @ self.keys.T))  # (B, N)
+        return self.config.cache_ratio * (affinity @ self.votes) + features @ head.T / self.config.temperature
+
+
+def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
+    require_texts(tuned.method, tuned.meta["texts"], task)
+    cache = Cache(tuned.tensors["keys"], tuned.tensors["votes"], tuned.config).to(backbone.device)
+    return cache(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))
+
+
+@register(
+    "Tip-Adapter",
+    TipAdapterConfig(beta=10.0),
+    searched="cache_ratio",
+    grid=(5.0, 10.0, 20.0),
+    elsewhere={"cache_ratio": 1.0, "beta": 5.5},
+    answer=_vote,
+)
+def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
+    """Fill the cache with un-augmented training images, and train its keys if asked; similarities are logits [N, C].
+
+    Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy, both encoders frozen. Raises what `train` raises,
+    and ValueError for a task without classes.
+    """
+    labels = labels_of("Tip-Adapter", task)
+    keys = image_features(backbone, task.images)
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
+    cache = Cache(keys, F.one_hot(labels, len(head)).to(keys), config)
+
+    def loss(batch: Batch) -> Tensor:
+        features = frozen_features(backbone, batch)
+        with torch.autocast(features.device.type, enabled=False):
+            return F.cross_entropy(cache(features, head), batch.labels)
+
+    trains = config.training is not None
+    history = train(loss, cache.parameters(), cache=cache) if trains else no_steps()
+    return Tuned(dict(cache.state_dict()), history, keys.numel() if trains else 0)
+
+
+register(
+    "Tip-Adapter-F",
+    TipAdapterConfig(cache_ratio=10.0, beta=10.0, training=LOOP),
+    grid=(3e-4, 1e-3, 3e-3),
+    elsewhere=ADAPTERS_ELSEWHERE | {"cache_ratio": 1.0, "beta": 5.5},
+    answer=_vote,
+)(tip_adapter)
