@@ -36,12 +36,8 @@ class Page(widgets.VBox):
     """The page, as one widget.
 
     `examples`, `upload`, `names`, `use_names`, `slider` and `segment` are its controls; `message` says what was
-    refused, and `picture` and `mask` are what follows them.
-
-    Args:
-        backbone, delta: the delta made on the backbone.
-        images: whose test images are the examples.
-        classes: that it begins with; the examples are images of these.
+    refused, and `picture` and `mask` are what follows them. The delta was made on the backbone. The page begins with
+    `classes`, and its examples are test images of these.
     """
 
     def __init__(self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES) -> None:
@@ -124,12 +120,12 @@ class Page(widgets.VBox):
         """The message is empty after what succeeded, and the refusal's sentence after what did not."""
 
         def guarded(event: Any) -> None:
+            refusal = ""
             try:
                 act(event)
             except ValueError as error:
-                self._say(str(error))
-            else:
-                self._say("")
+                refusal = str(error)
+            self._say(refusal)
 
         return guarded
 

@@ -36,9 +36,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (the part's own)")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (the part's own)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where the CSV files go (./out/results), or are for table"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files go, or are (./out/results)")
     parser.set_defaults(execute=execute)
 
 

@@ -104,9 +104,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
     shown = swept[swept["alpha"].isin(SHOWN)]
     print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(shown, task.metric)}\n")
-    print(
-        f"{report.sentences(answers)}\n\nWhat was learned and sweep.html, its page, are in {out.resolve()}. From here:"
-    )
+    print(f"{report.sentences(answers)}\n")
+    print(f"What was learned and sweep.html, its page, are in {out.resolve()}. From here:")
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     # Of a checkpoint the name was noted, and not the folder.

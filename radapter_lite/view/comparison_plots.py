@@ -91,7 +91,8 @@ def plot_map(axis: Axes, table: pd.DataFrame, column: str) -> None:
 def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
 
-    The dashed diagonal is one α for both, the star the highest value. `AlphaCurve.encoder_map` makes the table.
+    The dashed diagonal is one α for both, the star the highest value. `AlphaCurve.encoder_map` makes the table,
+    of every pair of as many even steps from 0 to 1.
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
