@@ -48,10 +48,8 @@ class Exam:
     @classmethod
     def prepare(cls, backbone: Backbone, images: ImageSet | Task) -> "Exam":
         task = as_task(images)
-        table = task.images.table
-        asked = (table["split"] == "test") | (
-            (table["split"] == "validation") & (table["domain"] == task.images.id_domain)
-        )
+        split, is_id = task.images.table["split"], task.images.table["domain"] == task.images.id_domain
+        asked = (split == "test") | ((split == "validation") & is_id)
         return cls(backbone, task.on(task.images.take(np.flatnonzero(asked))))
 
     @cached_property
