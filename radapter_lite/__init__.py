@@ -8,25 +8,11 @@ The names below are loaded when they are first used, so that the console script 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from radapter_lite.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from radapter_lite.adapter import AdapterConfig, AdapterSet, LinearAdapter
-    from radapter_lite.alpha_curve import AlphaCurve
-    from radapter_lite.backbone import Backbone, load_clip
-    from radapter_lite.backbone.sites import find_sites
-    from radapter_lite.data import ImageSet, load_images
-    from radapter_lite.delta import Delta
-    from radapter_lite.encoding import predict, text_head
-    from radapter_lite.evaluation import evaluate, segment, sweep
-    from radapter_lite.losses import info_nce, mpm_nce
-    from radapter_lite.methods import METHODS, load_tuned, recommended, register, tune
-    from radapter_lite.tasks import Classification, Retrieval, Segmentation, Task
-    from radapter_lite.training import TrainingConfig, train
-    from radapter_lite.tuned import Tuned
-
+# Where each name lives; __init__.pyi tells type checkers the same.
 _HOME = {
     "adapter": ("AdapterConfig", "AdapterSet", "LinearAdapter"),
     "alpha_curve": ("AlphaCurve",),
@@ -43,38 +29,7 @@ _HOME = {
     "tuned": ("Tuned",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = [
-    "METHODS",
-    "AdapterConfig",
-    "AdapterSet",
-    "AlphaCurve",
-    "Backbone",
-    "Classification",
-    "Delta",
-    "ImageSet",
-    "LinearAdapter",
-    "Retrieval",
-    "Segmentation",
-    "Task",
-    "TrainingConfig",
-    "Tuned",
-    "evaluate",
-    "find_sites",
-    "info_nce",
-    "load_clip",
-    "load_images",
-    "load_tuned",
-    "mpm_nce",
-    "predict",
-    "recommended",
-    "register",
-    "segment",
-    "sweep",
-    "text_head",
-    "train",
-    "tune",
-]
+__all__ = [*_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import radapter_lite
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "radapter_lite"
 # From the ground up. A module may import from its own floor and from those below it.
@@ -101,6 +103,13 @@ def test_the_method_is_small_and_so_is_the_rest() -> None:
 def test_the_readme_leads_to_the_method() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in METHOD if f"]({name})" not in text] == []
+
+
+def test_type_checkers_are_told_of_the_interface() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    told = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    del told["__version__"]
+    assert told == {name: f"radapter_lite.{module}" for name, module in radapter_lite._MODULE_OF.items()}
 
 
 def test_importing_the_interface_brings_nothing_heavy_but_open_clip_and_pandas() -> None:

@@ -5,7 +5,7 @@ vectors in place of a prompt's words, tokens beside an image's.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -37,8 +37,7 @@ class Attachment(ExitStack):
             hook = model.get_submodule(name).register_forward_hook(_changing_output(change))
             self.callback(hook.remove)
         for name, change_input in (inputs or {}).items():
-            hook = model.get_submodule(name).register_forward_pre_hook(_changing_input(change_input))
-            self.callback(hook.remove)
+            self.enter_context(changed_inputs([model.get_submodule(name)], change_input))
         self.enter_context(frozen(model))
         self.callback(attached_models.discard, model)
         attached_models.add(model)
@@ -57,17 +56,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def changed_inputs(modules: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What reaches these modules is changed, inside the with block."""
+    with ExitStack() as hooks:
+        for m in modules:
+            hook = m.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
+            hooks.callback(hook.remove)
+        yield
+
+
 def _changing_output(change: Change) -> Callable[..., Any]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
             return (change(inputs[0], output[0]), *output[1:])
         return change(inputs[0], output)
-
-    return hook
-
-
-def _changing_input(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (change(inputs[0]), *inputs[1:])
 
     return hook

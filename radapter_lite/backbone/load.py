@@ -94,6 +94,10 @@ def load_clip(
 ) -> Backbone:
     """Load a backbone in float32 and eval mode.
 
+    Raises ValueError for an unknown name or tag (the nearest are listed), a checkpoint that does not fit, or a prompt
+    without {} where the name goes; FileNotFoundError for a missing checkpoint or file of prompts; and HubError, which
+    is one too, for weights that could not be fetched.
+
     Args:
         name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a repository of the hub
             ("hf-hub:owner/name").
@@ -104,12 +108,6 @@ def load_clip(
         seed: of the random weights; the global random state is left as it was.
         prompts: what class names are put into: "a chest X-ray of {}", several of them, or a text file with one a
             line; None for those that suit the model's pretraining.
-
-    Raises:
-        ValueError: for an unknown name or tag (the nearest are listed), a checkpoint that does not fit, or a prompt
-            without {} where the name goes.
-        FileNotFoundError: for a missing checkpoint or file of prompts, or, as HubError, weights that could not be
-            fetched.
     """
     if not name.startswith(HUB_PREFIX):
         name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]

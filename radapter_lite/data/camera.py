@@ -185,9 +185,8 @@ def _light(rng: Rng, severity: float) -> np.ndarray:
     light = 1 + rng.uniform(0, 0.35) * side - rng.uniform(0, 0.2) * (x**2 + y**2)
     if rng.random() < 0.4:
         angle = rng.uniform(0, 2 * np.pi)
-        light -= 0.35 / (
-            1 + np.exp(-(x * np.cos(angle) + y * np.sin(angle) - rng.uniform(-0.5, 0.6)) * rng.uniform(5, 30))
-        )
+        edge = x * np.cos(angle) + y * np.sin(angle) - rng.uniform(-0.5, 0.6)
+        light -= 0.35 / (1 + np.exp(-edge * rng.uniform(5, 30)))
     return 1 + severity * (light * rng.uniform(0.7, 1.1) - 1)
 
 

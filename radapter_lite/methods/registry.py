@@ -101,15 +101,13 @@ class Method:
     ) -> Tuned:
         """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
 
+        Raises ValueError for an unknown setting and a model that carries adapters or a delta, TypeError for the
+        settings of another method, and what the method and `train` raise.
+
         Args:
             config: all of its settings; the recommended ones if left out.
             checkpoint: a file that an interrupted run goes on from.
             settings: some of its settings by name, over the recommended ones or those of `config`.
-
-        Raises:
-            ValueError: for an unknown setting, a model that carries adapters or a delta, and what the method and
-                `train` raise.
-            TypeError: for the settings of another method.
         """
         task = as_task(images)
         require_untouched(backbone.model)

@@ -11,8 +11,8 @@ two passes of one mixture, and the adversary attacks all of it.
 Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et al. 2021; together in FSL++ (Meituan).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.attaching import changed_inputs
 from radapter_lite.backbone.sites import TOWERS, find_blocks
 from radapter_lite.methods.objectives import BatchLoss
 from radapter_lite.tasks import Batch
@@ -125,16 +126,13 @@ def r_drop(once: Pass, model: nn.Module, head: Tensor, weight: float) -> Tensor:
         drawn.append(torch.get_rng_state())
         features.append(output[0] if isinstance(output, tuple) else output)
 
-    handles = [visual.register_forward_pre_hook(lambda *_: drawn.append(torch.get_rng_state()))]
-    handles.append(visual.register_forward_hook(look))
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(visual.register_forward_pre_hook(lambda *_: drawn.append(torch.get_rng_state())).remove)
+        hooks.callback(visual.register_forward_hook(look).remove)
         first = once()
         drops, before = not torch.equal(drawn[0], drawn[1]), features[-1]
         with nullcontext() if drops else changed_inputs(image_blocks(model)[:1], partial(F.dropout, p=DROPPED)):
             second = once()
-    finally:
-        for handle in handles:
-            handle.remove()
     if not before.requires_grad:
         raise ValueError(
             "r_drop compares the images' features of two passes, and this method trains nothing that changes them: set "
@@ -153,17 +151,6 @@ def divergence(first: Tensor, second: Tensor, head: Tensor) -> Tensor:
 def image_blocks(model: nn.Module) -> list[nn.Module]:
     """The image encoder's blocks. Raises ValueError for one that is no Transformer."""
     return list(model.get_submodule(find_blocks(model, "image")[0]).children())
-
-
-@contextmanager
-def changed_inputs(modules: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """What reaches these modules is changed, inside the with block."""
-    handles = [m.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:])) for m in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -129,9 +129,8 @@ class Retrieval:
 def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tensor:
     """For each question, the chance that a right answer is among the first k, ties being broken by lot [Q, K].
 
-    Args:
-        similarities: of questions with answers [Q, A].
-        pairs: the numbers of a question and of a right answer to it, each pair once [P, 2].
+    Given similarities of questions with answers [Q, A], and pairs of a question and a right answer to it, by their
+    numbers, each pair once [P, 2].
     """
     from scipy.special import comb
 
@@ -147,9 +146,8 @@ def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tenso
 def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21) -> Tensor:
     """`recall` of many questions, by blocks of `at_once` similarities, whose temporaries are all it takes [Q, K].
 
-    Args:
-        features, others: unit vectors of questions [Q, D] and answers [A, D].
-        pairs: as `recall` takes them; `pairs.flip(1)` asks the other way.
+    Given unit vectors of questions [Q, D] and answers [A, D], and the pairs of `recall`; their flip(1) asks the other
+    way.
     """
     pairs, block = pairs[pairs[:, 0].argsort()], max(1, at_once // len(others))
     parts = []
