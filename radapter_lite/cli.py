@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add(commands)
+        commands.choices[command.__name__.rpartition(".")[2]].set_defaults(execute=command.execute)
     return parser
 
 

@@ -18,10 +18,8 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--delta", type=Path, metavar="DELTA", help="what tune saved (a demonstration)")
     options.add_backbone(parser)
-    options.add_device(parser)
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

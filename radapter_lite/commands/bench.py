@@ -37,7 +37,6 @@ def add(commands: Commands) -> None:
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (the part's own)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files go, or are (./out/results)")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite book --out site",
     )
     parser.add_argument("--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
 """
 
+import argparse
 import platform
 from collections.abc import Iterator
 from importlib import metadata
@@ -20,16 +21,15 @@ EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",)}
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser(
+    commands.add_parser(
         "doctor",
         help="check the installation",
         description="Tell what is installed, what is missing, and whether the embedded assets load.",
         epilog="example: radapter-lite doctor",
     )
-    parser.set_defaults(execute=lambda _: examine())
 
 
-def examine() -> int:
+def execute(_: argparse.Namespace) -> int:
     """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
     print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")

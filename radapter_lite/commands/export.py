@@ -28,7 +28,6 @@ def add(commands: Commands) -> None:
     options.add_tuned(parser)
     options.add_alpha(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

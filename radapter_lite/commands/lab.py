@@ -18,7 +18,6 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--dir", type=Path, metavar="DIR", help="for the copies; files there stay (./radapter-lite)")
     parser.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -55,11 +55,10 @@ def read_all(images: "ImageSet", backbone: "Backbone") -> None:
 def add_tuned(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tuned", type=Path, metavar="TUNED", help="what tune saved, with or without a suffix")
     add_backbone(parser)
-    add_device(parser)
 
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """The backbone of what was tuned, for where it is not the one that was noted with it."""
+    """The backbone of what was tuned, for where it is not the one that was noted with it, and where it runs."""
     parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
     parser.add_argument(
         "--pretrained",
@@ -67,6 +66,7 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
         help="its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)",
     )
     add_prompts(parser)
+    add_device(parser)
 
 
 def add_prompts(parser: argparse.ArgumentParser) -> None:

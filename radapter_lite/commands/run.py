@@ -41,7 +41,6 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="for maintainers: renew the checkout's notebooks/ and figures/ once all have succeeded",
     )
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

@@ -19,9 +19,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--delta", type=Path, metavar="TUNED", help="what tune saved (nothing: zero-shot)")
     options.add_alpha(parser)
     options.add_backbone(parser)
-    options.add_device(parser)
     parser.add_argument("--out", type=Path, metavar="PNG", help="where (IMAGE_segments.png)")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:

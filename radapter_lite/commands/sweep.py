@@ -23,7 +23,6 @@ def add(commands: Commands) -> None:
     options.add_images(parser)
     parser.add_argument("--alphas", type=float, nargs="+", metavar="A", help="from 0 to 1 (eleven of them)")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
