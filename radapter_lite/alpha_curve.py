@@ -65,11 +65,13 @@ class FeatureCurve:
     values: Tensor  # unit features there [n, R, D], float32
 
     @classmethod
-    def of_images(cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor) -> "FeatureCurve":
+    def of_images(
+        cls, backbone: Backbone, delta: Delta, images: ImageSet | Tensor, nodes: int = NODES
+    ) -> "FeatureCurve":
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
         if isinstance(images, Tensor):
-            return _measure(backbone, delta, NODES, partial(backbone.encode_images, images))[0]
-        return _measure(backbone, delta, NODES, partial(image_features, backbone, images))[0]
+            return _measure(backbone, delta, nodes, partial(backbone.encode_images, images))[0]
+        return _measure(backbone, delta, nodes, partial(image_features, backbone, images))[0]
 
     @classmethod
     def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]]) -> "FeatureCurve":
