@@ -1,26 +1,20 @@
 """Choosing α without OOD labels: from ID validation images, or from unlabelled images of the target.
 
-Every rule reads the table that a sweep leaves, so that it costs nothing to compare them over seeds and domains.
 Two rules look at labelled ID validation images, and give one α for all domains:
 
     highest        the α of the highest accuracy
     one_standard_error
-                   the smallest α whose accuracy is within one standard error of the highest, after the rule for
-                   pruning trees: of the models that cannot be told apart, the one that is least changed
+                   the smallest α whose accuracy is within one standard error of the highest: of the models that
+                   cannot be told apart, the one that is least changed (as trees are pruned, Breiman et al. 1984)
 
 Three look at unlabelled images of the domain where the model will be used, and give an α for each domain:
 
     confidence     the α whose predictions are most certain: the highest mean of the largest class probability
-    information    the α whose predictions tell most: each is certain, and together they use all classes. This is
-                   the mutual information between image and prediction, H(mean p) - mean H(p); it does not
-                   reward a model that calls everything the same with great confidence
+    information    the highest mutual information between image and prediction, H(mean p) - mean H(p): each is certain
+                   and together they use all classes (Bridle et al. 1991)
     difference of confidences
-                   the α of the highest accuracy to be expected: that on ID validation images, less by as much as
-                   the mean confidence falls from them to the target. A model that is too sure of itself is so on
-                   both, so that no α gains by it
-
-Source: Breiman et al. 1984 (one standard error); Bridle et al. 1991 (information); Guillory et al. 2021 (difference
-of confidences).
+                   the α of the highest accuracy to be expected: that on ID validation images, less by as much as the
+                   mean confidence falls from them to the target (Guillory et al. 2021)
 """
 
 from collections.abc import Callable, Iterable

@@ -23,8 +23,7 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app import page as page_module
 from radapter_lite.app import uploads
-from radapter_lite.app.answer import Answer, choose_examples
-from radapter_lite.app.page import Page, open_page
+from radapter_lite.app.page import Answer, Page, choose_examples, open_page
 from radapter_lite.app.server import TEMPLATE
 from radapter_lite.app.uploads import decode_upload, parse_class_names
 from radapter_lite.assets import DEMO_DELTA

@@ -1,7 +1,6 @@
 """The page of `radapter-lite app`: an image and class names of the visitor's own, and α between them.
 
 uploads.py    what a visitor gives, checked: an image, class names
-answer.py     what the model says of one image along α
 page.py       the widgets
 server.py     Voilà, which serves them without code in sight; template/ is its page
 """
