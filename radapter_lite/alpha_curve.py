@@ -1,9 +1,8 @@
 """A delta's whole way from α = 0 to 1 from a few exact points, for any α of the two encoders.
 
 Features are smooth in α. They are computed once at a few Chebyshev nodes, 0 and 1 among them, and interpolated in
-between, which takes milliseconds where putting the delta into the model and encoding takes seconds. Images' features
-depend on the image encoder's α alone and texts' on the text encoder's, so that the same nodes give a similarity for
-every pair of the two:
+between, in milliseconds where putting the delta into the model and encoding takes seconds. Images depend on the image
+encoder's α alone and texts on the text encoder's, so the same nodes give a similarity for every pair of the two:
 
     curve = AlphaCurve.measure(clip, delta, images)
     curve.at(0.3)         # cosine similarities [N, C], the delta at 0.3 in both encoders

@@ -17,8 +17,16 @@ from radapter_lite.backbone import load_clip
 from radapter_lite.backbone.pictoclip import PROMPTS
 from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict
-from radapter_lite.methods.coop import CoOpConfig, coop, embed_words, encode_prompts, prompt_tokens
-from radapter_lite.methods.p_tuning import PromptLSTM, PTuningConfig, p_tuning
+from radapter_lite.methods.coop import (
+    CoOpConfig,
+    PromptLSTM,
+    PTuningConfig,
+    coop,
+    embed_words,
+    encode_prompts,
+    p_tuning,
+    prompt_tokens,
+)
 from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix_tuning
 from radapter_lite.training import TrainingConfig
 

@@ -23,8 +23,7 @@ class HubError(FileNotFoundError):
 def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
     """What `build` makes out of files that may lie on the hub, from the local cache where that is enough.
 
-    Raises HubError if the hub cannot be reached, or build fails although it can; its sentence begins with `what` was to
-    be built, and ends in the `alternative` that works without the hub.
+    Raises HubError if the hub cannot be reached, or build fails although it can; its sentence ends in the alternative.
     """
     with _quiet_log():
         try:

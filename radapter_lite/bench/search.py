@@ -2,9 +2,7 @@
 
 Three values come from the method's grid. Each of two more looks where the best so far points: one step beyond the
 tried values if it is the lowest or the highest of them, else halfway to the better of its neighbours.
-
-The images are few-shot draws of a seed that no reported run uses. Nothing of the test images or of the other domains
-is looked at.
+The images are few-shot draws of a seed that no reported run uses; no test image and no other domain is looked at.
 """
 
 import math

@@ -11,6 +11,6 @@ from radapter_lite.methods.registry import METHODS, load_tuned, recommended, reg
 __all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
 
 # In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
-_FILES = "r_adapter fine_tuning lora bottleneck linear_probe feature_adapters coop prefix_tuning p_tuning"
+_FILES = "r_adapter fine_tuning lora bottleneck linear_probe feature_adapters coop prefix_tuning"
 for _name in _FILES.split():
     import_module(f"radapter_lite.methods.{_name}")

@@ -1,9 +1,11 @@
 """CoOp: learned vectors before the class name, the same for all classes, in place of "a photo of a".
 
-A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose
-embeddings are replaced by v on the way; everything after the embedding is open_clip's own.
+P-tuning's are made by an LSTM from learned inputs, so that they depend on each other. A class's prompt is [start] v_1
+... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose embeddings are replaced by v on
+the way; everything after the embedding is open_clip's own.
 
-Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end).
+Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end);
+Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from radapter_lite.methods.objectives import cosine_cross_entropy, frozen_featur
 from radapter_lite.methods.registry import PROMPTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
-from radapter_lite.settings import Whole
+from radapter_lite.settings import Count, Whole
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -51,6 +53,39 @@ class CoOpConfig(LossConfig):
     context_length: Whole = 4
     init_text: str | None = None
     module: ClassVar[type[nn.Module]] = Context
+
+
+class PromptLSTM(nn.Module):
+    """The vectors [M, width]: inputs [M, width], through an LSTM of half the width each way, then an MLP.
+
+    With a `start` [M, width] that is added to them, the last layer begins at zero, and the vectors as the start.
+    """
+
+    start: Tensor | None
+
+    def __init__(self, count: int, width: int, start: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.inputs = nn.Parameter(torch.randn(count, width))
+        self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True)
+        last = nn.Linear(width, width)
+        if start is not None:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.ReLU(), last)
+
+    def forward(self) -> Tensor:
+        hidden, _ = self.lstm(self.inputs)  # (M, width): a sequence without a batch
+        vectors = self.mlp(hidden)
+        return vectors if self.start is None else self.start + vectors
+
+
+@dataclass(frozen=True)
+class PTuningConfig(CoOpConfig):
+    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
+
+    context_length: Count = 4
+    module = PromptLSTM
 
 
 def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
@@ -87,6 +122,16 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
     with frozen(backbone.model):
         history = train(loss, prompt.parameters(), prompt=prompt)
     return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
+
+
+# The LSTM, its inputs and its MLP are trained.
+p_tuning = register(
+    "P-tuning",
+    PTuningConfig(init_text="an icon of a"),
+    grid=(1e-4, 3e-4, 1e-3),
+    elsewhere=PROMPTS_ELSEWHERE,
+    answer=answer,
+)(coop)
 
 
 # --- learned vectors in place of a prompt's words ---

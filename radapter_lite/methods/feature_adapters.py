@@ -6,11 +6,9 @@ the same f'. Tip-Adapter keeps the training images' features as a cache that vot
 
     logits = ratio exp(-β (1 - f K^T)) L + f W_text^T / τ
 
-with keys K the training images' features and L their labels, one-hot. It trains nothing; Tip-Adapter-F goes on to train
-the keys.
+with keys K the training images' features and L their labels, one-hot; Tip-Adapter-F goes on to train the keys.
 
-Source: Gao et al. 2021, "CLIP-Adapter: Better Vision-Language Models with Feature Adapters"; Zhang et al. 2022,
-"Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification".
+Source: Gao et al. 2021 (CLIP-Adapter, arXiv 2110.04544); Zhang et al. 2022 (Tip-Adapter, arXiv 2207.09519).
 """
 
 from dataclasses import dataclass
