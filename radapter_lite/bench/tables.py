@@ -110,14 +110,12 @@ def overview_table(by_seed: pd.DataFrame) -> str:
     for task in by_seed["task"].unique():
         ours, theirs = pairs.loc[(task, "R-Adapter")], pairs.loc[(task, "WiSE-FT")]
         difference = paired_differences(ours.assign(task=task), theirs, ["task"]).iloc[0]
-        told = [f"{column.upper()} {_told(difference, column)}" for column in ("id", "ood")]
+        told = []
+        for column in ("id", "ood"):
+            value, half = difference[column], difference[f"{column}_ci"]
+            verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
+            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({verdict})")
         said.append(f"{task}: {', '.join(told)}")
     text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
     counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
     return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
-
-
-def _told(difference: pd.Series, column: str) -> str:
-    value, half = difference[column], difference[f"{column}_ci"]
-    verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
-    return f"{value:+.1f} ± {half:.1f} ({verdict})"

@@ -5,7 +5,6 @@
     since(clip, adapted, tune(adapted, few))      then it is tuned: both together are one delta from zero-shot
 
 `pretrain` on the task's own images is TAPT, on all images of its domain DAPT.
-
 Source: Xie et al. 2020 (self-training), Gururangan et al. 2020 (DAPT, TAPT), Chen et al. 2020 (SimCLR's loss).
 """
 

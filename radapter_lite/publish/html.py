@@ -73,7 +73,8 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
         if cell.cell_type != "code":
             continue
         shown = [output for output in cell.outputs if METRIC_MIME not in output.get("data", ())]
-        described = iter(_descriptions(cell.source, figures))
+        saved = [figures / f"{name}.png" for name in re.findall(r"save_figure\(\s*\w+,\s*[\"'](\w+)", cell.source)]
+        described = iter([description(file) for file in saved if file.is_file()])
         for output in shown:
             if WIDGET_MIME in output.get("data", ()):
                 output.data = NotebookNode({"text/html": _WIDGET_NOTE})
@@ -114,12 +115,6 @@ def _style() -> str:
     own = STYLE.read_text(encoding="utf-8")
     ground = ".highlight { background: var(--soft); }"
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
-
-
-def _descriptions(source: str, figures: Path) -> list[str]:
-    """What the figures show that a cell saves by `save_figure(figure, "name", …)`, in order."""
-    files = [figures / f"{name}.png" for name in re.findall(r"save_figure\(\s*\w+,\s*[\"'](\w+)", source)]
-    return [description(file) for file in files if file.is_file()]
 
 
 def description(png: Path) -> str:
