@@ -98,17 +98,17 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
 }
 
 
-def compare_rules(table: pd.DataFrame) -> pd.DataFrame:
+def compare_rules(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """Every rule of `RULES` beside the oracle: a row for each method, shots, seed, test domain and rule.
 
     The table holds rows of sweeps with the columns method, shots, seed, split ("test", "validation"), alpha (0, 0.5 and
     1 among its values), domain, is_id, images, accuracy, confidence and information; others are refused by ValueError.
 
     Returns:
-        method, shots, seed, domain, is_id, rule, alpha, accuracy and left, which is how many points the
-        rule's accuracy lies below the oracle's: that of the swept α that is best for this domain's labels.
+        method, shots, seed, domain, is_id, rule, alpha, accuracy (a task's `metric`) and left, the points it lies
+        below the oracle's: that of the swept α that is best for this domain's labels.
     """
-    key = ["method", "shots", "seed"]
+    key, table = ["method", "shots", "seed"], table.rename(columns={metric: "accuracy"})
     needed = (*key, "split", "alpha", "domain", "is_id", "images", "accuracy", "confidence", "information")
     if missing := [name for name in needed if name not in table]:
         raise ValueError(f"the table of sweeps has no column {missing[0]}: make it anew with `radapter-lite bench`")

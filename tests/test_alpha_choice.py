@@ -8,6 +8,7 @@ import torch
 from conftest import make_folder
 
 from radapter_lite.alpha_choice import (
+    RULES,
     compare_rules,
     difference_of_confidences,
     highest,
@@ -15,6 +16,7 @@ from radapter_lite.alpha_choice import (
     unlabelled_statistics,
 )
 from radapter_lite.data import load_images
+from radapter_lite.results import load_results
 
 
 @pytest.fixture
@@ -123,3 +125,17 @@ def test_a_table_of_another_kind_is_refused():
         compare_rules(sweeps().query("split == 'test'"))
     with pytest.raises(ValueError, match="0.5"):
         compare_rules(sweeps().query("alpha != 0.5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "id_domain", "rows", "metric"),
+    [
+        ("retrieval", "camera", "texts == 'captions'", "recall"),
+        ("segmentation", "outline", "masks == 'oracle'", "miou"),
+    ],
+)
+def test_rules_choose_alpha_for_every_tasks_metric(name, id_domain, rows, metric):
+    saved = load_results(name, id_domain=id_domain).query(rows).assign(shots=16)
+    rules = compare_rules(saved, metric)
+    assert set(rules["rule"]) == set(RULES) and (rules["left"] >= 0).all()
+    assert (rules[rules["rule"] == "oracle"]["left"] == 0).all()

@@ -282,3 +282,21 @@ def test_the_bench_measures_both_kinds_of_masks(images: ImageSet, tmp_path, monk
     before = path.read_bytes()
     bench.run_segmentation(make_backbone(), images, path, ["FLYP"], seeds=2)
     assert path.read_bytes() == before
+
+
+def test_slider_map_profile_and_rules_are_classifications_own(task: Segmentation) -> None:
+    from radapter_lite.alpha_curve import AlphaCurve, layer_profile
+    from radapter_lite.view.sliders import alpha_slider, encoder_map
+
+    backbone = make_backbone()
+    adapters = AdapterSet(backbone.model, AdapterConfig())
+    fill(adapters, 0.3)
+    delta = adapters.delta(backbone=backbone)
+    adapters.remove()
+    curve = AlphaCurve.measure(backbone, delta, task, nodes=3)
+    slider = alpha_slider({"R-Adapter": curve}, task)
+    before = slider.picture.value
+    slider.slider.value = 1.0
+    assert slider.picture.value != before
+    assert encoder_map(curve, task, steps=3).table["id"].between(0, 100).all()
+    assert layer_profile(backbone, delta, task)["id"].between(0, 100).all()
