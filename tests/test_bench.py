@@ -327,3 +327,10 @@ def test_the_overview_reads_every_task_and_takes_base_classes_for_id() -> None:
     base = rows.query("method == 'R-Adapter' and alpha == 0.5 and part == 'base'")["accuracy"].item()
     own = by_seed.query("task == 'base to novel' and way == 'R-Adapter' and seed == 0")
     assert own["id"].item() == pytest.approx(base)
+
+
+def test_the_terminal_says_something_of_every_part() -> None:
+    """The terminal lists them without importing the benches, which takes seconds."""
+    from radapter_lite.commands.bench import PARTS
+
+    assert set(PARTS) == {*bench.PARTS, "table", "overview"}
