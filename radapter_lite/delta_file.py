@@ -1,7 +1,6 @@
 """How a delta lies on disk: tensors as safetensors, and beside them a JSON that people can read.
 
-Both files are written under another name and moved into place, so that an interrupted save leaves no half a
-file, and the JSON holds the tensors' size and checksum, so that a damaged or exchanged file is noticed.
+The JSON holds the tensors' size and checksum, so that a damaged or exchanged file is noticed.
 """
 
 import hashlib
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,8 +26,7 @@ def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abo
     about = {"format": FORMAT} | dict(about)
     about["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     about["file"] = {"name": tensor_path.name, "bytes": tensor_path.stat().st_size, "sha256": _sha256(tensor_path)}
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    write_text(json_path, text)
+    write_text(json_path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -48,8 +47,7 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         raise ValueError(f"{json_path} does not describe a delta: save the delta again, or fetch it again") from error
     if file_format != FORMAT:
         raise ValueError(f"{json_path} has format {file_format} where {FORMAT} was expected: update radapter_lite")
-    found_size = tensor_path.stat().st_size
-    if found_size != size or _sha256(tensor_path) != checksum:
+    if (found_size := tensor_path.stat().st_size) != size or _sha256(tensor_path) != checksum:
         raise ValueError(
             f"{tensor_path} is truncated, damaged or of another delta ({found_size} bytes where "
             f"{json_path.name} has {size}): copy both files again"
@@ -69,14 +67,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     base = Path(path)
-    if base.suffix in (".safetensors", ".json"):
-        base = base.with_suffix("")
+    base = base.with_suffix("") if base.suffix in (".safetensors", ".json") else base
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(np.memmap(path, mode="r").data).hexdigest()

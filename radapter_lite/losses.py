@@ -13,8 +13,7 @@ from torch.nn import functional as F
 def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float) -> Tensor:
     """CLIP's contrastive loss, in which each image has one right text and each text one right image.
 
-    The same as `mpm_nce` with the identity as positives, no margin and no smoothing. Raises ValueError if the features
-    are not two matrices of one shape.
+    It is `mpm_nce` with the identity as positives, no margin and no smoothing. Raises ValueError for two shapes.
 
     Args:
         image_features: unit vectors [B, D].
@@ -72,10 +71,8 @@ def mpm_nce(
     positive_count = positives.sum(dim=1, keepdim=True)  # (B, 1)
     negative_count = len(positives) - positive_count  # (B, 1)
     epsilon = smoothing * (negative_count > 0).to(dtype)  # (B, 1)
-    targets = torch.where(  # (B, B), every row sums to 1
-        positives, (1 - epsilon) / positive_count, epsilon / negative_count.clamp(min=1)
-    )
-
+    shares = (1 - epsilon) / positive_count, epsilon / negative_count.clamp(min=1)
+    targets = torch.where(positives, *shares)  # (B, B), every row sums to 1
     log_likelihood = F.log_softmax(logits, dim=1) + F.log_softmax(logits, dim=0)  # (B, B)
     return -(targets * log_likelihood).sum() / len(positives)
 
@@ -86,10 +83,10 @@ def _check(
     if images.ndim != 2 or images.shape != texts.shape or len(images) == 0:
         found = f"{tuple(images.shape)} and {tuple(texts.shape)}"
         raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
-    size = len(images)
-    if positives.dtype != torch.bool or positives.shape != (size, size):
+    square = (len(images), len(images))
+    if positives.dtype != torch.bool or positives.shape != square:
         found = f"{positives.dtype} {tuple(positives.shape)}"
-        raise ValueError(f"positives must be a bool matrix of shape ({size}, {size}), not {found}")
+        raise ValueError(f"positives must be a bool matrix of shape {square}, not {found}")
     if not positives.diagonal().all():
         raise ValueError("positives must be True on the diagonal: image i and text i are a pair")
     if not isinstance(temperature, Tensor) and not temperature > 0:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import chain
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,32 +23,24 @@ class Bound:
         return f"must {self.expected}"
 
 
-def _number(expected: str, holds: Callable[[float], bool]) -> Bound:
-    def is_one(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and holds(value)
-
-    return Bound(expected, is_one)
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(least: int) -> Bound:
-    return Bound(f"be a whole number of {least} or more", lambda value: type(value) is int and value >= least)
-
-
-Above0 = Annotated[float, _number("be a number above 0", lambda value: value > 0)]
-AtLeast0 = Annotated[float, _number("be a number of 0 or more", lambda value: value >= 0)]
-Share = Annotated[float, _number("lie in [0, 1)", lambda value: 0 <= value < 1)]
-Part = Annotated[float, _number("lie in (0, 1]", lambda value: 0 < value <= 1)]
-Whole = Annotated[int, _whole(0)]
-Count = Annotated[int, _whole(1)]
+Above0 = Annotated[float, Bound("be a number above 0", lambda value: _number(value) and value > 0)]
+AtLeast0 = Annotated[float, Bound("be a number of 0 or more", lambda value: _number(value) and value >= 0)]
+Share = Annotated[float, Bound("lie in [0, 1)", lambda value: _number(value) and 0 <= value < 1)]
+Part = Annotated[float, Bound("lie in (0, 1]", lambda value: _number(value) and 0 < value <= 1)]
+Whole = Annotated[int, Bound("be a whole number of 0 or more", lambda value: type(value) is int and value >= 0)]
+Count = Annotated[int, Bound("be a whole number of 1 or more", lambda value: type(value) is int and value >= 1)]
 
 
 class Settings:
     """What settings inherit: making them raises ValueError for a value out of its type's bound."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self), include_extras=True)
-        for name in (field.name for field in fields(self)):  # type: ignore[arg-type]  # every heir is a dataclass
-            value, parts = getattr(self, name), _parts(hints[name])
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value, parts = getattr(self, name), _parts(hint)
             if value is None and NoneType in parts:
                 continue
             for bound in (bound for part in parts for bound in getattr(part, "__metadata__", ())):
@@ -61,8 +54,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
     for name, value in settings.items():
-        changed = _set(config, name, value)
-        if changed is None:
+        if (changed := _set(config, name, value)) is None:
             known = ", ".join(setting_names(config))
             raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {known}")
         config = changed
@@ -71,11 +63,9 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
 def setting_names(config: Any) -> list[str]:
     """The names of a configuration's settings, those of its parts among them."""
-    names: list[str] = []
-    for field in fields(config):
-        part = getattr(config, field.name)
-        names += setting_names(part) if is_dataclass(part) else [field.name]
-    return names
+    parts = {field.name: getattr(config, field.name) for field in fields(config)}
+    own = [setting_names(part) if is_dataclass(part) else [name] for name, part in parts.items()]
+    return [*chain(*own)]
 
 
 def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
@@ -83,15 +73,12 @@ def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
 
     Settings that the type does not have, as another version's, are left out.
     """
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name not in settings:
-            continue
-        value, hint = settings[field.name], hints[field.name]
+    hints, values = get_type_hints(kind), {}
+    for name in hints.keys() & settings.keys():
+        value = settings[name]
         if isinstance(value, Mapping):
-            value = from_json(next(part for part in _parts(hint) if is_dataclass(part)), value)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
+            value = from_json(next(part for part in _parts(hints[name]) if is_dataclass(part)), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 
 
@@ -103,13 +90,12 @@ def _parts(hint: Any) -> tuple[Any, ...]:
 def _check_type(config: Any, name: str, value: Any) -> None:
     """Raise ValueError for a value of a type that the setting does not take: "false" would count as true."""
     kinds = [get_origin(part) or part for part in _parts(get_type_hints(type(config))[name])]
-    if not all(kind in WORDED for kind in kinds):
-        return
     # Whether a number must be whole, the settings check themselves.
-    numbers = [int, float] if float in kinds or int in kinds else []
-    if not isinstance(value, tuple(kinds + numbers)) or (isinstance(value, bool) and bool not in kinds):
-        expected = " or ".join(WORDED[kind] for kind in kinds)
-        raise ValueError(f"{name} takes {expected}, not {value!r}")
+    taken = {*kinds, int, float} if {int, float} & {*kinds} else {*kinds}
+    if not taken <= WORDED.keys():
+        return
+    if not isinstance(value, tuple(taken)) or (isinstance(value, bool) and bool not in taken):
+        raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")
 
 
 def _set(config: Any, name: str, value: Any) -> Any:

@@ -1,7 +1,6 @@
-"""What comes from the Hugging Face hub: the cache first, the network second, and one sentence when both fail.
+"""What comes from the Hugging Face hub: the cache first, then the network, and one sentence when both fail.
 
-The hub's client retries for more than a minute where there is no network. Asking the cache first, and the hub
-only once it has answered at all, makes a machine without network say so at once.
+The hub's client retries for more than a minute where there is no network; so the hub is first asked to answer at all.
 """
 
 import logging
@@ -25,20 +24,19 @@ def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
 
     Raises HubError if the hub cannot be reached, or build fails although it can; its sentence ends in the alternative.
     """
-    with _quiet_log():
-        try:
-            with _cache_only():
-                return build()
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = error
-        hub = huggingface_hub.constants.ENDPOINT
-        if not reachable(hub):
-            raise HubError(f"{what} is not on this machine and {hub} cannot be reached: {alternative}") from reason
-        try:
+    hub = huggingface_hub.constants.ENDPOINT
+    try:
+        with _quietly(offline=True):
             return build()
-        except (OSError, RuntimeError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise HubError(f"{what} could not be fetched ({first_line}): {alternative}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        if not reachable(hub):
+            raise HubError(f"{what} is not on this machine and {hub} cannot be reached: {alternative}") from error
+    try:
+        with _quietly():
+            return build()
+    except (OSError, RuntimeError, ValueError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HubError(f"{what} could not be fetched ({first_line}): {alternative}") from error
 
 
 def reachable(url: str, timeout: float = 5) -> bool:
@@ -55,21 +53,13 @@ def reachable(url: str, timeout: float = 5) -> bool:
 
 
 @contextmanager
-def _cache_only() -> Iterator[None]:
-    before = huggingface_hub.constants.HF_HUB_OFFLINE
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    """Hold back open_clip's log lines about what load_clip says itself."""
-    before = logging.root.manager.disable
+def _quietly(offline: bool = False) -> Iterator[None]:
+    """Hold back open_clip's log lines about what load_clip says itself; `offline`, the hub's client as well."""
+    constants, disabled = huggingface_hub.constants, logging.root.manager.disable
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, offline or constants.HF_HUB_OFFLINE
     logging.disable(logging.ERROR)
     try:
         yield
     finally:
-        logging.disable(before)
+        constants.HF_HUB_OFFLINE = before
+        logging.disable(disabled)

@@ -1,7 +1,6 @@
 """PictoCLIP, the embedded backbone: an open_clip CLIP of 6 million parameters with a convolutional stem.
 
-Everything but the stem is open_clip's own: the config has open_clip's keys, the state dict its names. In place of
-the patch embedding stand three strided convolutions, which learn several times faster at this size (MODEL_CARD.md).
+Its strided convolutions learn several times faster at this size than a patch embedding (MODEL_CARD.md).
 """
 
 import json
@@ -64,7 +63,6 @@ def load_pictoclip(pretrained: str = "picto") -> tuple[CLIP, Callable[[list[str]
     config = load_config()
     model = build(config)
     if pretrained == "picto":
-        state = {name: t.float() if t.is_floating_point() else t for name, t in load_file(WEIGHTS).items()}
-        model.load_state_dict(state)
+        model.load_state_dict(load_file(WEIGHTS))  # which are in half precision, and become float32
     preprocess = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
     return model.eval(), load_tokenizer(config), preprocess

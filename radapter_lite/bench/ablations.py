@@ -59,9 +59,8 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int =
     Rows are `Exam.measure`'s, with id_domain, variant, momentum (0 is without accumulation) and seed.
     """
     exam = Exam.prepare(backbone, images)
-    keys = [
-        {"id_domain": images.id_domain, "variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS
-    ]
+    domain = images.id_domain
+    keys = [{"id_domain": domain, "variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
 
     def run(key: Key) -> pd.DataFrame:
         config = variant_config(backbone, images, key["variant"], key["seed"])

@@ -22,13 +22,8 @@ from radapter_lite.tasks.retrieval import Retrieval
 
 SHOTS = 16
 # By name in the results, the method and what is changed in its recommended settings, which are classification's.
-COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
-    "R-Adapter": ("R-Adapter", {}),
-    "R-Adapter, InfoNCE": ("R-Adapter", INFO_NCE),
-    "R-Adapter, stem": ("R-Adapter, stem", {}),
-    "FLYP": ("FLYP", {}),
-    "LoRA": ("LoRA", {}),
-}
+COMPARED = {name: (name, dict[str, Any]()) for name in ("R-Adapter", "R-Adapter, stem", "FLYP", "LoRA")}
+COMPARED["R-Adapter, InfoNCE"] = ("R-Adapter", INFO_NCE)
 
 
 def run_retrieval(
@@ -63,9 +58,8 @@ def annotated(images: ImageSet) -> ImageSet:
     """
     emoji = images.table[images.table["domain"] == "emoji"]
     words = emoji.assign(word=emoji["captions"].str.split(SEPARATOR, regex=False)).explode("word")
-    notes = (
-        words[words["word"] != words["class"]].groupby("class")["word"].agg(lambda own: SEPARATOR.join(sorted({*own})))
-    )
+    others = words[words["word"] != words["class"]]
+    notes = others.groupby("class")["word"].agg(lambda own: SEPARATOR.join(sorted({*own})))
     table = images.table.assign(annotations=images.table["class"].map(notes))
     kept = table[table["annotations"].notna() & (table["domain"] != "emoji")]
     return replace(images, table=kept.reset_index(drop=True))

@@ -29,11 +29,9 @@ def run_segmentation(
     names = [find_method(name).name for name in methods or COMPARED]
     keys = [{"id_domain": images.id_domain, "method": name, "seed": seed} for seed in range(seeds) for name in names]
     scenes = draw_scenes(images.test, TEST) + draw_scenes(images.validation, VALIDATION)
-    tasks = {
-        masks: Segmentation.of(scenes, images.classes, backbone.temperature, masks == "oracle")
-        for masks in ("proposals", "oracle")
-    }
-    training = Segmentation.of(draw_scenes(images.train, TRAINING), images.classes, backbone.temperature, oracle=True)
+    about = images.classes, backbone.temperature
+    tasks = {masks: Segmentation.of(scenes, *about, oracle=masks == "oracle") for masks in ("proposals", "oracle")}
+    training = Segmentation.of(draw_scenes(images.train, TRAINING), *about, oracle=True)
 
     def run(key: Key) -> pd.DataFrame:
         base, _ = halves(training.images, key["seed"])

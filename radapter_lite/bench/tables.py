@@ -23,17 +23,13 @@ def results_table(results: pd.DataFrame) -> str:
     kept = by_seed[(by_seed["alpha"] == 1) | (by_seed["alpha"].isin((0.5, 0.75)) & (by_seed["shots"] == 16))]
     table = mean_and_interval(kept, ["method", "shots", "alpha"])
     table = table.sort_values(["shots", "method", "alpha"], ascending=[True, False, True])
-    lines = [
-        f"| method | shots | α | ID ({results.loc[results['is_id'], 'domain'].iloc[0]}) | OOD mean | seeds |",
-        "|---|---|---|---|---|---|",
-    ]
+    id_domain = results.loc[results["is_id"], "domain"].iloc[0]
+    lines = [f"| method | shots | α | ID ({id_domain}) | OOD mean | seeds |", "|---|---|---|---|---|---|"]
     lines.append(f"| zero-shot | 0 | 0 | {start['id']:.1f} | {start['ood']:.1f} | |")
     for row in table.itertuples():
         method = "WiSE-FT over FLYP" if row.method == "FLYP" and row.alpha < 1 else row.method
-        lines.append(
-            f"| {method} | {row.shots} | {row.alpha:g} | {row.id:.1f} ± {row.id_ci:.1f} | "
-            f"{row.ood:.1f} ± {row.ood_ci:.1f} | {row.seeds} |"
-        )
+        scores = f"{row.id:.1f} ± {row.id_ci:.1f} | {row.ood:.1f} ± {row.ood_ci:.1f}"
+        lines.append(f"| {method} | {row.shots} | {row.alpha:g} | {scores} | {row.seeds} |")
     return "\n".join(lines)
 
 
@@ -55,10 +51,8 @@ def who_is_ahead(results: pd.DataFrame) -> str:
         ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
         named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
         who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
-        verb = "reach" if len(named) > 1 else "reaches"
-        sentences.append(
-            f"At {shots} shots, {who} {verb} more than R-Adapter, both ID and OOD, of {len(table)} measured."
-        )
+        more = f"reach{'es' * (len(named) < 2)} more than R-Adapter, both ID and OOD"
+        sentences.append(f"At {shots} shots, {who} {more}, of {len(table)} measured.")
     return "\n".join(sentences)
 
 

@@ -2,7 +2,6 @@
 
 All variants of a seed see the same few images and take as many steps. A trick's one value is chosen first, on ID
 validation images, after half of the steps, from images of a seed that no measured run uses; these runs are rows too.
-Answers are computed in bfloat16, as training is; in float32 they would take longer than it does.
 """
 
 from collections.abc import Callable, Mapping
@@ -123,7 +122,7 @@ def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
 
 
 def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
-    """Similarities on the exam's images [N, T], computed in bfloat16."""
+    """Similarities on the exam's images [N, T], in bfloat16; in float32 they would take longer than training does."""
     with torch.autocast(exam.backbone.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         return tuned.similarities(exam.backbone, exam.task, alpha).float()
 

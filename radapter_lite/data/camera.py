@@ -1,8 +1,7 @@
 """PictoShift's camera setting: its outline drawings, printed on something and photographed.
 
-A photograph is drawn from its design and the number of its view alone, so it is the same whenever it is read, and no
-design is in two splits. How far from the drawing it is, from 0 to 1, scales all at once: the ground's texture and how
-pale the print is on it, perspective, uneven light, blur, and the sensor's noise.
+A photograph is drawn from its design and the number of its view alone, so it is the same whenever it is read. Its
+severity, from 0 (the drawing) to 1, scales all at once: texture, paleness, perspective, light, blur and noise.
 """
 
 import zlib
@@ -49,17 +48,15 @@ def with_photographs(table: pd.DataFrame, views: int) -> pd.DataFrame:
 def photograph(drawing: Image.Image, rng: Rng, severity: float = SEVERITY) -> Image.Image:
     """A black drawing on white, printed on something and photographed: RGB, 96 x 96 pixels."""
     ground = MATERIALS[int(rng.integers(len(MATERIALS)))](rng)
-    if rng.random() < 0.5:
-        ground = _with_plate(ground, rng)
-    ground = 1 + severity * (ground - 1)
+    ground = 1 + severity * ((_with_plate(ground, rng) if rng.random() < 0.5 else ground) - 1)
     room = (PLANE - PRINT) // 2
     ink = 1 - np.asarray(drawing.convert("L").resize((PRINT, PRINT), Image.Resampling.BICUBIC), np.float32) / 255
     ink = np.pad(ink.clip(0, 1), room)
     colour = _ink_colour(ground[room:-room, room:-room].mean((0, 1)), rng, severity)
     worn = 1 - 0.8 * severity * (noise(rng, 12, 40) * 4 - 2.4).clip(0, 1)
     scene = _from_aside(np.dstack([ground, ink * worn]), rng, severity)
-    ink = scene[..., 3:]
-    picture = (scene[..., :3] * (1 - ink) + colour * ink) * _light(rng, severity)[..., None]
+    seen, ink = scene[..., :3], scene[..., 3:]
+    picture = (seen * (1 - ink) + colour * ink) * _light(rng, severity)[..., None]
     picture *= 1 + severity * rng.uniform(-0.12, 0.12, 3)  # white balance
     image = _to_image(picture).filter(ImageFilter.GaussianBlur(severity * rng.uniform(0.4, 1.9)))
     exposed = np.asarray(image, np.float32) / 255
@@ -159,22 +156,19 @@ def _ink_colour(ground: np.ndarray, rng: Rng, severity: float) -> np.ndarray:
 
 def _from_aside(scene: np.ndarray, rng: Rng, severity: float) -> np.ndarray:
     """The plane [144, 144, K] as a camera that is held at a slant sees it [96, 96, K]."""
-    low = (PLANE - SIDE) / 2
-    corners = np.array([[low, low], [low + SIDE, low], [low + SIDE, low + SIDE], [low, low + SIDE]])
+    target = SIDE * np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    corners = target + (PLANE - SIDE) / 2
     turn = severity * rng.uniform(-0.3, 0.3)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     seen = (corners - PLANE / 2) @ rotation * (1 + severity * rng.uniform(-0.05, 0.25)) + PLANE / 2
     seen += severity * (rng.uniform(-6, 6, 2) + rng.uniform(-11, 11, (4, 2)))
-    target = np.array([[0, 0], [SIDE, 0], [SIDE, SIDE], [0, SIDE]])
     rows = []
     for (x, y), (u, v) in zip(target, seen, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
     homography = np.linalg.solve(np.array(rows), seen.flatten()).tolist()
-    how = (Image.Transform.PERSPECTIVE, homography, Image.Resampling.BICUBIC)
-    planes = [
-        Image.fromarray(plane.astype(np.float32)).transform((SIDE, SIDE), *how) for plane in scene.transpose(2, 0, 1)
-    ]
-    return np.dstack([np.asarray(plane) for plane in planes]).clip(0, 1)
+    how = ((SIDE, SIDE), Image.Transform.PERSPECTIVE, homography, Image.Resampling.BICUBIC)
+    planes = map(Image.fromarray, scene.transpose(2, 0, 1).astype(np.float32))
+    return np.dstack([np.asarray(plane.transform(*how)) for plane in planes]).clip(0, 1)
 
 
 def _light(rng: Rng, severity: float) -> np.ndarray:

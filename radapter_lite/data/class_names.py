@@ -41,8 +41,7 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; give one that names the classes.")
-    kind = path.suffix.lower()
-    if kind not in (".json", ".csv", ".tsv", ".txt"):
+    if (kind := path.suffix.lower()) not in (".json", ".csv", ".tsv", ".txt"):
         raise ValueError(f"{path} cannot be read for class names: expected a .json, .csv, .tsv or .txt file")
     try:
         text = path.read_text(encoding="utf-8-sig")

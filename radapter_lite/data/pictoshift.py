@@ -28,6 +28,5 @@ def load_pictoshift(id_domain: str | None, severity: float | None, views: int | 
         raise ValueError(f"views must be a whole number of 1 or more, not {views!r}")
     # The name tells settings apart where a checkpoint is resumed.
     name = "pictoshift" if severity == SEVERITY else f"pictoshift at severity {severity:g}"
-    return ImageSet.from_table(
-        with_photographs(table, views), id_domain="camera", name=name, read=CameraReader(read, severity)
-    )
+    table = with_photographs(table, views)
+    return ImageSet.from_table(table, id_domain="camera", name=name, read=CameraReader(read, severity))

@@ -1,8 +1,8 @@
 """CoOp: learned vectors before the class name, the same for all classes, in place of "a photo of a".
 
-P-tuning's are made by an LSTM from learned inputs, so that they depend on each other. A class's prompt is [start] v_1
-... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose embeddings are replaced by v on
-the way; everything after the embedding is open_clip's own.
+A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose
+embeddings are replaced by v on the way; everything after the embedding is open_clip's own. P-tuning's v come from an
+LSTM, so that they depend on each other.
 
 Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end);
 Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
@@ -10,7 +10,6 @@ Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from open_clip.transformer import TextTransformer
@@ -47,12 +46,17 @@ class CoOpConfig(LossConfig):
         context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
         init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
             random ones, N(0, 0.02²).
-        module: what gives the vectors, made of their number, their width and what they are to begin as.
     """
 
     context_length: Whole = 4
     init_text: str | None = None
-    module: ClassVar[type[nn.Module]] = Context
+
+
+@dataclass(frozen=True)
+class PTuningConfig(CoOpConfig):
+    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
+
+    context_length: Count = 4
 
 
 class PromptLSTM(nn.Module):
@@ -80,14 +84,6 @@ class PromptLSTM(nn.Module):
         return vectors if self.start is None else self.start + vectors
 
 
-@dataclass(frozen=True)
-class PTuningConfig(CoOpConfig):
-    """CoOp's settings, with one vector or more; without `init_text` they begin anywhere, the published form."""
-
-    context_length: Count = 4
-    module = PromptLSTM
-
-
 def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     """Cosines [N, T] of a task's images with its names behind the learned vectors, whatever names they are."""
     vectors = tuned.tensors["vectors"].to(backbone.device)
@@ -105,12 +101,12 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
     ValueError for a text tower that is not open_clip's own, for class names that leave no room for the context, or for
     an `init_text` of another length.
     """
-    table, start = token_embedding(backbone.model).weight, None
-    if config.init_text is not None:
-        start = embed_words(backbone, config.init_text, config.context_length)
+    table, length, words = token_embedding(backbone.model).weight, config.context_length, config.init_text
+    start = None if words is None else embed_words(backbone, words, length)
     with seeded(config.training.seed):
-        prompt = config.module(config.context_length, table.shape[1], start).to(table.device)
-    tokens = prompt_tokens(backbone, task.names, config.context_length)
+        kind = PromptLSTM if isinstance(config, PTuningConfig) else Context
+        prompt = kind(length, table.shape[1], start).to(table.device)
+    tokens = prompt_tokens(backbone, task.names, length)
 
     def loss(batch: Batch) -> Tensor:
         features = frozen_features(backbone, batch)
@@ -124,7 +120,6 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
     return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
 
 
-# The LSTM, its inputs and its MLP are trained.
 p_tuning = register(
     "P-tuning",
     PTuningConfig(init_text="an icon of a"),
@@ -132,9 +127,6 @@ p_tuning = register(
     elsewhere=PROMPTS_ELSEWHERE,
     answer=answer,
 )(coop)
-
-
-# --- learned vectors in place of a prompt's words ---
 
 
 def token_embedding(model: nn.Module) -> nn.Embedding:
@@ -154,16 +146,14 @@ def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
 
     Raises ValueError for a text whose number of tokens is not `context_length`.
     """
-    ids, empty = backbone.tokenizer([text, ""])
-    padding = int(empty[-1])
-    start = _start(backbone)
-    count = _length(ids, padding) - _length(empty, padding)
-    if count != context_length:
+    ids, start = backbone.tokenizer([text, ""]), _start(backbone)
+    own, empty = _lengths(backbone, ids)
+    if (count := own - empty) != context_length:
         raise ValueError(
             f"init_text {text!r} is {count} tokens where context_length is {context_length}: make the two equal"
         )
     table = token_embedding(backbone.model).weight
-    return table.detach()[ids[start : start + count].to(table.device)].clone()
+    return table.detach()[ids[0, start : start + count].to(table.device)]
 
 
 def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Tensor:
@@ -173,9 +163,8 @@ def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Ten
     """
     ids = backbone.tokenizer(list(classes))
     length = ids.shape[1]
-    padding = int(backbone.tokenizer([""])[0, -1])
-    for name, row in zip(classes, ids, strict=True):
-        if (room := length - _length(row, padding)) < count:
+    for name, used in zip(classes, _lengths(backbone, ids), strict=True):
+        if (room := length - used) < count:
             raise ValueError(
                 f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room} learned "
                 f"vectors, not {count}: set context_length to {room} or shorten the name"
@@ -204,7 +193,7 @@ def _start(backbone: Backbone) -> int:
     return int((word == empty).int().cumprod(0).sum())
 
 
-def _length(ids: Tensor, padding: int) -> int:
-    """Tokens of a text up to its last that is no padding."""
-    others = (ids != padding).nonzero()
-    return int(others.max()) + 1 if len(others) else 0
+def _lengths(backbone: Backbone, ids: Tensor) -> list[int]:
+    """Tokens of each text [C, L] up to its last that is no padding."""
+    others = ids != backbone.tokenizer([""])[0, -1]
+    return (others * torch.arange(1, ids.shape[1] + 1)).amax(1).tolist()

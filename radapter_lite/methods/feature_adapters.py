@@ -1,8 +1,7 @@
 """Adapters of features, beside the zero-shot head and with both encoders frozen: CLIP-Adapter and Tip-Adapter.
 
 CLIP-Adapter mixes a small network's answer into the image features: f' = ρ ReLU(W2 ReLU(W1 f)) + (1 - ρ) f,
-normalized. Without biases the network scales with its input, so unit features and features of any other length give
-the same f'. Tip-Adapter keeps the training images' features as a cache that votes beside the zero-shot head:
+normalized. Tip-Adapter keeps the training images' features as a cache that votes beside the zero-shot head:
 
     logits = ratio exp(-β (1 - f K^T)) L + f W_text^T / τ
 
@@ -35,8 +34,7 @@ class ClipAdapterConfig(LossConfig):
 
     Attributes:
         reduction: the features' width over the bottleneck's.
-        residual_ratio: ρ, the adapted features' share in the mixture; this is no α: the network is not linear,
-            and at 0 nothing would be learned.
+        residual_ratio: ρ, the adapted features' share in the mixture; no α, for the network is not linear.
     """
 
     reduction: Count = 4
@@ -49,8 +47,7 @@ class FeatureAdapter(nn.Module):
     def __init__(self, width: int, reduction: int, residual_ratio: float) -> None:
         super().__init__()
         hidden = max(1, width // reduction)
-        self.down = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(hidden, width, bias=False)
+        self.down, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False)
         self.residual_ratio = residual_ratio
 
     def forward(self, features: Tensor) -> Tensor:
@@ -89,8 +86,7 @@ class TipAdapterConfig(Settings):
     """Tip-Adapter's settings.
 
     Attributes:
-        cache_ratio: weight of the cache's votes beside the zero-shot logits, which the paper calls α; it is not
-            the α between two sets of weights.
+        cache_ratio: weight of the cache's votes beside the zero-shot logits; the paper's α, and not the kit's.
         beta: β, how fast a vote fades with distance.
         temperature: τ of the zero-shot logits.
         training: None for Tip-Adapter; the loop's settings for Tip-Adapter-F.

@@ -6,10 +6,9 @@ Image (VPT, deep): each layer reads its tokens with the learned ones beside them
 Source: Li and Liang 2021 (prefix tuning, without its re-parameterizing MLP), Jia et al. 2022 (visual prompt tuning).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -30,6 +29,8 @@ from radapter_lite.settings import Bound, Count
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
+Towers = Annotated[tuple[str, ...], Bound("be 'image', 'text' or both", lambda own: {*own} and {*own} <= {*TOWERS})]
+
 
 @dataclass(frozen=True)
 class PrefixConfig(LossConfig):
@@ -41,9 +42,7 @@ class PrefixConfig(LossConfig):
     """
 
     length: Count = 4
-    towers: Annotated[
-        tuple[str, ...], Bound("be 'image', 'text' or both", lambda own: {*own} and {*own} <= {*TOWERS})
-    ] = TOWERS
+    towers: Towers = TOWERS
 
 
 class Prefixes(nn.Module):
@@ -65,17 +64,15 @@ class Prefixes(nn.Module):
     @contextmanager
     def installed(self, model: nn.Module) -> Iterator[None]:
         """The model reads the prefixes for the length of a with block."""
-        layers = {f"visual.transformer.resblocks.{layer}": own for layer, own in enumerate(getattr(self, "image", ()))}
-        appends = {name: partial(_append, tokens) for name, tokens in layers.items()}
-        with Attachment(model, dict.fromkeys(layers, self._drop), appends) as stack:
+        tokens = enumerate(getattr(self, "image", ()))
+        appends = {f"visual.transformer.resblocks.{layer}": _appending(own) for layer, own in tokens}
+        drops = dict.fromkeys(appends, lambda _, output: output[:, : -self.length])
+        with Attachment(model, drops, appends) as stack:
             if (text := getattr(self, "text", None)) is not None:
                 for block, (keys, values) in zip(_text_blocks(model), text, strict=True):
-                    stack.enter_context(_prefixed(block.attn, keys, values))
+                    block.attn.forward = _prefixed(block.attn, keys, values)
+                    stack.callback(delattr, block.attn, "forward")  # the class's own again
             yield
-
-    def _drop(self, inputs: Tensor, output: Tensor) -> Tensor:
-        """A block's output without the learned tokens."""
-        return output[:, : -self.length]
 
 
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
@@ -84,8 +81,7 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, key
     The mask [L, L] or [B * heads, L, L] is added to the scores; every position sees the prefix. Keys and values [P, D]
     are as they stand after their projections.
     """
-    batch, length, width = x.shape
-    heads = attention.num_heads
+    batch, heads = len(x), attention.num_heads
     q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     k = torch.cat([keys.to(k.dtype).expand(batch, -1, -1), k], dim=1)  # (B, P + L, D)
     v = torch.cat([values.to(v.dtype).expand(batch, -1, -1), v], dim=1)
@@ -96,7 +92,7 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, key
         if mask.ndim == 3:
             mask = mask.unflatten(0, (batch, heads))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
@@ -110,9 +106,8 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: Train) -> Tuned:
     """Train the prefixes by cross-entropy, the weights frozen; similarities are cosines [N, C].
 
-    Each step puts every class name into a prompt drawn anew. Afterwards a class is the mean of its prompts, as
-    in zero-shot classification. Prefixes take a share of every attention, so that it begins near the
-    zero-shot model, not at it. Raises what `Prefixes` and `train` raise.
+    Each step puts every class name into a prompt drawn anew; afterwards a class is the mean of its prompts. Prefixes
+    take a share of every attention, so that it begins near zero-shot, not at it. Raises what `Prefixes` and `train` do.
     """
     model = backbone.model
     with seeded(config.training.seed):
@@ -153,20 +148,11 @@ def _image_blocks(model: nn.Module) -> list[Any]:
     return list(visual.transformer.resblocks)
 
 
-@contextmanager
-def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) -> Iterator[None]:
-    """The attention computes `attend` for the length of a with block; its weights and hooks stay as they are."""
-
-    def forward(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Any:
-        return attend(attention, query, attn_mask, keys, values), None
-
-    attention.forward = forward  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        del attention.forward  # the class's own again
+def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) -> Callable[..., Any]:
+    """The attention's forward pass as `attend` computes it; its weights and hooks stay as they are."""
+    return lambda x, *_, attn_mask=None, **__: (attend(attention, x, attn_mask, keys, values), None)
 
 
-def _append(tokens: Tensor, x: Tensor) -> Tensor:
+def _appending(tokens: Tensor) -> Callable[[Tensor], Tensor]:
     """A block's input [B, L, D] with the learned tokens [P, D] behind its own."""
-    return torch.cat([x, tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+    return lambda x: torch.cat([x, tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)

@@ -1,15 +1,12 @@
 """What a method is to the rest of the kit: a name, a function that tunes, settings, and what the search tries for it.
 
-A method's function is given the backbone, the task, its settings and `train`, and returns a `Tuned`:
-
     @register("my method", MyConfig(), grid=(1e-3, 2e-3, 4e-3))
     def my_method(backbone, task, config, train):
-        ...
         history = train(loss, parameters, head=head)
         return Tuned(delta, history, count)
 
-From then on it can be called as `my_method(backbone, images)` and `tune(backbone, images, "my method")`, and has
-recommended settings, a look in figures and a place in tables.
+From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`, and it has recommended
+settings, a look in figures and a place in tables.
 """
 
 import inspect
@@ -37,9 +34,8 @@ from radapter_lite.tuned import POINT, Answer, Tuned
 # What all methods share on PictoCLIP: batches of 64, as many epochs, chosen for 48 to 252 steps on PictoShift.
 LOOP = TrainingConfig(batch_size=64, warmup_steps=20, precision="bfloat16")
 EPOCHS = {1: 24, 2: 20, 4: 16, 8: 14, 16: 12, 320: 3}  # by shots
-# Elsewhere sets are small: the papers' batch of 256 and momentum of 0.999 would make 50 steps whose average still
-# holds 95% of its zero start. These are R-Adapter's settings for its eleven small sets, at half the epochs and without
-# the 500 steps of warm-up, which may be more than there are.
+# Elsewhere sets are small: these are R-Adapter's settings for its eleven small sets, at half the epochs and without the
+# 500 steps of warm-up, which may be more than there are.
 ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps": 0, "precision": "float32"}
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
@@ -208,19 +204,18 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     """The settings we recommend for a method, a backbone and a number of shots.
 
     For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
-    search`), of a seed that no reported run uses. For other backbones they are the papers' settings for small sets for
-    R-Adapter, and the usual small learning rates for the rest, untuned. The temperature is always the backbone's own.
-    Raises ValueError for a method that is none of `METHODS`.
+    search`). For other backbones they are the papers' settings for small sets for R-Adapter, and the usual small
+    learning rates for the rest, untuned. Raises ValueError for a method that is none of `METHODS`.
 
     Args:
         id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
     """
     known = find_method(method)
-    own_seed = {"seed": seed} if known.trains else {}
-    if backbone.search is None:
-        return for_backbone(method, backbone, dict(known.elsewhere) | own_seed)
-    budget = {"epochs": epochs(shots)} if known.trains else {}
-    return for_backbone(method, backbone, searched(method, shots, backbone.search, id_domain) | budget | own_seed)
+    settings = dict(known.elsewhere)
+    if backbone.search is not None:
+        settings = searched(method, shots, backbone.search, id_domain)
+        settings |= {"epochs": epochs(shots)} if known.trains else {}
+    return for_backbone(method, backbone, settings | ({"seed": seed} if known.trains else {}))
 
 
 def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -> Any:
@@ -244,10 +239,10 @@ def searched(method: str, shots: int, search: str = "search", id_domain: str = "
 
     None for a method that was not searched: its own settings stand.
     """
-    places = ("outline", "camera") if id_domain == "outline" else ("camera", "outline")
-    tables = (_results(search, id_domain=place) for place in places)
-    own = next((rows for rows in (table[table["method"] == method] for table in tables) if len(rows)), None)
-    if own is None:
+    for place in ("outline", "camera") if id_domain == "outline" else ("camera", "outline"):
+        if len(own := _results(search, id_domain=place).query("method == @method")):
+            break
+    else:
         return {}
     nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
     rows = own[own["shots"] == nearest]

@@ -13,7 +13,7 @@ al. 2021; together in FSL++ (Meituan).
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -155,14 +155,7 @@ def image_blocks(model: nn.Module) -> list[nn.Module]:
 @contextmanager
 def encoded_once(visual: nn.Module) -> Iterator[None]:
     """Inside, the very same images are encoded once: both losses of a mixture share their features."""
-    forward, kept = visual.forward, dict[Tensor, Any]()
-
-    def remembering(images: Tensor) -> Any:
-        if images not in kept:
-            kept[images] = forward(images)
-        return kept[images]
-
-    visual.forward = remembering
+    visual.forward = cache(visual.forward)
     try:
         yield
     finally:
