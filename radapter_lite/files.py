@@ -18,12 +18,10 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"the folder {path.parent} does not exist: make it before saving {path.name} into it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            temporary.touch()
-        except OSError as error:
-            raise type(error)(
-                f"{path} cannot be written ({error.strerror}): name a folder that you may write to"
-            ) from error
+        temporary.touch()
+    except OSError as why:
+        raise type(why)(f"{path} cannot be written ({why.strerror}): name a folder that you may write to") from why
+    try:
         mode = temporary.stat().st_mode  # as the user's umask has it
         yield temporary
         temporary.chmod(mode)  # safetensors lets nobody else read its files
@@ -45,10 +43,8 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(
-            f"the folder {path} cannot be made ({error.strerror}): name one that you may write to"
-        ) from error
+    except OSError as why:
+        raise type(why)(f"the folder {path} cannot be made ({why.strerror}): name one that you may write to") from why
     if not os.access(path, os.W_OK):
         raise PermissionError(f"the folder {path} cannot be written to: name one that you may write to")
     return Path(path)

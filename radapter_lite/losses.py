@@ -15,13 +15,9 @@ def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor 
 
     It is `mpm_nce` with the identity as positives, no margin and no smoothing. Raises ValueError for two shapes.
 
-    Args:
-        image_features: unit vectors [B, D].
-        text_features: unit vectors [B, D], row i the text of image i.
-        logit_scale: 1 / temperature, as CLIP's `model.logit_scale.exp()` gives it; gradients reach it.
-
-    Returns:
-        The sum of both directions, averaged over the batch [scalar], twice open_clip's ClipLoss.
+    Given unit vectors [B, D] twice, row i of both a pair, and 1 / temperature, as CLIP's `model.logit_scale.exp()` gives
+    it; gradients reach it. Returns the sum of both directions, averaged over the batch [scalar], twice open_clip's
+    ClipLoss.
 
     Source: Radford et al. 2021, the loss of CLIP.
     """

@@ -16,11 +16,10 @@ def results_table(results: pd.DataFrame) -> str:
     R-Adapter, with and without its stem, and FLYP at every number of shots; at 16 also between α = 0 and 1, which for
     FLYP is WiSE-FT.
     """
-    shown = ("R-Adapter", "R-Adapter, stem", "FLYP")
-    results = results[(results["split"] == "test") & results["method"].isin(shown)]
+    results = results.query("split == 'test' and method in ('R-Adapter', 'R-Adapter, stem', 'FLYP')")
     by_seed = summarize(results, ["method", "shots", "seed", "alpha"])
-    start = by_seed[by_seed["alpha"] == 0][["id", "ood"]].mean()
-    kept = by_seed[(by_seed["alpha"] == 1) | (by_seed["alpha"].isin((0.5, 0.75)) & (by_seed["shots"] == 16))]
+    start = by_seed.query("alpha == 0")[["id", "ood"]].mean()
+    kept = by_seed.query("alpha == 1 or alpha in (0.5, 0.75) and shots == 16")
     table = mean_and_interval(kept, ["method", "shots", "alpha"])
     table = table.sort_values(["shots", "method", "alpha"], ascending=[True, False, True])
     id_domain = results.loc[results["is_id"], "domain"].iloc[0]
@@ -38,7 +37,7 @@ def who_is_ahead(results: pd.DataFrame) -> str:
 
     To reach more is to have the higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1).
     """
-    tuned = results[(results["split"] == "test") & ~(results["alpha"] < 1)]  # α is NaN where there is none
+    tuned = results.query("split == 'test' and not alpha < 1")  # α is NaN where there is none
     tuned = tuned.assign(note=tuned["alpha"].isna().map({True: "; no α", False: ""}))
     by_seed = summarize(tuned, ["method", "shots", "note", "seed"])
     means = by_seed.groupby(["method", "shots", "note"])[["id", "ood"]].mean().round(6).reset_index()
@@ -83,8 +82,7 @@ def overview(folder: Path = RESULTS) -> pd.DataFrame:
         rows = load_results(name, folder, tuned_on).query(f"split == 'test' and {kept}")
         by_seed = summarize(rows.assign(is_id=rows.eval(is_id)), ["method", "alpha", "seed"], metric)
         for way, (method, alpha) in WAYS.items():
-            own = by_seed[(by_seed["method"] == method) & (by_seed["alpha"] == alpha)]
-            parts.append(own.assign(task=task, way=way))
+            parts.append(by_seed.query(f"method == {method!r} and alpha == {alpha}").assign(task=task, way=way))
     return pd.concat(parts, ignore_index=True)[["task", "way", "seed", "id", "ood"]]
 
 
@@ -93,23 +91,21 @@ def overview_table(by_seed: pd.DataFrame) -> str:
 
     It is ahead of, or behind, WiSE-FT where the difference over the same seeds is larger than its interval.
     """
-    means = mean_and_interval(by_seed, ["task", "way"])
-    ways = list(by_seed["way"].unique())
-    lines = [f"| task (seeds) | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"]
-    for task, own in means.groupby("task", sort=False):
-        cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in own.itertuples()]
-        lines.append(f"| {task} ({own['seeds'].min()}) | {' | '.join(cells)} |")
-    pairs = by_seed.set_index(["task", "way"])
-    said = []
-    for task in by_seed["task"].unique():
-        ours, theirs = pairs.loc[(task, "R-Adapter")], pairs.loc[(task, "WiSE-FT")]
-        difference = paired_differences(ours.assign(task=task), theirs, ["task"]).iloc[0]
-        told = []
-        for column in ("id", "ood"):
-            value, half = difference[column], difference[f"{column}_ci"]
-            verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
-            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({verdict})")
+    ways = by_seed["way"].unique()
+    lines, said = [f"| task (seeds) | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"], []
+    for task, own in by_seed.groupby("task", sort=False):
+        means = mean_and_interval(own, ["way"])
+        cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in means.itertuples()]
+        lines.append(f"| {task} ({means['seeds'].min()}) | {' | '.join(cells)} |")
+        ours, theirs = (own[own["way"] == way] for way in ("R-Adapter", "WiSE-FT"))
+        gain = paired_differences(ours, theirs, ["way"]).iloc[0]
+        told = [f"{name.upper()} {_told(gain[name], gain[f'{name}_ci'])}" for name in ("id", "ood")]
         said.append(f"{task}: {', '.join(told)}")
     text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
     counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
     return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
+
+
+def _told(gain: float, half: float) -> str:
+    verdict = "ahead" if gain > half else "behind" if -gain > half else "not told apart"
+    return f"{gain:+.1f} ± {half:.1f} ({verdict})"

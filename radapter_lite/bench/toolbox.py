@@ -67,8 +67,8 @@ def models(
     @cache
     def tuned(variant: str, shift: int = 0) -> Tuned:
         on = TOGETHER if variant == "together" else (variant,)
-        settings: dict[str, Any] = {"epochs": int(share * epochs(SHOTS))}
-        settings |= {GRIDS[trick][0]: values[trick] for trick in on if trick in OF_THE_LOOP}
+        settings: dict[str, Any] = {GRIDS[trick][0]: values[trick] for trick in on if trick in OF_THE_LOOP}
+        settings |= {"epochs": int(share * epochs(SHOTS))}
         settings |= {"mixup_layer": "random"} if variant == "manifold mixup" else {}
         config = with_settings(recommended(METHOD, backbone, SHOTS, seed + shift, images.id_domain), settings)
         start = replace(backbone, prompts=ONE_PROMPT) if variant == "one prompt" else backbone

@@ -59,17 +59,13 @@ def add_tuned(parser: argparse.ArgumentParser) -> None:
 
 def add_backbone(parser: argparse.ArgumentParser) -> None:
     """The backbone of what was tuned, for where it is not the one that was noted with it, and where it runs."""
+    weights = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"
     parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
-    parser.add_argument(
-        "--pretrained",
-        metavar="WEIGHTS",
-        help="its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)",
-    )
-    add_prompts(parser)
-    add_device(parser)
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help=weights)
+    add_prompts_and_device(parser)
 
 
-def add_prompts(parser: argparse.ArgumentParser) -> None:
+def add_prompts_and_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt",
         action="append",
@@ -77,6 +73,7 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
         help='what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a '
         "line (those that suit the backbone, or that were tuned with)",
     )
+    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
 
 
 def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
@@ -87,17 +84,11 @@ def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
     return as_prompts(given[0] if len(given) == 1 else given) if given else None
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
-
-
 def device(arguments: argparse.Namespace) -> str:
     """The device that was named, or else the fastest one. Raises ValueError for one that this machine lacks."""
     import torch
 
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.append("mps")
+    there = ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
     if torch.cuda.is_available():
         there = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count())), *there]
     name = arguments.device or there[0]
@@ -131,15 +122,10 @@ def add_alpha(parser: argparse.ArgumentParser) -> None:
     )
 
 
-WORDS = {"true": True, "false": False, "none": None}
-
-
 def parse_value(text: str) -> Any:
     """A number, list, truth value or quoted text as Python writes it, true, false and none; anything else is text."""
-    if text.lower() in WORDS:
-        return WORDS[text.lower()]
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
     except (ValueError, SyntaxError):
         return text
 
@@ -149,8 +135,7 @@ def parse_alpha(words: Sequence[str]) -> "Alpha":
     try:
         if len(words) == 1 and "=" not in words[0]:
             return float(words[0])
-        pairs = [word.split("=") for word in words]
-        return {key: float(value) for key, value in pairs}
+        return {key: float(value) for key, value in (word.split("=") for word in words)}
     except ValueError:
         raise ValueError(
             f"--alpha was given {' '.join(words)!r}: expected one number, or numbers by encoder as image=1 text=0.5"

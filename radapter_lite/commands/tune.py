@@ -13,8 +13,7 @@ from radapter_lite.commands import Commands, options
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
 
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
-SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
+ALPHAS, SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)  # drawn and saved; in the table on the terminal
 LARGEST_SEED = 2**32 - 1
 
 
@@ -42,9 +41,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag or a file; picto needs none")
-    options.add_prompts(parser)
+    options.add_prompts_and_device(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
-    options.add_device(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
@@ -60,15 +58,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
-    method, prompts = find_method(arguments.method), options.prompts(arguments)
-    device = options.device(arguments)
+    method, prompts, device = find_method(arguments.method), options.prompts(arguments), options.device(arguments)
     images = options.load_images(arguments)
     task = as_task(images)
     of_classes = task.metric == "accuracy"
     if arguments.shots is None:
         arguments.shots = 16 if of_classes else len(images)
-    few = images.few_shot(arguments.shots, arguments.seed)
-    test = images.test
+    few, test = images.few_shot(arguments.shots, arguments.seed), images.test
     run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
@@ -93,10 +89,8 @@ def execute(arguments: argparse.Namespace) -> int:
     tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
-    # Which sweep leaves out, however the folder changes.
-    about["training_images"] = few.table["file"].tolist()
-    tuned = tuned.with_meta(data=about)
-    tuned.save(out / "tuned")
+    about["training_images"] = few.table["file"].tolist()  # which sweep leaves out, however the folder changes
+    tuned.with_meta(data=about).save(out / "tuned")
     swept, answers = examine(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
     report.write(swept, answers, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
@@ -107,8 +101,7 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"What was learned and sweep.html, its page, are in {out.resolve()}. From here:")
     path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
-    # Of a checkpoint the name was noted, and not the folder.
-    own = ["--pretrained", weights] if Path(weights).is_file() else []
+    own = ["--pretrained", weights] if Path(weights).is_file() else []  # of which the name was noted, not the folder
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
     if tuned.has_alpha:
         print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
@@ -131,9 +124,8 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     from radapter_lite.delta_file import read_delta
 
     backbone, method = (re.sub(r"[^\w.-]", "_", name) for name in (arguments.backbone, arguments.method))
-    shots_and_seed = f"{arguments.shots}_shots_seed_{arguments.seed}"
-    name = f"{images.name}_{images.id_domain}_{backbone}_{method}_{shots_and_seed}_{run[:6]}"
-    out = arguments.out or Path("out") / name
+    told = f"{backbone}_{method}_{arguments.shots}_shots_seed_{arguments.seed}_{run[:6]}"
+    out = arguments.out or Path("out") / f"{images.name}_{images.id_domain}_{told}"
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file where a folder for the results was expected: name another --out")
     others = [path.name for path in out.glob("training_*.pt") if path.name != f"training_{run}.pt"]

@@ -48,7 +48,9 @@ def with_photographs(table: pd.DataFrame, views: int) -> pd.DataFrame:
 def photograph(drawing: Image.Image, rng: Rng, severity: float = SEVERITY) -> Image.Image:
     """A black drawing on white, printed on something and photographed: RGB, 96 x 96 pixels."""
     ground = MATERIALS[int(rng.integers(len(MATERIALS)))](rng)
-    ground = 1 + severity * ((_with_plate(ground, rng) if rng.random() < 0.5 else ground) - 1)
+    if rng.random() < 0.5:
+        ground = _with_plate(ground, rng)
+    ground = 1 + severity * (ground - 1)
     room = (PLANE - PRINT) // 2
     ink = 1 - np.asarray(drawing.convert("L").resize((PRINT, PRINT), Image.Resampling.BICUBIC), np.float32) / 255
     ink = np.pad(ink.clip(0, 1), room)

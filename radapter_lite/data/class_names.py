@@ -49,10 +49,8 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
             pairs = [each if isinstance(each, list) else (code, each) for code, each in json.loads(text).items()]
             return {code: _first(str(name)) for code, name in pairs}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} holds no class names ({error}): expected UTF-8 text with a code and a name in each line, or "
-            f"JSON with names by code"
-        ) from error
+        wanted = "UTF-8 text with a code and a name in each line, or JSON with names by code"
+        raise ValueError(f"{path} holds no class names ({error}): expected {wanted}") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     tabbed = [re.sub(r"[,\s]+", "\t", line, count=1) if kind == ".txt" and "\t" not in line else line for line in lines]
     rows = csv.reader(tabbed, delimiter="," if kind == ".csv" else "\t")

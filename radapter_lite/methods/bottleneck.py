@@ -1,7 +1,6 @@
-"""Bottleneck adapters, Houlsby's and AdaptFormer's: two layers with a non-linearity between.
+"""Bottleneck adapters: two layers with a non-linearity between, which cannot be merged into CLIP's weights.
 
-Because of it they cannot be merged into CLIP's weights: there is no delta and no α, only the tuned model. Houlsby's
-stand where R-Adapter's linear maps stand, behind every attention and MLP; AdaptFormer's beside every MLP.
+Houlsby's stand where R-Adapter's linear maps stand, behind every attention and MLP; AdaptFormer's beside every MLP.
 
 Source: Houlsby et al. 2019 (arXiv 1902.00751); Chen et al. 2022 (AdaptFormer, arXiv 2205.13535).
 """
@@ -26,12 +25,7 @@ from radapter_lite.tuned import Tuned
 
 @dataclass(frozen=True)
 class HoulsbyConfig(LossConfig):
-    """The Houlsby adapter's settings; its contrastive loss is FLYP's.
-
-    Attributes:
-        bottleneck: width between the two layers.
-        towers: which encoders are adapted.
-    """
+    """The Houlsby adapter's settings: the width between its two layers, and the encoders that are adapted."""
 
     bottleneck: Count = 16
     towers: tuple[str, ...] = TOWERS
@@ -48,7 +42,7 @@ class Bottleneck(nn.Module):
     """Y + s (f(X W_down + b_down) W_up + b_up), which is Y at the start because W_up and both biases are zero.
 
     Houlsby's has X = Y, a layer's output, f = GELU and s = 1; AdaptFormer's has X and Y before and after an MLP, and
-    f = ReLU. It has the width d, type and device of a weight `like` [d, d_in] of the layer that it stands beside.
+    f = ReLU. `like` [d, d_in] is a weight of the layer that it stands beside.
     """
 
     def __init__(self, like: Tensor, config: HoulsbyConfig) -> None:
@@ -73,11 +67,9 @@ def make_bottlenecks(backbone: Backbone, config: HoulsbyConfig) -> dict[str, Bot
     places = {site.hooked: site for site in sites}
     if isinstance(config, AdaptFormerConfig):  # the MLP that the linear layer belongs to
         places = {site.linear.rpartition(".")[0]: site for site in sites if site.kind == "mlp"}
+    weights = {place: backbone.model.get_parameter(f"{site.linear}.weight") for place, site in places.items()}
     with seeded(config.training.seed):
-        return {
-            place: Bottleneck(backbone.model.get_parameter(f"{site.linear}.weight"), config)
-            for place, site in places.items()
-        }
+        return {place: Bottleneck(weight, config) for place, weight in weights.items()}
 
 
 def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
@@ -89,10 +81,10 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 
 @register("Houlsby adapter", HoulsbyConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE, answer=_answer)
 def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train: Train) -> Tuned:
-    """Train bottlenecks with FLYP's loss: Houlsby's behind every attention and MLP, AdaptFormer's beside every MLP.
+    """Train bottlenecks with FLYP's loss: Houlsby's, or AdaptFormer's for its settings.
 
-    What is behind a sublayer comes before the residual sum. The backbone stays as it is; the adapters are attached to
-    it for the length of an answer. Raises what `find_sites` and `train` raise.
+    What is behind a sublayer comes before the residual sum. The adapters are attached for the length of an answer.
+    Raises what `find_sites` and `train` raise.
     """
     places = make_bottlenecks(backbone, config)
     adapters = nn.ModuleList(places.values())

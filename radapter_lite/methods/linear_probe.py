@@ -1,9 +1,10 @@
 """A linear probe, logistic regression on the frozen image encoder's features; and LP-FT, which goes on from there.
 
-In LP-FT the head fits the features before they move, so that they move, and forget, less.
+LP-FT fine-tunes the image encoder and the probe's head together. The head fits the features before they move, so that
+they move, and forget, less.
 
-Source: Radford et al. 2021 (CLIP), section 3.2; Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
-Underperform Out-of-Distribution".
+Source: Radford et al. 2021 (CLIP), section 3.2, scikit-learn's LogisticRegression; Kumar et al. 2022, "Fine-Tuning can
+Distort Pretrained Features and Underperform Out-of-Distribution".
 """
 
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     A class without training images has the logit -inf. The tuned image encoder is put into the backbone for
     the length of an answer, and taken out again. Raises what `linear_probe` and `train` raise.
     """
-    model, (weight, bias) = backbone.model, fit_head("LP-FT", backbone, task, config)
+    model, labels = backbone.model, labels_of("LP-FT", task)
+    features = image_features(backbone, task.images)
+    weight, bias = fit_head(features, labels, len(task.names), config.C, config.max_iter)
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
@@ -92,7 +95,9 @@ def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, trai
     A class without training images has the logit -inf, probability zero. It is convex and fast: there is no checkpoint
     to write. Raises ValueError for images of a single class, or a task without classes.
     """
-    weight, bias = fit_head("a linear probe", backbone, task, config)
+    labels = labels_of("a linear probe", task)
+    features = image_features(backbone, task.images)
+    weight, bias = fit_head(features, labels, len(task.names), config.C, config.max_iter)
     return Tuned({"weight": weight, "bias": bias}, no_steps(), count_head(weight, bias))
 
 
@@ -101,30 +106,26 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
     return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
-def fit_head(
-    method: str, backbone: Backbone, task: Task, config: LinearProbeConfig | LpFtConfig
-) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of a logistic regression on the features of a task's images.
+def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
+    """Weights [C, D] and biases [C] of a logistic regression on features [N, D] and labels [N], which are below C.
 
-    The bias of a class without images is -inf. Raises ValueError, by the method's name, for a task without classes,
-    and if all images are of one class.
+    The bias of a class without images is -inf. Raises ValueError if all images are of one class.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    labels = labels_of(method, task)
-    if len(seen := labels.unique().tolist()) < 2:
+    seen = labels.unique().tolist()
+    if len(seen) < 2:
         raise ValueError(
             f"a linear probe needs training images of two classes or more; these {len(labels)} are all of one"
         )
-    features = image_features(backbone, task.images)
-    regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
-    regression.fit(features.cpu().double().numpy(), labels.numpy())
-    # Of two classes scikit-learn keeps the second's logit, against the first's 0.
-    rows = seen[-len(regression.coef_) :]
-    weight, bias = (
-        features.new_zeros(len(task.names), features.shape[1]),
-        features.new_full((len(task.names),), -torch.inf),
-    )
-    weight[rows], bias[seen] = torch.from_numpy(regression.coef_).to(weight), 0.0
-    bias[rows] = torch.from_numpy(regression.intercept_).to(bias)
+    from sklearn.linear_model import LogisticRegression
+
+    regression = LogisticRegression(C=C, max_iter=max_iter)
+    regression.fit(features.detach().cpu().double().numpy(), labels.cpu().numpy())
+    fitted_weight = torch.from_numpy(regression.coef_)
+    fitted_bias = torch.from_numpy(regression.intercept_)
+    if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
+        fitted_weight = torch.cat([torch.zeros_like(fitted_weight), fitted_weight])
+        fitted_bias = torch.cat([torch.zeros_like(fitted_bias), fitted_bias])
+    weight = features.new_zeros(classes, features.shape[1])
+    bias = features.new_full((classes,), -torch.inf)
+    weight[seen], bias[seen] = fitted_weight.to(weight), fitted_bias.to(bias)
     return weight, bias

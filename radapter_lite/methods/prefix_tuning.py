@@ -34,12 +34,7 @@ Towers = Annotated[tuple[str, ...], Bound("be 'image', 'text' or both", lambda o
 
 @dataclass(frozen=True)
 class PrefixConfig(LossConfig):
-    """Prefix tuning's settings.
-
-    Attributes:
-        length: learned tokens a layer.
-        towers: "image", "text" or both.
-    """
+    """Prefix tuning's settings: how many tokens a layer learns, and whether "image", "text" or both do."""
 
     length: Count = 4
     towers: Towers = TOWERS

@@ -43,12 +43,7 @@ WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_step
 
 @dataclass(frozen=True)
 class LossConfig(Settings):
-    """What the settings of a method that minimizes a loss begin with.
-
-    Attributes:
-        training: of the loop.
-        temperature: τ of the loss, fixed.
-    """
+    """What the settings of a method that minimizes a loss begin with: the loop's, and τ of the loss, which is fixed."""
 
     training: TrainingConfig = LOOP
     temperature: Above0 = 0.01
@@ -165,13 +160,9 @@ def tune(
     checkpoint: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Tuned:
-    """Tune a backbone on some images, or on a task, by any method of the kit.
+    """Tune a backbone on some images, or on a task, by any method of the kit: tune(clip, images, "LoRA", rank=8, seed=1).
 
-        tune(clip, images.few_shot(16))
-        tune(clip, images.few_shot(16), "LoRA", rank=8, seed=1)
-
-    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another method, and what
-    `Method.tune` raises.
+    All but the method is as in `Method.tune`. Raises ValueError for one that is none of `METHODS`, and what that raises.
     """
     return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 

@@ -5,9 +5,8 @@
     adversarial   also the loss where the embeddings of images and texts have moved to where it rises fastest (FGM)
     R-Drop        two passes in which other things are dropped, and a penalty on answering differently
 
-`TrainingConfig` switches them; what is off draws no random number. With several on, R-Drop compares two passes of one
-mixture, and the adversary attacks all of it. Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et
-al. 2021; together in FSL++ (Meituan).
+`TrainingConfig` switches them. With several on, R-Drop compares two passes of one mixture, and the adversary attacks all
+of it. Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et al. 2021; together in FSL++ (Meituan).
 """
 
 from collections.abc import Callable, Iterator
@@ -34,9 +33,7 @@ DROPPED = 0.1  # of an image's embeddings, in R-Drop's second pass, where the me
 def with_tricks(loss: BatchLoss, backbone: Backbone, config: TrainingConfig, head: Tensor | None) -> BatchLoss:
     """The loss of a batch with the tricks that are on; where none is, the very same function.
 
-    Args:
-        backbone: whose model the loss calls.
-        head: zero-shot text features [T, D], which R-Drop needs.
+    The backbone is whose model the loss calls, the head are zero-shot text features [T, D], which R-Drop needs.
     """
     if not (config.mixup or config.adversarial or config.r_drop):
         return loss
@@ -58,8 +55,8 @@ def mixup(loss: BatchLoss, batch: Batch, model: nn.Module, a: float, layer: str)
 
     The second loss has the partners' texts. So image i matches text j there if its partner matches the text of j's.
     """
-    share, order = torch.distributions.Beta(a, a).sample().item(), torch.randperm(len(batch.images))
-    order = order.to(batch.images.device)
+    share = torch.distributions.Beta(a, a).sample().item()
+    order = torch.randperm(len(batch.images)).to(batch.images.device)
     blocks = image_blocks(model) if layer == "random" else []
     place = [blocks[int(torch.randint(len(blocks), ()))]] if blocks else []
 

@@ -1,10 +1,9 @@
 """What images without labels can do for any method, self-training and continued pretraining, and ensembles.
 
     self_train(clip, few, more)                   two teachers label more images, a student learns from both sets
-    adapted = pretrain(clip, more)                the image encoder gets used to such images, without labels;
+    adapted = pretrain(clip, more, loop)          TAPT on the task's own images, DAPT on all images of its domain;
     since(clip, adapted, tune(adapted, few))      then it is tuned: both together are one delta from zero-shot
 
-`pretrain` on the task's own images is TAPT, on all images of its domain DAPT.
 Source: Xie et al. 2020 (self-training), Gururangan et al. 2020 (DAPT, TAPT), Chen et al. 2020 (SimCLR's loss).
 """
 
@@ -105,7 +104,6 @@ def pretrain(backbone: Backbone, images: ImageSet, config: TrainingConfig) -> Ba
 
 def since(backbone: Backbone, adapted: Backbone, tuned: Tuned) -> Tuned:
     """What was tuned on an adapted copy, as one delta from the backbone: α = 0 is its zero-shot model, bit for bit."""
+    about = {"backbone": backbone, "method": tuned.method, "settings": tuned.meta["settings"]}
     with tuned.delta.applied(adapted.model, 1.0):
-        before, settings = backbone.model.state_dict(), tuned.meta["settings"]
-        about = {"backbone": backbone, "method": tuned.method, "settings": settings}
-        return replace(tuned, learned=Delta.from_difference(before, adapted.model, **about))
+        return replace(tuned, learned=Delta.from_difference(backbone.model.state_dict(), adapted.model, **about))

@@ -41,8 +41,7 @@ class Classification:
         """Accuracy, and of zero-shot's what is forgotten; see `accuracy_by_domain` and `forgotten_by_domain`."""
         table = accuracy_by_domain(similarities, self.images)
         if zero_shot is not None:
-            lost = forgotten_by_domain(similarities, zero_shot, self.images)
-            table["forgotten"] = table["domain"].map(lost)
+            table["forgotten"] = table["domain"].map(forgotten_by_domain(similarities, zero_shot, self.images))
         return table
 
     def right(self, answers: Tensor) -> Tensor:
@@ -62,13 +61,10 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
 
 
 def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.DataFrame:
-    """Five metrics of similarities [N, C] in percent, a row a domain, ID first.
+    """Five metrics of similarities [N, C] in percent, a row a domain, ID first, as scikit-learn has them.
 
     Macro means over the classes that a domain has; the area under the ROC curve is of each class's probability against
-    the rest, 50 by chance. Source: scikit-learn.
-
-    Returns:
-        domain, is_id, accuracy, images, precision, recall, f1 and auc.
+    the rest, 50 by chance. Returns domain, is_id, accuracy, images, precision, recall, f1 and auc.
     """
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
@@ -77,9 +73,8 @@ def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.Dat
     rows = []
     for domain, own in images.table.groupby("domain").indices.items():
         there = np.unique(labels[own])
-        means = precision_recall_fscore_support(
-            labels[own], answers[own], labels=there, average="macro", zero_division=0
-        )
+        how = {"labels": there, "average": "macro", "zero_division": 0}
+        means = precision_recall_fscore_support(labels[own], answers[own], **how)
         one_hot = labels[own, None] == there
         area = roc_auc_score(one_hot, probabilities[np.ix_(own, there)]) if len(there) > 1 else np.nan
         rows.append([domain, *(100 * value for value in (*means[:3], area))])
@@ -88,9 +83,9 @@ def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.Dat
 
 
 def forgotten_by_domain(similarities: Tensor, zero_shot: Tensor, images: ImageSet) -> pd.Series:
-    """The share, in percent, of the images that `zero_shot` [N, C] gets right and `similarities` [N, C] do not.
+    """By domain, the share in percent of what `zero_shot` [N, C] gets right that `similarities` [N, C] do not.
 
-    By domain; a domain that zero-shot gets wrong throughout is missing.
+    A domain that zero-shot gets wrong throughout is missing.
     """
     right, right_before = (answers.argmax(1).cpu() == images.labels for answers in (similarities, zero_shot))
     pairs = pd.DataFrame({"domain": images.table["domain"].to_numpy(), "lost": (~right).numpy() * 100.0})

@@ -1,17 +1,19 @@
 """Retrieval: images and the captions people gave them, of which one may fit many images, and one image have many.
 
-Asked for an image's captions or for a caption's images, a model ranks all there are of a domain by cosine similarity.
-Recall@k is the share of questions with a right answer among the first k, and `recall` the mean of recall@1 both ways.
+A model ranks all there are of a domain by cosine similarity. Recall@k is the share of images, or of captions, that find
+one of their own among the first k, and `recall` the mean of recall@1 both ways.
 
 Source: Karpathy and Fei-Fei 2015 (the protocol).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
@@ -50,19 +52,15 @@ class Retrieval:
                 f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the "
                 f"captions of one image; it has {', '.join(images.table.columns)}"
             )
-        own = [[part.strip() for part in str(text).split(SEPARATOR)] for text in images.table[column].fillna("")]
+        own = [[*dict.fromkeys(map(str.strip, str(text).split(SEPARATOR)))] for text in images.table[column].fillna("")]
         if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
             raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
-        names = list(dict.fromkeys(caption for captions in own for caption in captions)) if names is None else names
+        names = [*dict.fromkeys(chain(*own))] if names is None else names
         number = {name: place for place, name in enumerate(names)}
-        widest = max(map(len, own))
-        try:
-            rows = [[number[caption] for caption in dict.fromkeys(captions)] for captions in own]
-        except KeyError as error:
-            raise ValueError(
-                f"{images.name} has the caption {error}, which is none of the {len(names)} given"
-            ) from None
-        return cls(images, names, torch.tensor([row + [-1] * (widest - len(row)) for row in rows]), column)
+        if strange := [caption for caption in chain(*own) if caption not in number]:
+            raise ValueError(f"{images.name} has the caption {strange[0]!r}, which is none of the {len(names)} given")
+        rows = [torch.tensor([number[caption] for caption in captions]) for captions in own]
+        return cls(images, names, pad_sequence(rows, batch_first=True, padding_value=-1), column)
 
     def on(self, images: ImageSet) -> "Retrieval":
         """Retrieval of other images among the same captions."""
@@ -98,11 +96,11 @@ class Retrieval:
 
         All similarities of 100,000 images and captions take 40 GB, a search among them some 30 MB beside the features.
         """
-        f, g = image_features.cpu(), text_features.cpu()
-        return pd.DataFrame(
-            self._row(domain, search(f[images], g[texts], pairs), search(g[texts], f[images], pairs.flip(1)))
-            for domain, images, texts, pairs in self._domains()
-        )
+        rows = []
+        for domain, images, texts, pairs in self._domains():
+            f, g = image_features.cpu()[images], text_features.cpu()[texts]
+            rows.append(self._row(domain, search(f, g, pairs), search(g, f, pairs.flip(1))))
+        return pd.DataFrame(rows)
 
     def _domains(self) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
         """Each domain, the numbers of its images [n] and captions [t], and which of these belong together [P, 2]."""

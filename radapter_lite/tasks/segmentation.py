@@ -24,8 +24,8 @@ class Segmentation(Classification):
     """Crops of scenes' regions, among the names of all classes; the score is the mean IoU of the painted scenes.
 
     Attributes:
-        images: the crops. Their table has the columns scene and region, their numbers, and iou, that of the region with
-            the object it fits best, whose class is the crop's. Every scene has one at least.
+        images: the crops, one of a scene at least. Their table has the columns scene and region, their numbers, and
+            iou, that of the region with the object it fits best, whose class is the crop's.
         regions: of each scene, bool [P, H, W].
         temperature: of the backbone, by which similarities become probabilities.
         threshold: what a pixel's class must have to be painted; a pixel with less is ground.
