@@ -15,9 +15,8 @@ def info_nce(image_features: Tensor, text_features: Tensor, logit_scale: Tensor 
 
     It is `mpm_nce` with the identity as positives, no margin and no smoothing. Raises ValueError for two shapes.
 
-    Given unit vectors [B, D] twice, row i of both a pair, and 1 / temperature, as CLIP's `model.logit_scale.exp()` gives
-    it; gradients reach it. Returns the sum of both directions, averaged over the batch [scalar], twice open_clip's
-    ClipLoss.
+    Given unit vectors [B, D] twice, row i of both a pair, and 1 / temperature, which CLIP's `model.logit_scale.exp()`
+    is; gradients reach it. Returns the sum of both directions, averaged over the batch [scalar]: twice open_clip's.
 
     Source: Radford et al. 2021, the loss of CLIP.
     """

@@ -160,9 +160,9 @@ def tune(
     checkpoint: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Tuned:
-    """Tune a backbone on some images, or on a task, by any method of the kit: tune(clip, images, "LoRA", rank=8, seed=1).
+    """Tune a backbone on some images, or on a task, by any method of the kit, as tune(clip, images, "LoRA", rank=8).
 
-    All but the method is as in `Method.tune`. Raises ValueError for one that is none of `METHODS`, and what that raises.
+    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another, and what that raises.
     """
     return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
 

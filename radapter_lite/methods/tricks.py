@@ -5,8 +5,8 @@
     adversarial   also the loss where the embeddings of images and texts have moved to where it rises fastest (FGM)
     R-Drop        two passes in which other things are dropped, and a penalty on answering differently
 
-`TrainingConfig` switches them. With several on, R-Drop compares two passes of one mixture, and the adversary attacks all
-of it. Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et al. 2021; together in FSL++ (Meituan).
+`TrainingConfig` switches them. With several on, R-Drop compares two passes of one mixture, and the adversary attacks
+it. Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et al. 2021; together in FSL++ (Meituan).
 """
 
 from collections.abc import Callable, Iterator
