@@ -1,6 +1,5 @@
 """α, how much of a tuning is in the model: one number, or numbers by encoder and by layer."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -60,7 +59,6 @@ def keys_of(names: Iterable[str]) -> list[str]:
 
 
 def _checked(value: Any, what: str) -> float:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or math.isnan(value) or not 0 <= value <= 1:
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"{what} must be a number in [0, 1], from zero-shot to tuned, not {value!r}")
     return float(value)

@@ -48,10 +48,8 @@ def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     if file_format != FORMAT:
         raise ValueError(f"{json_path} has format {file_format} where {FORMAT} was expected: update radapter_lite")
     if (found_size := tensor_path.stat().st_size) != size or _sha256(tensor_path) != checksum:
-        raise ValueError(
-            f"{tensor_path} is truncated, damaged or of another delta ({found_size} bytes where "
-            f"{json_path.name} has {size}): copy both files again"
-        )
+        sizes = f"{found_size} bytes where {json_path.name} has {size}"
+        raise ValueError(f"{tensor_path} is truncated, damaged or of another delta ({sizes}): copy both files again")
     tensors = load_file(tensor_path)
     if {name: list(tensor.shape) for name, tensor in tensors.items()} != shapes:
         raise ValueError(f"the shapes in {json_path} are not those in {tensor_path.name}: copy both files again")

@@ -37,18 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "margin, single positive": {"multi_positive": False},
     "dropout": {"drop": "number"},
     "drop-path": {"drop": "path"},
-    "rank 1": {"rank": 1},
-    "rank 4": {"rank": 4},
-    "rank 16": {"rank": 16},
-    "image encoder": {"towers": ("image",)},
-    "text encoder": {"towers": ("text",)},
-    "p = 0.2": {"drop_prob": 0.2},
-    "p = 0.4": {"drop_prob": 0.4},
-    "δ = 0": {"margin": 0.0},
-    "δ = 0.1": {"margin": 0.1},
-    "δ = 0.25": {"margin": 0.25},  # five of PictoCLIP's temperatures, as the paper's 0.05 is five of its own
-    "ε = 0": {"smoothing": 0.0},
-    "ε = 0.1": {"smoothing": 0.1},
+    **{f"rank {rank}": {"rank": rank} for rank in (1, 4, 16)},
+    **{f"{tower} encoder": {"towers": (tower,)} for tower in ("image", "text")},
+    **{f"p = {p}": {"drop_prob": p} for p in (0.2, 0.4)},
+    # 0.25 is five of PictoCLIP's temperatures, as the paper's 0.05 is five of its own.
+    **{f"δ = {margin:g}": {"margin": margin} for margin in (0.0, 0.1, 0.25)},
+    **{f"ε = {smoothing:g}": {"smoothing": smoothing} for smoothing in (0.0, 0.1)},
     "τ = 0.01": {"temperature": 0.01},
 }
 

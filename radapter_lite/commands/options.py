@@ -62,18 +62,14 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
     weights = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"
     parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help=weights)
-    add_prompts_and_device(parser)
+    add_prompts(parser)
+    add_device(parser)
 
 
-def add_prompts_and_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--prompt",
-        action="append",
-        metavar="TEXT",
-        help='what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a '
-        "line (those that suit the backbone, or that were tuned with)",
-    )
-    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
+def add_prompts(parser: argparse.ArgumentParser) -> None:
+    told = 'what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a line'
+    told += " (those that suit the backbone, or that were tuned with)"
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help=told)
 
 
 def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
@@ -82,6 +78,10 @@ def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
 
     given = arguments.prompt
     return as_prompts(given[0] if len(given) == 1 else given) if given else None
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
 
 
 def device(arguments: argparse.Namespace) -> str:
@@ -112,14 +112,10 @@ def load_tuned(path: Path, arguments: argparse.Namespace, device: str = "cpu") -
 
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--alpha",
-        nargs="+",
-        default=["1"],
-        metavar="A",
-        help="a number from 0 (zero-shot) to 1 (tuned), or numbers by encoder and layer, "
-        "as image=1 text=0.5 image.3=0 (1)",
+    told = (
+        "a number from 0 (zero-shot) to 1 (tuned), or numbers by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
     )
+    parser.add_argument("--alpha", nargs="+", default=["1"], metavar="A", help=told)
 
 
 def parse_value(text: str) -> Any:
@@ -137,6 +133,5 @@ def parse_alpha(words: Sequence[str]) -> "Alpha":
             return float(words[0])
         return {key: float(value) for key, value in (word.split("=") for word in words)}
     except ValueError:
-        raise ValueError(
-            f"--alpha was given {' '.join(words)!r}: expected one number, or numbers by encoder as image=1 text=0.5"
-        ) from None
+        expected = "one number, or numbers by encoder as image=1 text=0.5"
+        raise ValueError(f"--alpha was given {' '.join(words)!r}: expected {expected}") from None

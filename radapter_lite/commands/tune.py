@@ -29,20 +29,16 @@ def add(commands: Commands) -> None:
     )
     options.add_images(parser)
     parser.add_argument("--method", default="R-Adapter", metavar="NAME", help="such as LoRA or FLYP (R-Adapter)")
+    told = "a setting of the method in place of the recommended one, as epochs 20, or rank 8"
     parser.add_argument(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        dest="settings",
-        metavar=("NAME", "VALUE"),
-        help="a setting of the method in place of the recommended one, as epochs 20, or rank 8",
+        "--set", nargs=2, action="append", default=[], dest="settings", metavar=("NAME", "VALUE"), help=told
     )
     parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag or a file; picto needs none")
-    options.add_prompts_and_device(parser)
+    options.add_prompts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
+    options.add_device(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
@@ -58,13 +54,15 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.seed <= LARGEST_SEED:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
-    method, prompts, device = find_method(arguments.method), options.prompts(arguments), options.device(arguments)
+    method, prompts = find_method(arguments.method), options.prompts(arguments)
+    device = options.device(arguments)
     images = options.load_images(arguments)
     task = as_task(images)
     of_classes = task.metric == "accuracy"
     if arguments.shots is None:
         arguments.shots = 16 if of_classes else len(images)
-    few, test = images.few_shot(arguments.shots, arguments.seed), images.test
+    few = images.few_shot(arguments.shots, arguments.seed)
+    test = images.test
     run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
@@ -89,8 +87,10 @@ def execute(arguments: argparse.Namespace) -> int:
     tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
-    about["training_images"] = few.table["file"].tolist()  # which sweep leaves out, however the folder changes
-    tuned.with_meta(data=about).save(out / "tuned")
+    # Which sweep leaves out, however the folder changes.
+    about["training_images"] = few.table["file"].tolist()
+    tuned = tuned.with_meta(data=about)
+    tuned.save(out / "tuned")
     swept, answers = examine(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
     report.write(swept, answers, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it

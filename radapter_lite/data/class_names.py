@@ -24,11 +24,10 @@ def name_classes(codes: list[str], source: Names) -> dict[str, str]:
         raise ValueError(f"{where} has no name for {some(lacking)}: add one for each class folder")
     times = Counter(named[code] for code in codes)
     if shared := [name for name, number in times.items() if number > 1]:
-        warnings.warn(
-            f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's name "
-            f"behind it: give them names of their own for prompts that tell them apart",
-            stacklevel=4,
+        found = (
+            f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's name behind"
         )
+        warnings.warn(f"{found} it: give them names of their own for prompts that tell them apart", stacklevel=4)
     return {code: named[code] if times[named[code]] == 1 else f"{named[code]} ({code})" for code in codes}
 
 
@@ -58,10 +57,8 @@ def read_names(path: Path, codes: list[str]) -> dict[str, str]:
     if set(named) & set(codes):
         return named
     if len(lines) != len(codes):
-        raise ValueError(
-            f"{path} has {len(lines)} lines, none of which begins with a class folder's name ({some(codes)}): "
-            f"expected a code and a name in each, or {len(codes)} names"
-        )
+        found = f"{len(lines)} lines, none of which begins with a class folder's name ({some(codes)})"
+        raise ValueError(f"{path} has {found}: expected a code and a name in each, or {len(codes)} names")
     return {code: _first(line) for code, line in zip(codes, lines, strict=True)}
 
 

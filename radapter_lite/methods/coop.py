@@ -44,8 +44,7 @@ class CoOpConfig(LossConfig):
 
     Attributes:
         context_length: M, how many vectors; with 0 it is zero-shot classification with the bare class name.
-        init_text: words whose embeddings the vectors begin as, such as "a photo of a", of M tokens; None for
-            random ones, N(0, 0.02²).
+        init_text: M tokens whose embeddings the vectors begin as, as "a photo of a"; None for N(0, 0.02²).
     """
 
     context_length: Whole = 4
@@ -97,9 +96,8 @@ def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
-    The vectors are the same for all names, and they alone are used afterwards. Raises what `train` raises, and
-    ValueError for a text tower that is not open_clip's own, for class names that leave no room for the context, or for
-    an `init_text` of another length.
+    The vectors alone are used afterwards. Raises what `train` raises, and ValueError for a text tower that is not
+    open_clip's own, class names that leave no room for the context, or an `init_text` of another length.
     """
     table, length, words = token_embedding(backbone.model).weight, config.context_length, config.init_text
     start = None if words is None else embed_words(backbone, words, length)
@@ -135,10 +133,8 @@ def token_embedding(model: nn.Module) -> nn.Embedding:
     found = getattr(tower, "token_embedding", None)
     if isinstance(found, nn.Embedding) and (tower is model or isinstance(tower, TextTransformer)):
         return found
-    raise ValueError(
-        f"the text tower is a {type(tower).__name__}, whose token embeddings cannot be replaced here: choose a "
-        f"model with open_clip's own text tower, such as ViT-B-32"
-    )
+    found = f"the text tower is a {type(tower).__name__}, whose token embeddings cannot be replaced here"
+    raise ValueError(f"{found}: choose a model with open_clip's own text tower, such as ViT-B-32")
 
 
 def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
@@ -149,9 +145,8 @@ def embed_words(backbone: Backbone, text: str, context_length: int) -> Tensor:
     ids, start = backbone.tokenizer([text, ""]), _start(backbone)
     own, empty = _lengths(backbone, ids)
     if (count := own - empty) != context_length:
-        raise ValueError(
-            f"init_text {text!r} is {count} tokens where context_length is {context_length}: make the two equal"
-        )
+        found = f"init_text {text!r} is {count} tokens"
+        raise ValueError(f"{found} where context_length is {context_length}: make the two equal")
     table = token_embedding(backbone.model).weight
     return table.detach()[ids[0, start : start + count].to(table.device)]
 
@@ -165,10 +160,9 @@ def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Ten
     length = ids.shape[1]
     for name, used in zip(classes, _lengths(backbone, ids), strict=True):
         if (room := length - used) < count:
-            raise ValueError(
-                f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room} learned "
-                f"vectors, not {count}: set context_length to {room} or shorten the name"
-            )
+            found = f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room}"
+            advice = f"set context_length to {room} or shorten the name"
+            raise ValueError(f"{found} learned vectors, not {count}: {advice}")
     start = _start(backbone)
     place_holder = backbone.tokenizer(["x"])[:, start : start + 1].expand(len(ids), count)
     return torch.cat([ids[:, :start], place_holder, ids[:, start : length - count]], dim=1)

@@ -144,9 +144,10 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
         with torch.autocast(features.device.type, enabled=False):
             return F.cross_entropy(cache(features, head), batch.labels)
 
-    trains = config.training is not None
-    history = train(loss, cache.parameters(), cache=cache) if trains else no_steps()
-    return Tuned(dict(cache.state_dict()), history, keys.numel() if trains else 0)
+    if config.training is None:
+        return Tuned(dict(cache.state_dict()), no_steps(), 0)
+    history = train(loss, cache.parameters(), cache=cache)
+    return Tuned(dict(cache.state_dict()), history, keys.numel())
 
 
 register(

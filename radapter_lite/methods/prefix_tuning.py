@@ -126,20 +126,18 @@ def _text_blocks(model: nn.Module) -> list[Any]:
     token_embedding(model)  # which refuses a text tower of another library
     blocks = list(getattr(model, "text", model).transformer.resblocks)  # type: ignore[union-attr, arg-type]
     if not isinstance(blocks[0].attn, nn.MultiheadAttention):
-        raise ValueError(
-            f"the text tower's attention ({type(blocks[0].attn).__name__}) normalizes or scales more than "
-            f"nn.MultiheadAttention does: choose a model with plain attention, or towers=('image',)"
-        )
+        found = f"the text tower's attention ({type(blocks[0].attn).__name__}) normalizes or scales more than"
+        advice = "choose a model with plain attention, or towers=('image',)"
+        raise ValueError(f"{found} nn.MultiheadAttention does: {advice}")
     return blocks
 
 
 def _image_blocks(model: nn.Module) -> list[Any]:
     visual = model.visual
     if not isinstance(visual, VisionTransformer):
-        raise ValueError(
-            f"the image tower is a {type(visual).__name__}, whose layers take no learned tokens here: choose a "
-            f"model with open_clip's own VisionTransformer, such as ViT-B-32, or towers=('text',)"
-        )
+        found = f"the image tower is a {type(visual).__name__}, whose layers take no learned tokens here"
+        advice = "choose a model with open_clip's own VisionTransformer, such as ViT-B-32, or towers=('text',)"
+        raise ValueError(f"{found}: {advice}")
     return list(visual.transformer.resblocks)
 
 

@@ -48,10 +48,9 @@ class Retrieval:
         without it, an image without a caption, and a caption that is not in `names`.
         """
         if column not in images.table:
-            raise ValueError(
-                f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the "
-                f"captions of one image; it has {', '.join(images.table.columns)}"
-            )
+            needed = f"a column {column!r}, with {SEPARATOR!r} between the captions of one image"
+            there = ", ".join(images.table.columns)
+            raise ValueError(f"{images.name} has no captions: its table needs {needed}; it has {there}")
         own = [[*dict.fromkeys(map(str.strip, str(text).split(SEPARATOR)))] for text in images.table[column].fillna("")]
         if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
             raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
