@@ -32,8 +32,7 @@ def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abo
 def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors, and what the JSON says of them: their `kind`, and all that was noted beside.
 
-    Raises FileNotFoundError if one of the two files is missing, and ValueError if one is damaged or they do not belong
-    together.
+    Raises FileNotFoundError if one of the two is missing, and ValueError if they are damaged or not of one delta.
     """
     tensor_path, json_path = _paths(path)
     for found, other in ((tensor_path, json_path), (json_path, tensor_path)):

@@ -10,8 +10,7 @@ from pathlib import Path
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the with block ends without an error.
 
-    Raises FileNotFoundError if the folder does not exist, and OSError if the folder cannot be written to; the sentence
-    names it.
+    Raises FileNotFoundError if the folder does not exist, and OSError, which names it, if it cannot be written to.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -41,12 +41,10 @@ def mpm_nce(
     δ_ij = 0 for a positive and the margin for a negative. Both directions share ỹ. Where image i has no negative in the
     batch there is nothing to smooth towards and ỹ_ij = 1/|P(i)|, so that every row of targets sums to 1.
 
-    Raises ValueError for shapes that do not fit, positives that are not bool or miss a diagonal entry, or a number out
-    of its range.
+    Raises ValueError for shapes that do not fit, positives not bool or without the diagonal, and numbers out of range.
 
     Args:
-        image_features: unit vectors [B, D].
-        text_features: unit vectors [B, D].
+        image_features, text_features: unit vectors [B, D].
         positives: True at (i, j) where image i and text j match [B, B], bool, its diagonal True.
         temperature: τ, above 0.
         margin: δ, in units of cosine similarity, 0 or more.

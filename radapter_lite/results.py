@@ -17,8 +17,7 @@ NAMES = (
 def load_results(name: str = "few_shot", folder: Path = RESULTS, id_domain: str = "outline") -> pd.DataFrame:
     """A saved table of long runs: those that were tuned on one domain, "outline" or "camera".
 
-    Raises ValueError for a name that is none of `NAMES` and a domain that nothing was tuned on, and FileNotFoundError
-    if the table is missing; the sentence names the command that makes it.
+    Raises ValueError for a name that is none of `NAMES` and a domain that nothing was tuned on, and FileNotFoundError.
     """
     if name not in NAMES:
         raise ValueError(f"{name!r} names no results; there are {', '.join(NAMES)}")

@@ -1,8 +1,7 @@
 """R-Adapter without its parts, and with other values of its settings, over seeds: the tables of notebook 07.
 
-Every run has R-Adapter's own settings but for what its row names. Accumulation and re-scaling cost no run of their own:
-they do not act back on training, so one run gives the live weights and their averages under every momentum, and each
-of them is measured at α = 0.5 and 1.
+Accumulation and re-scaling do not act back on training and so cost no run of their own: one gives the live weights and
+their averages under every momentum, and each of them is measured at α = 0.5 and 1.
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,7 @@ COMPARED = (4, 16)  # shots at which every method was run
 def results_table(results: pd.DataFrame) -> str:
     """A README's table from `few_shot`, as Markdown: ID and OOD mean by method, shots and α, with intervals.
 
-    R-Adapter, with and without its stem, and FLYP at every number of shots; at 16 also between α = 0 and 1, which for
-    FLYP is WiSE-FT.
+    R-Adapter, with its stem and without, and FLYP, at 16 shots also between α = 0 and 1: there FLYP is WiSE-FT.
     """
     results = results.query("split == 'test' and method in ('R-Adapter', 'R-Adapter, stem', 'FLYP')")
     by_seed = summarize(results, ["method", "shots", "seed", "alpha"])
@@ -98,14 +97,12 @@ def overview_table(by_seed: pd.DataFrame) -> str:
         cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in means.itertuples()]
         lines.append(f"| {task} ({means['seeds'].min()}) | {' | '.join(cells)} |")
         ours, theirs = (own[own["way"] == way] for way in ("R-Adapter", "WiSE-FT"))
-        gain = paired_differences(ours, theirs, ["way"]).iloc[0]
-        told = [f"{name.upper()} {_told(gain[name], gain[f'{name}_ci'])}" for name in ("id", "ood")]
+        difference, told = paired_differences(ours, theirs, ["way"]).iloc[0], []
+        for column in ("id", "ood"):
+            value, half = difference[column], difference[f"{column}_ci"]
+            verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
+            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({verdict})")
         said.append(f"{task}: {', '.join(told)}")
     text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
     counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
     return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
-
-
-def _told(gain: float, half: float) -> str:
-    verdict = "ahead" if gain > half else "behind" if -gain > half else "not told apart"
-    return f"{gain:+.1f} ± {half:.1f} ({verdict})"

@@ -49,9 +49,7 @@ def models(
 ) -> Callable[..., Tuned]:
     """A function that gives the model of any variant but the ensemble, on the few images of a seed; each is made once.
 
-    Args:
-        values: of the tricks that it will be asked for.
-        share: of the recommended epochs, and of the steps of pretraining.
+    `values` are of the tricks it will be asked for; `share` is of the recommended epochs, and of pretraining's steps.
     """
     few, train = images.few_shot(SHOTS, seed), images.select(domain=images.id_domain, split="train")
 

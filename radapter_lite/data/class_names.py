@@ -34,9 +34,8 @@ def name_classes(codes: list[str], source: Names) -> dict[str, str]:
 def read_names(path: Path, codes: list[str]) -> dict[str, str]:
     """Names by code of a .json, .csv, .tsv or .txt file; of several synonyms between commas it is the first.
 
-    Text holds a code and its name in each line, or a name alone for each of the codes, in their order. JSON holds
-    names by code, or ImageNet's {"0": ["n01440764", "tench"]}. Raises FileNotFoundError if there is no such file, and
-    ValueError for one of another kind or with another number of names.
+    Text holds a code and its name in each line, or a name for each code in their order; JSON names by code, or
+    ImageNet's {"0": ["n01440764", "tench"]}. Raises FileNotFoundError, and ValueError for what is none of these.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}; give one that names the classes.")

@@ -83,8 +83,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train: Train) -> Tuned:
     """Train bottlenecks with FLYP's loss: Houlsby's, or AdaptFormer's for its settings.
 
-    What is behind a sublayer comes before the residual sum. The adapters are attached for the length of an answer.
-    Raises what `find_sites` and `train` raise.
+    What is behind a sublayer comes before the residual sum. Raises what `find_sites` and `train` raise.
     """
     places = make_bottlenecks(backbone, config)
     adapters = nn.ModuleList(places.values())

@@ -1,8 +1,7 @@
 """CoOp: learned vectors before the class name, the same for all classes, in place of "a photo of a".
 
 A class's prompt is [start] v_1 ... v_M [class name] [end]. The text encoder is given ids with M place-holders, whose
-embeddings are replaced by v on the way; everything after the embedding is open_clip's own. P-tuning's v come from an
-LSTM, so that they depend on each other.
+embeddings are replaced by v on the way. P-tuning's v come from an LSTM, so that they depend on each other.
 
 Source: Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (unified context, class name at the end);
 Liu et al. 2021, "GPT Understands, Too": a bidirectional LSTM of two layers, then an MLP of two.
@@ -90,9 +89,10 @@ def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     return image_features(backbone, task.images) @ head.T
 
 
-@register(
-    "CoOp", CoOpConfig(init_text="an icon of a"), grid=(3e-4, 1e-3, 3e-3), elsewhere=PROMPTS_ELSEWHERE, answer=answer
-)
+WORDS = "an icon of a"  # one of PictoCLIP's prompts
+
+
+@register("CoOp", CoOpConfig(init_text=WORDS), grid=(3e-4, 1e-3, 3e-3), elsewhere=PROMPTS_ELSEWHERE, answer=answer)
 def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tuned:
     """Train what makes the vectors by cross-entropy, both encoders frozen; similarities are cosines [N, C].
 
@@ -119,11 +119,7 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
 
 
 p_tuning = register(
-    "P-tuning",
-    PTuningConfig(init_text="an icon of a"),
-    grid=(1e-4, 3e-4, 1e-3),
-    elsewhere=PROMPTS_ELSEWHERE,
-    answer=answer,
+    "P-tuning", PTuningConfig(init_text=WORDS), grid=(1e-4, 3e-4, 1e-3), elsewhere=PROMPTS_ELSEWHERE, answer=answer
 )(coop)
 
 

@@ -131,8 +131,7 @@ def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
     """Fill the cache with un-augmented training images, and train its keys if asked; similarities are logits [N, C].
 
-    Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy, both encoders frozen. Raises what `train` raises,
-    and ValueError for a task without classes.
+    Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy. Raises ValueError for a task without classes.
     """
     labels = labels_of("Tip-Adapter", task)
     keys = image_features(backbone, task.images)

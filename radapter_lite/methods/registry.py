@@ -92,13 +92,9 @@ class Method:
     ) -> Tuned:
         """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
 
-        Raises ValueError for an unknown setting and a model that carries adapters or a delta, TypeError for the
-        settings of another method, and what the method and `train` raise.
-
-        Args:
-            config: all of its settings; the recommended ones if left out.
-            checkpoint: a file that an interrupted run goes on from.
-            settings: some of its settings by name, over the recommended ones or those of `config`.
+        `config` are all of its settings, the recommended ones if left out, and `settings` some by name, over those; the
+        checkpoint is a file that an interrupted run goes on from. Raises ValueError for an unknown setting and a model
+        that carries adapters or a delta, TypeError for settings of another method, and what the method and `train` do.
         """
         task = as_task(images)
         require_untouched(backbone.model)
@@ -129,9 +125,8 @@ def register(
 ) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
-    Without a grid nothing is searched. The function is then called as `Method.tune` is, and `tune` knows it by its
-    name. One function may be registered under several names, with other settings each. Raises ValueError for a name
-    that is another method's.
+    Without a grid nothing is searched. The function is then called as `Method.tune` is. It may be registered under
+    several names, with other settings each. Raises ValueError for a name that is another method's.
     """
 
     def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
@@ -198,8 +193,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
     search`). For other backbones they are the papers' settings for small sets for R-Adapter, and the usual small
     learning rates for the rest, untuned. Raises ValueError for a method that is none of `METHODS`.
 
-    Args:
-        id_domain: what is tuned on. For all but PictoShift's "outline" the search on "camera" counts, if there was one.
+    Where anything but PictoShift's "outline" is tuned on, the search on "camera" counts, if there was one.
     """
     known = find_method(method)
     settings = dict(known.elsewhere)

@@ -92,10 +92,10 @@ def adversarial(once: Pass, model: nn.Module, size: float) -> Tensor:
     zeros = [zero for _, zero in seen]
     uphill = torch.autograd.grad(clean, zeros, retain_graph=True, allow_unused=True) if zeros else ()
     if all(each is None for each in uphill):
-        raise ValueError(
-            "adversarial has no direction to move the embeddings in: nothing trained lies behind this method's "
-            "encoders; set it to 0, or choose a method that tunes an encoder, such as R-Adapter"
+        found = (
+            "adversarial has no direction to move the embeddings in: nothing trained lies behind this method's encoders"
         )
+        raise ValueError(f"{found}; set it to 0, or choose a method that tunes an encoder, such as R-Adapter")
     steps = iter([step(x, each, size) for (x, _), each in zip(seen, uphill, strict=True)])
     torch.set_rng_state(state)
     with changed_inputs(places, lambda x: x + next(steps)):
@@ -130,10 +130,8 @@ def r_drop(once: Pass, model: nn.Module, head: Tensor, weight: float) -> Tensor:
         with nullcontext() if drops else changed_inputs(image_blocks(model)[:1], partial(F.dropout, p=DROPPED)):
             second = once()
     if not before.requires_grad:
-        raise ValueError(
-            "r_drop compares the images' features of two passes, and this method trains nothing that changes them: set "
-            "it to 0, or choose a method that tunes the image encoder, such as R-Adapter"
-        )
+        found = "r_drop compares the images' features of two passes, and this method trains nothing that changes them"
+        raise ValueError(f"{found}: set it to 0, or choose a method that tunes the image encoder, such as R-Adapter")
     return (first + second) / 2 + weight * divergence(before, features[-1], head)
 
 

@@ -126,8 +126,7 @@ class Retrieval:
 def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tensor:
     """For each question, the chance that a right answer is among the first k, ties being broken by lot [Q, K].
 
-    Given similarities of questions with answers [Q, A], and pairs of a question and a right answer to it, by their
-    numbers, each pair once [P, 2].
+    Given similarities of questions with answers [Q, A], and once each the pairs, by number, that fit together [P, 2].
     """
     from scipy.special import comb
 
@@ -143,8 +142,7 @@ def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tenso
 def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21) -> Tensor:
     """`recall` of many questions, by blocks of `at_once` similarities, whose temporaries are all it takes [Q, K].
 
-    Given unit vectors of questions [Q, D] and answers [A, D], and the pairs of `recall`; their flip(1) asks the other
-    way.
+    Given unit vectors of questions [Q, D] and answers [A, D], and `recall`'s pairs, whose flip(1) asks the other way.
     """
     pairs, block = pairs[pairs[:, 0].argsort()], max(1, at_once // len(others))
     parts = []
