@@ -23,10 +23,10 @@ def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abo
     """Write `path`.safetensors and `path`.json."""
     tensor_path, json_path = _paths(path)
     write_tensors(tensor_path, tensors, {"delta": about["kind"]})
-    about = {"format": FORMAT} | dict(about)
-    about["tensors"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    about["file"] = {"name": tensor_path.name, "bytes": tensor_path.stat().st_size, "sha256": _sha256(tensor_path)}
-    write_text(json_path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    file = {"name": tensor_path.name, "bytes": tensor_path.stat().st_size, "sha256": _sha256(tensor_path)}
+    content = {"format": FORMAT, **about, "tensors": shapes, "file": file}
+    write_text(json_path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Every method on a few shots, over seeds, measured along α where it has one: the tables of notebooks 05, 06 and 08."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,8 @@ def run_few_shot(
     shots and seed. All methods and all of `SHOTS` if none are named. Raises ValueError for an unknown method.
     """
     names = [find_method(name).name for name in methods or METHODS]
-    keys = [
-        {"id_domain": images.id_domain, **about, "method": name, "shots": number, "seed": seed}
-        for number in sorted(shots or SHOTS, reverse=True)
-        for seed in range(seeds)
-        for name in names
-    ]
+    domain, runs = images.id_domain, product(sorted(shots or SHOTS, reverse=True), range(seeds), names)
+    keys = [{"id_domain": domain, **about, "method": name, "shots": n, "seed": seed} for n, seed, name in runs]
     exam = Exam.prepare(backbone, images)
 
     def run(key: Key) -> pd.DataFrame:

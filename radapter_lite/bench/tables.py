@@ -63,12 +63,8 @@ TASKS = {
     "segmentation": ("segmentation", "outline", "masks == 'proposals'", "miou", "is_id"),
 }
 # By its name in the overview, a method and its α. All weights are tuned by FLYP's loss, for it serves every task.
-WAYS = {
-    "zero-shot": ("FLYP", 0.0),
-    "fine-tuning": ("FLYP", 1.0),
-    "WiSE-FT": ("FLYP", 0.5),
-    "R-Adapter": ("R-Adapter", 0.5),
-}
+WAYS = {"zero-shot": ("FLYP", 0.0), "fine-tuning": ("FLYP", 1.0), "WiSE-FT": ("FLYP", 0.5)}
+WAYS["R-Adapter"] = ("R-Adapter", 0.5)
 
 
 def overview(folder: Path = RESULTS) -> pd.DataFrame:

@@ -47,8 +47,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
     from radapter_lite.files import make_folder
-    from radapter_lite.methods import recommended
-    from radapter_lite.methods.registry import find_method
+    from radapter_lite.methods.registry import find_method, recommended
     from radapter_lite.settings import with_settings
     from radapter_lite.tasks import as_task
 

@@ -51,7 +51,7 @@ class Prefixes(nn.Module):
         super().__init__()
         self.length, device = length, next(model.parameters()).device
         for tower in (tower for tower in TOWERS if tower in towers):
-            blocks = _text_blocks(model) if tower == "text" else _image_blocks(model)
+            blocks = _blocks(model, tower)
             width = blocks[0].ln_1.weight.shape[0]
             shape = (len(blocks), 2, length, width) if tower == "text" else (len(blocks), length, width)
             self.register_parameter(tower, nn.Parameter(0.02 * torch.randn(shape).to(device)))
@@ -64,7 +64,7 @@ class Prefixes(nn.Module):
         drops = dict.fromkeys(appends, lambda _, output: output[:, : -self.length])
         with Attachment(model, drops, appends) as stack:
             if (text := getattr(self, "text", None)) is not None:
-                for block, (keys, values) in zip(_text_blocks(model), text, strict=True):
+                for block, (keys, values) in zip(_blocks(model, "text"), text, strict=True):
                     block.attn.forward = _prefixed(block.attn, keys, values)
                     stack.callback(delattr, block.attn, "forward")  # the class's own again
             yield
@@ -121,7 +121,13 @@ def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: T
     return Tuned(dict(prefixes.state_dict()), history, count(prefixes.parameters()))
 
 
-def _text_blocks(model: nn.Module) -> list[Any]:
+def _blocks(model: nn.Module, tower: str) -> list[Any]:
+    if tower == "image":
+        if isinstance(model.visual, VisionTransformer):
+            return list(model.visual.transformer.resblocks)
+        found = f"the image tower is a {type(model.visual).__name__}, whose layers take no learned tokens here"
+        advice = "choose a model with open_clip's own VisionTransformer, such as ViT-B-32, or towers=('text',)"
+        raise ValueError(f"{found}: {advice}")
     token_embedding(model)  # which refuses a text tower of another library
     blocks = list(getattr(model, "text", model).transformer.resblocks)  # type: ignore[union-attr, arg-type]
     if not isinstance(blocks[0].attn, nn.MultiheadAttention):
@@ -129,15 +135,6 @@ def _text_blocks(model: nn.Module) -> list[Any]:
         advice = "choose a model with plain attention, or towers=('image',)"
         raise ValueError(f"{found} nn.MultiheadAttention does: {advice}")
     return blocks
-
-
-def _image_blocks(model: nn.Module) -> list[Any]:
-    visual = model.visual
-    if not isinstance(visual, VisionTransformer):
-        found = f"the image tower is a {type(visual).__name__}, whose layers take no learned tokens here"
-        advice = "choose a model with open_clip's own VisionTransformer, such as ViT-B-32, or towers=('text',)"
-        raise ValueError(f"{found}: {advice}")
-    return list(visual.transformer.resblocks)
 
 
 def _prefixed(attention: nn.MultiheadAttention, keys: Tensor, values: Tensor) -> Callable[..., Any]:
