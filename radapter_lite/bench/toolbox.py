@@ -6,7 +6,7 @@ validation images, after half of the steps, from images of a seed that no measur
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,7 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
 
-    @lru_cache(1)
-    def of(seed: int) -> Callable[..., Tuned]:
-        return models(backbone, images, seed, values)
+    of = lru_cache(1)(partial(models, backbone, images, values=values))  # by seed, one after the other
 
     @cache
     def said(variant: str, seed: int) -> list[Tensor]:

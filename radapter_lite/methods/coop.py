@@ -63,11 +63,9 @@ class PromptLSTM(nn.Module):
     With a `start` [M, width] that is added to them, the last layer begins at zero, and the vectors as the start.
     """
 
-    start: Tensor | None
-
     def __init__(self, count: int, width: int, start: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("start", start)
+        self.start = start
         self.inputs = nn.Parameter(torch.randn(count, width))
         self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True)
         last = nn.Linear(width, width)

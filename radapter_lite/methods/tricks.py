@@ -9,8 +9,8 @@
 it. Source: Zhang et al. 2018, Verma et al. 2019, Miyato et al. 2017, Wu et al. 2021; together in FSL++ (Meituan).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -67,8 +67,13 @@ def mixup(loss: BatchLoss, batch: Batch, model: nn.Module, a: float, layer: str)
     second = replace(first, labels=batch.labels[order], positives=batch.positives[order][:, order])
 
     def once() -> Tensor:
-        with changed_inputs(place, mix), encoded_once(model.get_submodule("visual")):
-            return share * loss(first) + (1 - share) * loss(second)
+        visual = model.get_submodule("visual")
+        visual.forward = cache(visual.forward)  # both losses share the features of the very same images
+        try:
+            with changed_inputs(place, mix):
+                return share * loss(first) + (1 - share) * loss(second)
+        finally:
+            del visual.forward  # the class's own again
 
     return once
 
@@ -92,10 +97,9 @@ def adversarial(once: Pass, model: nn.Module, size: float) -> Tensor:
     zeros = [zero for _, zero in seen]
     uphill = torch.autograd.grad(clean, zeros, retain_graph=True, allow_unused=True) if zeros else ()
     if all(each is None for each in uphill):
-        found = (
-            "adversarial has no direction to move the embeddings in: nothing trained lies behind this method's encoders"
-        )
-        raise ValueError(f"{found}; set it to 0, or choose a method that tunes an encoder, such as R-Adapter")
+        found = "adversarial has no direction to move the embeddings in"
+        why = "nothing trained lies behind this method's encoders"
+        raise ValueError(f"{found}: {why}; set it to 0, or choose a method that tunes an encoder, such as R-Adapter")
     steps = iter([step(x, each, size) for (x, _), each in zip(seen, uphill, strict=True)])
     torch.set_rng_state(state)
     with changed_inputs(places, lambda x: x + next(steps)):
@@ -145,13 +149,3 @@ def divergence(first: Tensor, second: Tensor, head: Tensor) -> Tensor:
 def image_blocks(model: nn.Module) -> list[nn.Module]:
     """The image encoder's blocks. Raises ValueError for one that is no Transformer."""
     return list(model.get_submodule(find_blocks(model, "image")[0]).children())
-
-
-@contextmanager
-def encoded_once(visual: nn.Module) -> Iterator[None]:
-    """Inside, the very same images are encoded once: both losses of a mixture share their features."""
-    visual.forward = cache(visual.forward)
-    try:
-        yield
-    finally:
-        del visual.forward  # the class's own again
