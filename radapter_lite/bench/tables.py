@@ -49,8 +49,9 @@ def who_is_ahead(results: pd.DataFrame) -> str:
         ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
         named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
         who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
-        more = f"reach{'es' * (len(named) < 2)} more than R-Adapter, both ID and OOD"
-        sentences.append(f"At {shots} shots, {who} {more}, of {len(table)} measured.")
+        verb = "reach" if len(named) > 1 else "reaches"
+        told = f"{who} {verb} more than R-Adapter, both ID and OOD"
+        sentences.append(f"At {shots} shots, {told}, of {len(table)} measured.")
     return "\n".join(sentences)
 
 

@@ -13,7 +13,8 @@ from radapter_lite.commands import Commands, options
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
 
-ALPHAS, SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)  # drawn and saved; in the table on the terminal
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
+SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
 LARGEST_SEED = 2**32 - 1
 
 

@@ -73,7 +73,7 @@ class Prefixes(nn.Module):
 def attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor) -> Tensor:
     """Self-attention over [prefix; x]: the output of nn.MultiheadAttention with P more keys and values [B, L, D].
 
-    The mask [L, L] or [B * heads, L, L] is added to the scores; every position sees the prefix, projected [P, D] twice.
+    The mask [L, L] or [B * heads, L, L] is added to the scores; keys and values [P, D] are projected, and seen by all.
     """
     batch, heads = len(x), attention.num_heads
     q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)

@@ -33,7 +33,7 @@ DROPPED = 0.1  # of an image's embeddings, in R-Drop's second pass, where the me
 def with_tricks(loss: BatchLoss, backbone: Backbone, config: TrainingConfig, head: Tensor | None) -> BatchLoss:
     """The loss of a batch with the tricks that are on; where none is, the very same function.
 
-    The backbone is whose model the loss calls, the head are zero-shot text features [T, D], which R-Drop needs.
+    `backbone` has the model that the loss calls; `head` are zero-shot text features [T, D], which R-Drop needs.
     """
     if not (config.mixup or config.adversarial or config.r_drop):
         return loss
