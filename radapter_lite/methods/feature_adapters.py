@@ -30,12 +30,7 @@ from radapter_lite.tuned import Tuned
 
 @dataclass(frozen=True)
 class ClipAdapterConfig(LossConfig):
-    """CLIP-Adapter's settings.
-
-    Attributes:
-        reduction: the features' width over the bottleneck's.
-        residual_ratio: ρ, the adapted features' share in the mixture; no α, for the network is not linear.
-    """
+    """CLIP-Adapter's settings: the features' width over the bottleneck's, and ρ, the adapted features' share."""
 
     reduction: Count = 4
     residual_ratio: Part = 0.2
