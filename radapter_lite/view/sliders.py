@@ -8,7 +8,7 @@ and writes a little HTML anew; nothing is encoded or drawn by then.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,16 +17,17 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve
+from radapter_lite.assets import filled
 from radapter_lite.data import ImageSet
 from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
 from radapter_lite.tasks import Task, as_task
-from radapter_lite.view import slider_view as view
 from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
+from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import line_look, look
-from radapter_lite.view.svg_chart import Chart, Line, legend, names
 
 STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 EXAMPLES = 8  # images whose probabilities are shown
@@ -58,7 +59,6 @@ class AlphaSlider(widgets.VBox):
 
     def __init__(self, curves: Mapping[str, AlphaCurve], task: Task) -> None:
         images, self._names = task.images, task.names
-        self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         self._examples = {
@@ -66,13 +66,15 @@ class AlphaSlider(widgets.VBox):
             for name, curve in curves.items()
         }
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
-        self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
+        thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
-        self._truths = {
-            row: {self._names[text] for text in own.nonzero()} for row, own in zip(shown, fits.T, strict=True)
+        table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
+        about = table.iloc[shown].assign(picture=thumbnails.names).to_dict("records")
+        self._images = {
+            row: each | {"right": {self._names[text] for text in own.nonzero()}}
+            for row, each, own in zip(shown, about, fits.T, strict=True)
         }
-        self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
         if images.ood_domains:
             lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
@@ -87,7 +89,7 @@ class AlphaSlider(widgets.VBox):
         self._show()
         controls = [self.play, self.slider, *([self.method] if len(curves) > 1 else [])]
         charts = [*(way.chart for way in self._ways.values()), self._trade_off]
-        styles = self._thumbnails.style + "".join(chart.style for chart in charts if chart)
+        styles = thumbnails.style + "".join(chart.style for chart in charts if chart)
         super().__init__([widgets.HBox(controls), widgets.HTML(styles), self.picture])
 
     def benchmark(self, moves: int = 50) -> list[float]:
@@ -105,47 +107,34 @@ class AlphaSlider(widgets.VBox):
 
     def _show(self) -> None:
         alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
-        rows = (self._charts(alpha, way), self._cards(alpha), self._flips(alpha, way))
-        self.picture.value = "".join(view.card(*parts) for parts in rows)
-
-    def _charts(self, alpha: float, way: "_Way") -> list[str]:
-        now, start = way.scores.loc[alpha], way.scores.loc[0.0]
-        points = [(alpha, now[domain], line.look["color"]) for domain, line in way.domains.items()]
-        rows = [(line, now[domain], now[domain] - start[domain]) for domain, line in way.domains.items()]
-        parts = [way.chart.show(points, alpha), legend(f"α = {alpha:.2f}", rows)]
-        if self._trade_off:
-            places = [(*each.means.loc[alpha], each.trade_off.look["color"]) for each in self._ways.values()]
-            parts.append(self._trade_off.show(places) + names(way.trade_off for way in self._ways.values()))
-        return parts
-
-    def _cards(self, alpha: float) -> list[str]:
-        probabilities = self._examples[self.method.value].probabilities(alpha)
-        cards = []
-        for row, own in zip(self.examples, probabilities, strict=True):
-            truth = self._labels[row]
-            picture = self._thumbnails.show(self._number[row], truth)
-            bars = view.top_bars(own, self._names, self._truths[row])
-            cards.append(view.example(picture, bars, f"{truth} · {self._domains[row]}"))
-        return cards
-
-    def _flips(self, alpha: float, way: "_Way") -> list[str]:
-        before, now = way.tops[0], way.tops[STOPS.index(alpha)]
-        flips = []
-        for row in way.gallery:
-            was, said = (self._names[int(top[row])] for top in (before, now))
-            picture = self._thumbnails.show(self._number[row], self._labels[row], view.SMALL)
-            flips.append(view.flip(picture, was, said, self._labels[row], said in self._truths[row]))
+        stop, probabilities = STOPS.index(alpha), self._examples[self.method.value].probabilities(alpha)
+        before, now = way.tops[0], way.tops[stop]
         changed = now != before
-        gained, lost = (int((changed & way.right[stop]).sum()) for stop in (STOPS.index(alpha), 0))
-        return [view.count_flips(len(now), int(changed.sum()), gained, lost), view.row(flips)]
+        self.picture.value = filled(
+            "widgets/slider.html",
+            alpha=alpha,
+            stop=stop,
+            way=way,
+            trade_off=self._trade_off,
+            examples=[
+                (self._images[row], likeliest(own, self._names))
+                for row, own in zip(self.examples, probabilities, strict=True)
+            ],
+            total=len(now),
+            changed=int(changed.sum()),
+            gained=int((changed & way.right[stop]).sum()),
+            lost=int((changed & way.right[0]).sum()),
+            flips=[
+                (self._images[row], self._names[int(before[row])], self._names[int(now[row])]) for row in way.gallery
+            ],
+        )
 
 
 class _Way:
     """One method's way along α: what can be known of it before the slider moves."""
 
     def __init__(self, name: str, place: int, curve: AlphaCurve, task: Task) -> None:
-        images = task.images
-        tops, tables = [], []
+        images, tops, tables = task.images, [], []
         for alpha in progress(STOPS, f"stops of {name}"):
             similarities = curve.at(alpha)
             tops.append(similarities.argmax(1))
@@ -153,16 +142,15 @@ class _Way:
         self.tops = torch.stack(tops)  # (stops, N)
         self.right = task.right(self.tops)  # (stops, N)
         table = pd.concat(tables)
-        self.scores = table.pivot(index="alpha", columns="domain", values=task.metric)
-        self.means = summarize(table, ["alpha"], task.metric).set_index("alpha")[["id", "ood"]]
-        self.domains = {
-            domain: Line(STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
+        scores = table.pivot(index="alpha", columns="domain", values=task.metric)
+        lines = [
+            Line(STOPS, scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
             for number, domain in enumerate(images.domains)
-        }
-        about: dict[str, Any] = {"title": name, "ylabel": f"{task.metric} (%)"}
-        self.chart = Chart.of_lines(self.domains.values(), **ALONG_ALPHA, **about)
+        ]
+        self.chart = Chart.of_lines(lines, **ALONG_ALPHA | {"title": name, "ylabel": f"{task.metric} (%)"})
+        means = summarize(table, ["alpha"], task.metric)
         style = line_look(place, name) | {"color": look(name)["color"]}
-        self.trade_off = Line(self.means["id"].tolist(), self.means["ood"].tolist(), style)
+        self.trade_off = Line(means["id"].tolist(), means["ood"].tolist(), style)
         self.gallery = self._gallery()
 
     def turning(self, count: int) -> list[int]:
@@ -211,13 +199,13 @@ class EncoderMap(widgets.VBox):
         image, text = self.image.value, self.text.value
         near = abs(self.table["image_alpha"] - image) + abs(self.table["text_alpha"] - text)
         here = self.table.loc[near.idxmin()]
-        self.picture.value = view.card(
-            *(
-                f'{chart.show([(image, text, "#fff")])}<b style="display:block;margin-left:56px">'
-                f"{here[column]:.1f}% here</b>"
-                for column, chart in self._maps.items()
-            )
-        )
+        self.picture.value = filled("widgets/map.html", charts=self._maps, image=image, text=text, here=here)
+
+
+def likeliest(probabilities: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """The likeliest three texts of one image and their probabilities in percent, from those of all texts [T]."""
+    values, order = probabilities.topk(min(3, len(texts)))
+    return [(texts[text], 100 * value) for text, value in zip(order.tolist(), values.tolist(), strict=True)]
 
 
 def play_button(slider: widgets.FloatSlider) -> widgets.Play:
