@@ -4,14 +4,12 @@ Every page carries its style, and all but pdoc's of the reference lie flat in on
 Markdown files and figures lead to their pages or copies. Nothing is fetched, and the one script is the slider's.
 """
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from string import Template
 
 import nbformat
 import numpy as np
@@ -19,14 +17,14 @@ from bs4 import Tag
 from nbformat import NotebookNode
 
 from radapter_lite.alpha_curve import AlphaCurve
-from radapter_lite.assets import BOOK, DEMO_DELTA
+from radapter_lite.assets import DEMO_DELTA, filled
 from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.files import write_text
 from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
-from radapter_lite.publish.html import description, filled, markdown_body, notebook_body, page, relink, title
+from radapter_lite.publish.html import description, markdown_body, notebook_body, page, relink, title
 from radapter_lite.publish.reference import link_reference, write_reference
 from radapter_lite.view.sliders import STOPS, AlphaSlider, alpha_slider
 
@@ -113,8 +111,8 @@ class _Site:
         yield write_reference(self.out)
         if self.figures:
             figures = [self._figure(png) for png in self.figures]
-            yield self._write("figures.html", "Figures", filled("figures.html", figures=figures))
-        contents = filled("index.html", title=TITLE, chapters=self.chapters, figures=self.figures, documents=links)
+            yield self._write("figures.html", "Figures", filled("book/figures.html", figures=figures))
+        contents = filled("book/index.html", title=TITLE, chapters=self.chapters, figures=self.figures, documents=links)
         yield self._write("index.html", TITLE, contents)
 
     def _write(
@@ -173,10 +171,4 @@ def slider_body() -> str:
     for stop in SHOWN:
         slider.slider.value = stop
         frames.append(slider.picture.value)
-    return Template((BOOK / "slider.html").read_text(encoding="utf-8")).substitute(
-        last=len(frames) - 1,
-        pool=POOL,
-        styles=slider.children[1].value,
-        frames=json.dumps(frames, separators=(",", ":")).replace("</", "<\\/"),
-        script=(BOOK / "slider.js").read_text(encoding="utf-8"),
-    )
+    return filled("book/slider.html", pool=POOL, styles=slider.children[1].value, frames=frames)

@@ -6,14 +6,13 @@ A page carries its whole style: readable on a phone, and dark where the reader's
 import html
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from jinja2 import Environment, FileSystemLoader, pass_context
+from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -21,12 +20,10 @@ from nbformat import NotebookNode
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from radapter_lite.assets import BOOK
+from radapter_lite.assets import filled
 from radapter_lite.files import write_text
 from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
 
-STYLE = BOOK / "page.css"
-_TEMPLATES = Environment(loader=FileSystemLoader(BOOK), autoescape=True, trim_blocks=True)
 _FIGURE = "Figure"  # what is said of one that nothing describes
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
@@ -48,12 +45,8 @@ def to_html(path: str | Path, out: str | Path) -> Path:
 
 def page(name: str, body: str, **links: Any) -> str:
     """A whole page of the title `name`; `links` are those of a site, as page.html.jinja2 takes them."""
-    return filled("page.html", title=name, body=body, style=_style(), **links)
-
-
-def filled(name: str, **values: Any) -> str:
-    """A template of the book with its values in it, which are escaped."""
-    return _TEMPLATES.get_template(f"{name}.jinja2").render(values)
+    light, dark = (HtmlFormatter(style=code).get_style_defs(".highlight") for code in ("default", "github-dark"))
+    return filled("book/page.html", title=name, body=body, light=light, dark=dark, **links)
 
 
 def title(markdown: str) -> str:
@@ -106,15 +99,6 @@ def relink(body: Tag, lead: Callable[[str], str]) -> None:
 def parsed(body: str) -> BeautifulSoup:
     """HTML as a tree; `str` of it is HTML again."""
     return BeautifulSoup(body, "html.parser")
-
-
-@cache
-def _style() -> str:
-    """The page's own style and that of code, light and dark."""
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
-    own = STYLE.read_text(encoding="utf-8")
-    ground = ".highlight { background: var(--soft); }"
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
 
 
 def description(png: Path) -> str:
