@@ -124,12 +124,12 @@ class Page(widgets.VBox):
         """The message is empty after what succeeded, and the refusal's sentence after what did not."""
 
         def guarded(event: Any) -> None:
-            refusal = ""
             try:
                 act(event)
             except ValueError as error:
-                refusal = str(error)
-            self._say(refusal)
+                self._say(str(error))
+            else:
+                self._say("")
 
         return guarded
 
@@ -230,9 +230,8 @@ class Answer:
 
     def leaders(self) -> list[int]:
         """The likeliest classes of those that reach 1% somewhere along α, by place in `classes`; five at most."""
-        highest = self.probabilities.amax(0)
-        likeliest = highest.argsort(descending=True)[:5].tolist()
-        return [label for label in likeliest if highest[label] >= 1]
+        highest, labels = self.probabilities.amax(0).topk(min(5, len(self.classes)))
+        return labels[highest >= 1].tolist()
 
     def say(self) -> str:
         """The flips in a sentence."""

@@ -5,7 +5,6 @@ import difflib
 import logging
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,10 @@ def execute(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
     parameters = {name: options.parse_value(PATHS.get(name, str)(text)) for name, text in arguments.parameters}
-    _check_names(parameters, {name for names in declared for name in names})
+    known = {name for names in declared for name in names}
+    for name in parameters.keys() - known:  # told before any notebook has run for minutes
+        nearest = ", ".join(difflib.get_close_matches(name, known, n=4, cutoff=0.4) or sorted(known) or ["none"])
+        raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
     root = _checkout(arguments) if arguments.update else None
     out = root / "out" / "update" if root else arguments.out or Path("out")
     if root:
@@ -82,21 +84,11 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_names(names: Iterable[str], declared: set[str]) -> None:
-    """Raise ValueError for a parameter that no notebook declares, before any of them has run for minutes."""
-    for name in names:
-        if name not in declared:
-            matches = difflib.get_close_matches(name, declared, n=4, cutoff=0.4)
-            nearest = ", ".join(matches or sorted(declared) or ["none"])
-            raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
-
-
 def _checkout(arguments: argparse.Namespace) -> Path:
     """The checkout that --update renews. Raises ValueError where there is none, or results would not be its own."""
     from radapter_lite.publish.notebook import checkout
 
-    root = checkout()
-    if root is None:
+    if (root := checkout()) is None:
         raise ValueError("--update renews the notebooks of a source checkout, and this is an installed package.")
     if arguments.profile != "standard" or arguments.parameters or arguments.out:
         raise ValueError(

@@ -75,7 +75,7 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
         cell.outputs = shown
-    body = parsed(_BodyExporter().from_notebook_node(nb)[0])
+    body = BeautifulSoup(_BodyExporter().from_notebook_node(nb)[0], "html.parser")
     for image in body.find_all("img", alt=_FIGURE):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
@@ -84,7 +84,7 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
 
 def markdown_body(text: str) -> BeautifulSoup:
     """Markdown as a tree of HTML, without the page around it."""
-    return parsed(f'<div class="rendered_html">{_rendered(text)}</div>')
+    return BeautifulSoup(f'<div class="rendered_html">{_rendered(text)}</div>', "html.parser")
 
 
 def relink(body: Tag, lead: Callable[[str], str]) -> None:
@@ -94,11 +94,6 @@ def relink(body: Tag, lead: Callable[[str], str]) -> None:
         url = urlsplit(str(tag.get(attribute, "")))
         if not url.scheme and url.path and not url.path.startswith("/"):
             tag[attribute] = url._replace(path=lead(url.path)).geturl()
-
-
-def parsed(body: str) -> BeautifulSoup:
-    """HTML as a tree; `str` of it is HTML again."""
-    return BeautifulSoup(body, "html.parser")
 
 
 def description(png: Path) -> str:
@@ -112,7 +107,7 @@ class _OfflineRenderer(IPythonRenderer):
     """Renders formulas as MathML, which browsers show by themselves; gives headings an id, as JupyterLab does."""
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
-        anchor = parsed(text).get_text().strip().replace(" ", "-")
+        anchor = BeautifulSoup(text, "html.parser").get_text().strip().replace(" ", "-")
         return f'<h{level} id="{html.escape(anchor)}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:

@@ -126,16 +126,13 @@ def execute(
 def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
     """Name and value of every parameter that the cell tagged `parameters` assigns; `...` if no literal."""
     declared: dict[str, Any] = {}
-    for cell in code_cells(nb):
-        if "parameters" not in cell.metadata.get("tags", ()):
-            continue
-        for statement in ast.parse(cell.source).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                try:
-                    value = ast.literal_eval(statement.value)
-                except ValueError:
-                    value = ...
-                declared[statement.targets[0].id] = value
+    tagged = [cell.source for cell in code_cells(nb) if "parameters" in cell.metadata.get("tags", ())]
+    for statement in ast.parse("\n".join(tagged)).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                declared[statement.targets[0].id] = ast.literal_eval(statement.value)
+            except ValueError:
+                declared[statement.targets[0].id] = ...
     return declared
 
 

@@ -1,8 +1,5 @@
 """The α slider, and the map of the encoders' two α: what a tuned model says anywhere between zero-shot and tuned.
 
-    alpha_slider({"R-Adapter": curve}, test)
-    encoder_map(curve, test)
-
 Accuracies are interpolated (see alpha_curve) once for every stop. A move then interpolates the images that are shown,
 and writes a little HTML anew; nothing is encoded or drawn by then.
 """
@@ -35,29 +32,24 @@ ALONG_ALPHA: dict[str, Any] = {"xlabel": "α (0 zero-shot, 1 tuned)", "xlim": (-
 GALLERY = 22  # images that change their class, at most
 
 
-def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "AlphaSlider":
+class AlphaSlider(widgets.VBox):
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
     Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the middle,
     examples with their three most probable texts. Below, how many images have another answer than at zero-shot, and
     some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
     images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
-    """
-    if not curves:
-        raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
-    task = as_task(images)
-    for name, curve in curves.items():
-        _check(name, curve, task.images)
-    return AlphaSlider(curves, task)
 
-
-class AlphaSlider(widgets.VBox):
-    """See `alpha_slider`. `slider`, `play` and `method` are its controls; `picture` is what follows them.
-
-    `examples` are the rows of the images whose probabilities are shown.
+    `slider`, `play` and `method` are its controls; `picture` is what follows them. `examples` are the rows of the
+    images whose probabilities are shown.
     """
 
-    def __init__(self, curves: Mapping[str, AlphaCurve], task: Task) -> None:
+    def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> None:
+        if not curves:
+            raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
+        task = as_task(images)
+        for name, curve in curves.items():
+            _check(name, curve, task.images)
         images, self._names = task.images, task.names
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
@@ -167,24 +159,21 @@ class _Way:
         return sorted(order.tolist(), key=lambda row: (int(first[row]), row))
 
 
-def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
+class EncoderMap(widgets.VBox):
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
     The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
     these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
     number of images, or images of no OOD domain.
+
+    `image` and `text` are its sliders; `table` is the map as numbers.
     """
-    task, own = as_task(images), as_task(images).images
-    _check("the map", curve, own)
-    if not own.ood_domains:
-        raise ValueError(f"{own.name} has no OOD domain to draw a map of; it has {', '.join(own.domains)}")
-    return EncoderMap(curve, task, steps)
 
-
-class EncoderMap(widgets.VBox):
-    """See `encoder_map`. `image` and `text` are its sliders; `table` is the map as numbers."""
-
-    def __init__(self, curve: AlphaCurve, task: Task, steps: int) -> None:
+    def __init__(self, curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> None:
+        task, own = as_task(images), as_task(images).images
+        _check("the map", curve, own)
+        if not own.ood_domains:
+            raise ValueError(f"{own.name} has no OOD domain to draw a map of; it has {', '.join(own.domains)}")
         self.table = curve.encoder_map(task, np.linspace(0, 1, steps).tolist())
         self._maps = {name: Chart(partial(plot_map, table=self.table, column=name), (320, 270)) for name in MAP_TITLES}
         self.image, self.text = alpha_control("α image", steps), alpha_control("α text", steps)
@@ -200,6 +189,9 @@ class EncoderMap(widgets.VBox):
         near = abs(self.table["image_alpha"] - image) + abs(self.table["text_alpha"] - text)
         here = self.table.loc[near.idxmin()]
         self.picture.value = filled("widgets/map.html", charts=self._maps, image=image, text=text, here=here)
+
+
+alpha_slider, encoder_map = AlphaSlider, EncoderMap  # as notebooks call them
 
 
 def likeliest(probabilities: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
