@@ -185,7 +185,7 @@ def test_a_chart_is_the_same_in_every_style_and_escapes_its_words():
 
 def test_bars_name_the_most_probable_first():
     top = likeliest(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"])
-    bars = assets._TEMPLATES.get_template("widgets/parts.html.jinja2").module.bars
+    bars = assets.TEMPLATES.get_template("widgets/parts.html.jinja2").module.bars
     names = re.findall(r'title="([^"]+)"', bars(top, {"<c>"}))
     assert names == ["b", "&lt;c&gt;", "a"]
     assert "✗ b" in bars(top, {"<c>"}) and "73%" in bars(top, {"<c>"})

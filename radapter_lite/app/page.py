@@ -147,29 +147,14 @@ class Page(widgets.VBox):
 
     def _ask(self) -> None:
         self._answer = Answer(AlphaCurve(self._image, self._text, self._backbone.temperature), self._classes)
-        probabilities = self._answer.probabilities
-        lines = [
-            Line(STOPS, probabilities[:, label].tolist(), line_look(place, self._classes[label]))
-            for place, label in enumerate(self._answer.leaders())
-        ]
-        about = {"title": "probability along α", "ylabel": "probability (%)", "ylim": (-3, 103)}
-        self._chart = Chart.of_lines(lines, (360, 270), **ALONG_ALPHA | about)
-        self._style.value = self._thumbnail.style + self._chart.style
+        self._style.value = self._thumbnail.style + self._answer.chart.style
         self._show()
 
     def _show(self) -> None:
+        image = {"picture": self._thumbnail.names[0], "side": SHOWN_PIXELS, "label": self._label}
         alpha = round(self.slider.value, 2)
-        self.picture.value = filled(
-            "widgets/answer.html",
-            picture=self._thumbnail.names[0],
-            side=SHOWN_PIXELS,
-            label=self._label,
-            likeliest=likeliest(self._answer.probabilities[STOPS.index(alpha)] / 100, self._classes),
-            said=self._answer.say(),
-            chart=self._chart,
-            alpha=alpha,
-            stop=STOPS.index(alpha),
-        )
+        about = {"alpha": alpha, "stop": STOPS.index(alpha), "answer": self._answer}
+        self.picture.value = filled("widgets/answer.html", **image, **about)
         self._paint()
 
     def _paint(self) -> None:
@@ -233,13 +218,19 @@ class Answer:
         highest, labels = self.probabilities.amax(0).topk(min(5, len(self.classes)))
         return labels[highest >= 1].tolist()
 
-    def say(self) -> str:
-        """The flips in a sentence."""
-        (_, first), *later = self.flips
-        if not later:
-            return f"The answer is “{first}” at every α."
-        turns = ", ".join(f"from α = {alpha:.2f} on “{name}”" for alpha, name in later)
-        return f"The answer flips: “{first}” at α = 0, {turns}."
+    @cached_property
+    def chart(self) -> Chart:
+        """The leaders' probabilities along α."""
+        lines = [
+            Line(STOPS, self.probabilities[:, label].tolist(), line_look(place, self.classes[label]))
+            for place, label in enumerate(self.leaders())
+        ]
+        about = {"title": "probability along α", "ylabel": "probability (%)", "ylim": (-3, 103)}
+        return Chart.of_lines(lines, (360, 270), **ALONG_ALPHA | about)
+
+    def likeliest(self, stop: int) -> list[tuple[str, float]]:
+        """The three likeliest classes at a stop of the slider, and their probabilities in percent."""
+        return likeliest(self.probabilities[stop] / 100, self.classes)
 
 
 def choose_examples(

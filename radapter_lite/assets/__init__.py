@@ -13,9 +13,9 @@ DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
 GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"
 
-_TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 def filled(name: str, /, **values: Any) -> str:
     """A template, as "book/page.html", with its values in it, which are escaped."""
-    return _TEMPLATES.get_template(f"{name}.jinja2").render(values)
+    return TEMPLATES.get_template(f"{name}.jinja2").render(values)

@@ -103,6 +103,6 @@ def _table(measured: dict[tuple[str, str], Any]) -> str:
 
     if not measured:
         return "No metrics were recorded."
-    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in measured.values()]
+    told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in measured.items()}
     with pd.option_context("display.max_colwidth", 40):
-        return pd.Series(values, pd.MultiIndex.from_tuples(measured)).to_string()
+        return pd.Series(told).to_string()

@@ -145,10 +145,8 @@ def _finish(path: Path, completed: bool) -> None:
         language_info={"name": "python"},
     )
     for cell in nb.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if not cell.metadata.get("tags"):
-            cell.metadata.pop("tags", None)
+        kept = {key: value for key, value in cell.metadata.items() if value and key not in ("papermill", "execution")}
+        cell.metadata = NotebookNode(kept)
     if completed:
         nb.metadata.radapter_lite = {"code_hash": code_hash(nb)}
     write_text(path, nbformat.writes(nb) + "\n")

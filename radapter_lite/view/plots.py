@@ -136,10 +136,10 @@ def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figu
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
     rng, table = np.random.default_rng(1), images.table
     rows = {domain: np.flatnonzero(table["domain"] == domain) for domain in images.domains}
-    mixed = [rng.choice(rows[images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)]
-    shown: dict[str, Any] = {"id": rng.choice(rows[images.id_domain], 2 * columns), "ood": mixed}
-    titles = (f"ID: {images.id_domain}", "OOD: never tuned on")
-    for (ground, axis), title, (column, drawn) in zip(axes.T, titles, shown.items(), strict=True):
+    mixed = np.array([rng.choice(rows[images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)])
+    own = rng.choice(rows[images.id_domain], 2 * columns)
+    sides = (("id", f"ID: {images.id_domain}", own), ("ood", "OOD: never tuned on", mixed))
+    for (ground, axis), (column, title, drawn) in zip(axes.T, sides, strict=True):
         tiles = [np.asarray(ImageOps.expand(images.image(int(row)).resize((96, 96)), 3, "white")) for row in drawn]
         ground.imshow(np.vstack([np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]))
         ground.set_axis_off()

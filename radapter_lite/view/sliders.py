@@ -143,20 +143,16 @@ class _Way:
         means = summarize(table, ["alpha"], task.metric)
         style = line_look(place, name) | {"color": look(name)["color"]}
         self.trade_off = Line(means["id"].tolist(), means["ood"].tolist(), style)
-        self.gallery = self._gallery()
+        changed = self.tops != self.tops[0]
+        first = changed.int().argmax(0)
+        order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
+        self.gallery = sorted(order.tolist(), key=lambda row: (int(first[row]), row))  # the first to change first
 
     def turning(self, count: int) -> list[int]:
         """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
         turned = (self.right[0] != self.right[-1]).numpy()
         order = np.random.default_rng(0).permutation(len(turned))
         return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
-
-    def _gallery(self) -> list[int]:
-        """Images that change their class somewhere along α, the first to change first."""
-        changed = self.tops != self.tops[0]
-        first = changed.int().argmax(0)
-        order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
-        return sorted(order.tolist(), key=lambda row: (int(first[row]), row))
 
 
 class EncoderMap(widgets.VBox):
