@@ -17,11 +17,8 @@ def unlabelled_statistics(
 ) -> pd.DataFrame:
     """What predictions tell of themselves, no label being used: a row a domain.
 
-    Args:
-        similarities: cosine similarities of the images with the classes [N, C], at some α.
-        zero_shot: the same at α = 0 [N, C].
-        temperature: the similarities are divided by it to become logits; the backbone's own is
-            `Backbone.temperature`.
+    Cosine similarities of the images with the classes [N, C], at some α and at 0 for zero-shot, are divided by the
+    temperature, which is the backbone's own, to become logits.
 
     Returns:
         domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from jinja2 import pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -75,7 +74,10 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
         cell.outputs = shown
-    body = BeautifulSoup(_BodyExporter().from_notebook_node(nb)[0], "html.parser")
+    # The body of a page alone: nbconvert's own pages fetch MathJax, require.js and more.
+    bare = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(filters={"markdown2html": _rendered}, **bare)
+    body = BeautifulSoup(exporter.from_notebook_node(nb)[0], "html.parser")
     for image in body.find_all("img", alt=_FIGURE):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
@@ -124,17 +126,6 @@ class _OfflineRenderer(IPythonRenderer):
             return to_mathml(body, display=display)
         except Exception:  # a formula it cannot read is shown as it was written
             return f"<code>{self.escape_html(body)}</code>"
-
-
-class _BodyExporter(HTMLExporter):
-    """nbconvert's body of a page; its own pages fetch MathJax, require.js and more."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, **kwargs)
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        return _rendered(source)
 
 
 def _rendered(markdown: str) -> str:
