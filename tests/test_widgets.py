@@ -66,7 +66,7 @@ def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
     assert f"α = {alpha:.2f}" in text(slider)
     probabilities = (curve.at(alpha) / curve.temperature).softmax(1)
     for row in slider.examples:
-        (first, percent), *_ = likeliest(probabilities[row], images.classes)
+        (first, percent), *_ = likeliest(100 * probabilities[row], images.classes)
         mark = "✓" if first == images.table["class"].iloc[row] else "✗"
         assert re.search(rf"{mark} {first} +{percent:.0f}%", text(slider))
 
@@ -184,12 +184,12 @@ def test_a_chart_is_the_same_in_every_style_and_escapes_its_words():
 
 
 def test_bars_name_the_most_probable_first():
-    top = likeliest(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"])
+    top = likeliest(torch.tensor([0.0, 73, 27, 0]), ["a", "b", "<c>", "d"])
     bars = assets.TEMPLATES.get_template("widgets/parts.html.jinja2").module.bars
     names = re.findall(r'title="([^"]+)"', bars(top, {"<c>"}))
     assert names == ["b", "&lt;c&gt;", "a"]
     assert "✗ b" in bars(top, {"<c>"}) and "73%" in bars(top, {"<c>"})
-    assert "✗" not in bars(likeliest(torch.tensor([0.1, 0.3]), ["a", "b"]))
+    assert "✗" not in bars(likeliest(torch.tensor([10.0, 30]), ["a", "b"]))
 
 
 def test_thumbnails_of_one_image_share_their_bytes(images):

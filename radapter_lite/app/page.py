@@ -151,10 +151,11 @@ class Page(widgets.VBox):
         self._show()
 
     def _show(self) -> None:
+        alpha, answer = round(self.slider.value, 2), self._answer
+        stop = STOPS.index(alpha)
         image = {"picture": self._thumbnail.names[0], "side": SHOWN_PIXELS, "label": self._label}
-        alpha = round(self.slider.value, 2)
-        about = {"alpha": alpha, "stop": STOPS.index(alpha), "answer": self._answer}
-        self.picture.value = filled("widgets/answer.html", **image, **about)
+        said = {"answer": answer, "likeliest": likeliest(answer.probabilities[stop], self._classes)}
+        self.picture.value = filled("widgets/answer.html", alpha=alpha, stop=stop, **image, **said)
         self._paint()
 
     def _paint(self) -> None:
@@ -227,10 +228,6 @@ class Answer:
         ]
         about = {"title": "probability along α", "ylabel": "probability (%)", "ylim": (-3, 103)}
         return Chart.of_lines(lines, (360, 270), **ALONG_ALPHA | about)
-
-    def likeliest(self, stop: int) -> list[tuple[str, float]]:
-        """The three likeliest classes at a stop of the slider, and their probabilities in percent."""
-        return likeliest(self.probabilities[stop] / 100, self.classes)
 
 
 def choose_examples(

@@ -51,12 +51,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what fails is told below, in one sentence
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
-    if not sources:
-        raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
     parameters = {name: options.parse_value(PATHS.get(name, str)(text)) for name, text in arguments.parameters}
     known = {name for names in declared for name in names}
-    for name in parameters.keys() - known:  # told before any notebook has run for minutes
+    if name := next((name for name in parameters if name not in known), None):  # told before anything long begins
         nearest = ", ".join(difflib.get_close_matches(name, known, n=4, cutoff=0.4) or sorted(known) or ["none"])
         raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
     root = _checkout(arguments) if arguments.update else None

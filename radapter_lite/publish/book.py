@@ -75,8 +75,6 @@ def build(out: Path) -> Path:
     """
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]
-    if not chapters:
-        raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "slider.html").is_file())):
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)

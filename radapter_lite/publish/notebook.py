@@ -33,8 +33,13 @@ def checkout() -> Path | None:
 
 
 def available() -> list[Path]:
-    """The walkthrough's notebooks in reading order: the checkout's, or else the copies in the package."""
-    return sorted(((checkout() or PACKAGE) / "notebooks").glob("*.ipynb"))
+    """The walkthrough's notebooks in reading order: the checkout's, or else the copies in the package.
+
+    Raises FileNotFoundError if there are none.
+    """
+    if found := sorted(((checkout() or PACKAGE) / "notebooks").glob("*.ipynb")):
+        return found
+    raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
 
 
 def find(name: str | Path) -> Path:
@@ -47,7 +52,7 @@ def find(name: str | Path) -> Path:
     for path in available():
         if str(name) in (path.stem, path.name, path.stem.split("_")[0]):
             return path
-    names = ", ".join(path.stem for path in available()) or "none at all"
+    names = ", ".join(path.stem for path in available())
     raise FileNotFoundError(f"There is no notebook {str(name)!r}; there are {names}.")
 
 

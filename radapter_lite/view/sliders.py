@@ -109,7 +109,7 @@ class AlphaSlider(widgets.VBox):
             way=way,
             trade_off=self._trade_off,
             examples=[
-                (self._images[row], likeliest(own, self._names))
+                (self._images[row], likeliest(100 * own, self._names))
                 for row, own in zip(self.examples, probabilities, strict=True)
             ],
             total=len(now),
@@ -190,10 +190,10 @@ class EncoderMap(widgets.VBox):
 alpha_slider, encoder_map = AlphaSlider, EncoderMap  # as notebooks call them
 
 
-def likeliest(probabilities: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
-    """The likeliest three texts of one image and their probabilities in percent, from those of all texts [T]."""
-    values, order = probabilities.topk(min(3, len(texts)))
-    return [(texts[text], 100 * value) for text, value in zip(order.tolist(), values.tolist(), strict=True)]
+def likeliest(percent: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """The likeliest three texts of one image and their probabilities, from those of all texts [T], in percent."""
+    values, order = percent.topk(min(3, len(texts)))
+    return [(texts[text], value) for text, value in zip(order.tolist(), values.tolist(), strict=True)]
 
 
 def play_button(slider: widgets.FloatSlider) -> widgets.Play:
