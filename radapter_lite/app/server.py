@@ -27,9 +27,8 @@ def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:
-        raise ValueError(
-            f"port {port} is not free ({os.strerror(error.errno or 0)}): name another with --port"
-        ) from error
+        why = os.strerror(error.errno or 0)
+        raise ValueError(f"port {port} is not free ({why}): name another with --port") from error
     with tempfile.TemporaryDirectory(prefix="radapter-lite-") as folder:
         path = Path(folder) / f"{TITLE}.ipynb"
         nbformat.write(_notebook(settings), path)
