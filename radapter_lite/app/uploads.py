@@ -5,6 +5,7 @@ Every refusal is a ValueError of one sentence, made to be shown on the page; who
 
 import io
 import re
+import warnings
 
 from PIL import Image
 
@@ -26,12 +27,14 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
     """
     refuse_large(len(content), name)
     too_many_pixels = f"{name} has more than {MAX_PIXELS / 1e6:g} million pixels: give a smaller copy of it."
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise ValueError(too_many_pixels) from None
-    except Exception as error:  # what is no image of these types fails here, and decoders fail in many ways
-        raise ValueError(f"{name} is no PNG, JPEG, WebP, GIF or BMP image: give one of these.") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except Image.DecompressionBombError:
+            raise ValueError(too_many_pixels) from None
+        except Exception as error:  # what is no image of these types fails here, and decoders fail in many ways
+            raise ValueError(f"{name} is no PNG, JPEG, WebP, GIF or BMP image: give one of these.") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(too_many_pixels)
