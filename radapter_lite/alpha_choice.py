@@ -1,20 +1,7 @@
-"""Choosing α without OOD labels: from ID validation images, or from unlabelled images of the target.
+"""Choosing α without OOD labels, by the rules of `RULES`.
 
-Two rules look at labelled ID validation images, and give one α for all domains:
-
-    highest        the α of the highest accuracy
-    one_standard_error
-                   the smallest α whose accuracy is within one standard error of the highest: of the models that
-                   cannot be told apart, the one that is least changed (as trees are pruned, Breiman et al. 1984)
-
-Three look at unlabelled images of the domain where the model will be used, and give an α for each domain:
-
-    confidence     the α whose predictions are most certain: the highest mean of the largest class probability
-    information    the highest mutual information between image and prediction, H(mean p) - mean H(p): each is certain
-                   and together they use all classes (Bridle et al. 1991)
-    difference of confidences
-                   the α of the highest accuracy to be expected: that on ID validation images, less by as much as the
-                   mean confidence falls from them to the target (Guillory et al. 2021)
+Some look at labelled ID validation images, and give one α for all domains; the others at unlabelled images of the
+domain where the model will be used, and give an α for each.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,11 +17,8 @@ def unlabelled_statistics(
 ) -> pd.DataFrame:
     """What predictions tell of themselves, no label being used: a row a domain.
 
-    Args:
-        similarities: cosine similarities of the images with the classes [N, C], at some α.
-        zero_shot: the same at α = 0 [N, C].
-        temperature: the similarities are divided by it to become logits; the backbone's own is
-            `Backbone.temperature`.
+    Cosine similarities of the images with the classes [N, C], at some α and at 0 for zero-shot, are divided by the
+    temperature, which is the backbone's own, to become logits.
 
     Returns:
         domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the
@@ -55,25 +39,24 @@ def unlabelled_statistics(
 
 def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
     """The α of the highest value; the smallest such α where several share it."""
-    pairs = list(zip(alphas, values, strict=True))
-    best = max(value for _, value in pairs)
-    return min(float(alpha) for alpha, value in pairs if value == best)
+    return float(pd.Series(list(values), list(alphas)).sort_index().idxmax())
 
 
 def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
     """The smallest α whose accuracy is at most one standard error below the highest.
 
-    Accuracies are in percent, over `images` images, which give the highest one's binomial standard error.
+    Of the models that cannot be told apart, it is the one that is least changed. Accuracies are in percent, over
+    `images` images, which give the highest one's binomial standard error. Source: Breiman et al. 1984, for trees.
     """
-    pairs = [(float(alpha), accuracy / 100) for alpha, accuracy in zip(alphas, accuracies, strict=True)]
-    best = max(share for _, share in pairs)
-    error = (best * (1 - best) / images) ** 0.5
-    return min(alpha for alpha, share in pairs if share >= best - error)
+    shares = pd.Series(list(accuracies), list(alphas)) / 100
+    error = (shares.max() * (1 - shares.max()) / images) ** 0.5
+    return float(shares.index[shares >= shares.max() - error].min())
 
 
 def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
     """The α of the highest expected accuracy in the target, which no label of it enters.
 
+    It is the accuracy on ID validation images, less by as much as the mean confidence falls from them to the target.
     Rows of ID validation images have the columns alpha, accuracy and confidence (percent); those of the target's
     unlabelled images have alpha and confidence. Source: Guillory et al. 2021.
     """
@@ -91,7 +74,9 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
     "one standard error": lambda validation, target: one_standard_error(
         validation["alpha"], validation["accuracy"], int(validation["images"].iloc[0])
     ),
+    # The predictions that are most certain.
     "confidence": lambda validation, target: highest(target["alpha"], target["confidence"]),
+    # Each is certain, and together they use all classes (Bridle et al. 1991).
     "information": lambda validation, target: highest(target["alpha"], target["information"]),
     "difference of confidences": difference_of_confidences,
     "oracle": lambda validation, target: highest(target["alpha"], target["accuracy"]),

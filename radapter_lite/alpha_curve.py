@@ -1,12 +1,7 @@
 """A delta's whole way from α = 0 to 1 from a few exact points, for any α of the two encoders.
 
 Features are smooth in α. They are computed once at a few Chebyshev nodes, 0 and 1 among them, and interpolated in
-between, in milliseconds where putting the delta into the model and encoding takes seconds. Images depend on the image
-encoder's α alone and texts on the text encoder's, so the same nodes give a similarity for every pair of the two:
-
-    curve = AlphaCurve.measure(clip, delta, images)
-    curve.at(0.3)         # cosine similarities [N, C], the delta at 0.3 in both encoders
-    curve.at(0.3, 1.0)    # 0.3 in the image encoder, 1 in the text encoder
+between, in milliseconds where putting the delta into the model and encoding takes seconds.
 
 Source: Berrut and Trefethen 2004 (barycentric Lagrange interpolation).
 """
@@ -69,13 +64,23 @@ class FeatureCurve:
     ) -> "FeatureCurve":
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
         if isinstance(images, Tensor):
-            return _measure(backbone, delta, nodes, partial(backbone.encode_images, images))[0]
-        return _measure(backbone, delta, nodes, partial(image_features, backbone, images))[0]
+            return cls._measure(backbone, delta, partial(backbone.encode_images, images), nodes)
+        return cls._measure(backbone, delta, partial(image_features, backbone, images), nodes)
 
     @classmethod
-    def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]]) -> "FeatureCurve":
+    def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
         """The curve of texts, each of which is the mean of its wordings [T][wordings]."""
-        return _measure(backbone, delta, NODES, partial(text_features, backbone, texts))[0]
+        return cls._measure(backbone, delta, partial(text_features, backbone, texts), nodes)
+
+    @classmethod
+    def _measure(cls, backbone: Backbone, delta: Delta, encode: Callable[[], Tensor], nodes: int) -> "FeatureCurve":
+        """The curve of what `encode` gives with the model as it then stands; the model is left as it was."""
+        places, found = chebyshev_nodes(nodes), []
+        with torch.no_grad(), delta.applied(backbone.model, 0.0):
+            for alpha in progress(places, "nodes along alpha"):
+                delta.apply(backbone.model, float(alpha))
+                found.append(encode().float().cpu())
+        return cls(places, torch.stack(found))
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
@@ -87,20 +92,12 @@ class FeatureCurve:
         return F.normalize(mixed.view(rows, width), dim=-1)
 
 
-def _measure(backbone: Backbone, delta: Delta, nodes: int, *encoders: Callable[[], Tensor]) -> list[FeatureCurve]:
-    """The curve of what each encoder gives, from one pass over the nodes. The model is left as it was."""
-    places = chebyshev_nodes(nodes)
-    found = []
-    with torch.no_grad(), delta.applied(backbone.model, 0.0):
-        for alpha in progress(places, "nodes along alpha"):
-            delta.apply(backbone.model, float(alpha))
-            found.append([encode().float().cpu() for encode in encoders])
-    return [FeatureCurve(places, torch.stack(each)) for each in zip(*found, strict=True)]
-
-
 @dataclass(frozen=True, eq=False)
 class AlphaCurve:
-    """Similarities of a task's images with its texts along α, of both encoders together or of each."""
+    """Similarities of a task's images with its texts along α, of both encoders together or of each.
+
+    Images depend on the image encoder's α alone and texts on the text encoder's, so the nodes serve every pair of them.
+    """
 
     image: FeatureCurve
     text: FeatureCurve
@@ -109,7 +106,9 @@ class AlphaCurve:
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
-        image, text = _measure(backbone, delta, nodes, *_encoders(backbone, as_task(images)).values())
+        task = as_task(images)
+        image = FeatureCurve.of_images(backbone, delta, task.images, nodes)
+        text = FeatureCurve.of_texts(backbone, delta, task.texts(backbone), nodes)
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
@@ -187,7 +186,10 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     from zero-shot.
     """
     task = as_task(images)
-    encoders = _encoders(backbone, task)
+    encoders = {
+        "image": partial(image_features, backbone, task.images),
+        "text": partial(text_features, backbone, task.texts(backbone)),
+    }
     layers = [key for key in keys_of(delta.touched(backbone.model.state_dict())) if "." in key]
     rows = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
@@ -203,11 +205,3 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
             rows.append({"tower": tower, "layer": int(layer) if layer.isdigit() else layer, **means})
     profile = pd.DataFrame(rows[1:]).astype({"id": float, "ood": float})
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])
-
-
-def _encoders(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
-    """What encodes a task's images and its texts with the model as it then stands."""
-    return {
-        "image": partial(image_features, backbone, task.images),
-        "text": partial(text_features, backbone, task.texts(backbone)),
-    }

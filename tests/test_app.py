@@ -18,7 +18,7 @@ import torch
 from conftest import fill, make_backbone, make_folder
 from PIL import Image
 
-from radapter_lite import load_clip, load_images
+from radapter_lite import assets, load_clip, load_images
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app import page as page_module
@@ -206,9 +206,11 @@ def test_flips_are_where_the_answer_changes() -> None:
     answer = Answer(AlphaCurve(image, text, 0.05), ["cat", "dog"])
     (start, first), (turn, then) = answer.flips
     assert (start, first, then) == (0.0, "cat", "dog") and turn in (0.5, 0.51)
-    assert answer.say() == f"The answer flips: “cat” at α = 0, from α = {turn:.2f} on “dog”."
+    say = assets.TEMPLATES.get_template("widgets/parts.html.jinja2").module.flips
+    said = f"The answer flips: “cat” at α = 0, from α = {turn:.2f} on “dog”."
+    assert say(answer.flips).replace("&nbsp;", " ").strip() == said
     still = FeatureCurve(nodes, torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]]))
-    assert Answer(AlphaCurve(still, text, 0.05), ["cat", "dog"]).say() == "The answer is “cat” at every α."
+    assert say(Answer(AlphaCurve(still, text, 0.05), ["cat", "dog"]).flips).strip() == "The answer is “cat” at every α."
 
 
 def test_examples_that_flip_come_first(backbone: Backbone, delta: Delta, images: ImageSet) -> None:

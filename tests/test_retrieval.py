@@ -17,7 +17,7 @@ from radapter_lite.data.table import checked
 from radapter_lite.losses import mpm_nce
 from radapter_lite.tasks.retrieval import recall, search
 from radapter_lite.training import TrainingConfig
-from radapter_lite.view.search_gallery import SearchGallery
+from radapter_lite.view.search_gallery import SHOWN, SearchGallery
 from radapter_lite.view.sliders import alpha_slider
 
 QUICK = {"epochs": 2, "batch_size": 8, "lr": 3e-3, "warmup_steps": 0, "precision": "float32", "seed": 1}
@@ -160,7 +160,7 @@ def test_the_way_along_alpha_is_the_same_as_for_classes(task):
 def test_what_is_typed_is_found_and_the_slider_moves_it(images):
     backbone = make_backbone()
     tuned = tune(backbone, Retrieval.of(images.train), "FLYP", **QUICK | {"lr": 3e-2})
-    gallery = SearchGallery(backbone, tuned.delta, images.test, "a first <shape>", shown=5)
+    gallery = SearchGallery(backbone, tuned.delta, images.test, "a first <shape>")
     with torch.no_grad():
         for alpha in (0.0, 1.0):
             gallery.slider.value = alpha
@@ -168,7 +168,9 @@ def test_what_is_typed_is_found_and_the_slider_moves_it(images):
                 text = backbone.encode_texts(backbone.tokenizer(["a first <shape>"]))
                 pixels = images.test.tensor(backbone.preprocess)
                 near = (backbone.encode_images(pixels) @ text.T)[:, 0]
-            assert near[gallery.found].tolist() == pytest.approx(near.topk(5).values.tolist(), abs=1e-5)
+            assert near[gallery.found].tolist() == pytest.approx(
+                near.topk(min(SHOWN, len(near))).values.tolist(), abs=1e-5
+            )
     assert "a first &lt;shape&gt;" in gallery.picture.value
     before = gallery.picture.value
     gallery.query.value = "a circle"

@@ -10,15 +10,15 @@ import torch
 from conftest import fill, make_backbone, make_folder
 from matplotlib import pyplot as plt
 
+from radapter_lite import assets
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.tasks.classification import accuracy_by_domain
 from radapter_lite.view.comparison_plots import plot_map
+from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import line_look, look, use_style
-from radapter_lite.view.slider_view import Thumbnails, top_bars
-from radapter_lite.view.sliders import AlphaSlider, alpha_slider, encoder_map
-from radapter_lite.view.svg_chart import Chart, Line
+from radapter_lite.view.sliders import AlphaSlider, alpha_slider, encoder_map, likeliest
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,9 @@ def test_numbers_and_bars_are_those_of_alpha(slider, curve, images, alpha):
     assert f"α = {alpha:.2f}" in text(slider)
     probabilities = (curve.at(alpha) / curve.temperature).softmax(1)
     for row in slider.examples:
-        bars = top_bars(probabilities[row], images.classes, {images.table["class"].iloc[row]})
-        assert bars in slider.picture.value
+        (first, percent), *_ = likeliest(100 * probabilities[row], images.classes)
+        mark = "✓" if first == images.table["class"].iloc[row] else "✗"
+        assert re.search(rf"{mark} {first} +{percent:.0f}%", text(slider))
 
 
 def test_flips_are_counted_from_zero_shot(slider, curve, images):
@@ -117,7 +118,7 @@ def test_a_benchmark_times_every_move_and_puts_the_slider_back(slider):
 
 def test_pictures_are_sent_once_and_moves_are_small(slider):
     assert "data:" not in slider.picture.value
-    assert slider._thumbnails.style.count("data:image/jpeg") > 0
+    assert slider.children[1].value.count("data:image/jpeg") > 0
     assert len(slider.picture.value) < 25_000
     styles, picture = slider.children[1].value, slider.picture.value
     assert styles.count("data:image/svg+xml") == 3  # each method's chart and the trade-off
@@ -183,11 +184,12 @@ def test_a_chart_is_the_same_in_every_style_and_escapes_its_words():
 
 
 def test_bars_name_the_most_probable_first():
-    html = top_bars(torch.tensor([0.0, 0.73, 0.27, 0.0]), ["a", "b", "<c>", "d"], truth={"<c>"})
-    names = re.findall(r'title="([^"]+)"', html)
+    top = likeliest(torch.tensor([0.0, 73, 27, 0]), ["a", "b", "<c>", "d"])
+    bars = assets.TEMPLATES.get_template("widgets/parts.html.jinja2").module.bars
+    names = re.findall(r'title="([^"]+)"', bars(top, {"<c>"}))
     assert names == ["b", "&lt;c&gt;", "a"]
-    assert "✗ b" in html and "73%" in html
-    assert "✗" not in top_bars(torch.tensor([0.1, 0.3]), ["a", "b"])
+    assert "✗ b" in bars(top, {"<c>"}) and "73%" in bars(top, {"<c>"})
+    assert "✗" not in bars(likeliest(torch.tensor([10.0, 30]), ["a", "b"]))
 
 
 def test_thumbnails_of_one_image_share_their_bytes(images):

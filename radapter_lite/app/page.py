@@ -14,17 +14,16 @@ from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve, FeatureCurve
 from radapter_lite.app.uploads import FORMATS, MAX_BYTES, decode_upload, parse_class_names, refuse_large
+from radapter_lite.assets import filled
 from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import image_features
 from radapter_lite.tasks import Segmentation
-from radapter_lite.view import slider_view as view
+from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import COLOURS, line_look
 from radapter_lite.view.search_gallery import SearchGallery
 from radapter_lite.view.segmentation import overlay
-from radapter_lite.view.sliders import ALONG_ALPHA, STOPS, alpha_control, play_button
-from radapter_lite.view.svg_chart import Chart, Line, legend
+from radapter_lite.view.sliders import ALONG_ALPHA, STOPS, alpha_control, likeliest, play_button
 
 CLASSES = (
     *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),
@@ -48,10 +47,11 @@ class Page(widgets.VBox):
         self._classes = list(classes)
         self._text = FeatureCurve.of_texts(backbone, delta, backbone.describe(self._classes))
         examples = choose_examples(backbone, delta, images, self._text, self._classes)
-        self._images = [(examples.image(row), _label(examples, row)) for row in range(len(examples))]
+        labels = examples.table[["class", "domain"]].agg(" · ".join, axis=1)
+        self._images = [(examples.image(row), label) for row, label in enumerate(labels)]
 
-        thumbnails = view.Thumbnails([image for image, _ in self._images])
-        self.examples = [widgets.Button(description=label, tooltip=label) for _, label in self._images]
+        thumbnails = Thumbnails(image for image, _ in self._images)
+        self.examples = [widgets.Button(description=label, tooltip=label) for label in labels]
         for number, button in enumerate(self.examples):
             button.add_class(thumbnails.names[number]).add_class("app-example")
             button.on_click(self._guarded(partial(self._take_example, number)))
@@ -72,10 +72,11 @@ class Page(widgets.VBox):
         self.mask = widgets.HTML()
         self._take_example(0)
 
+        head = filled("widgets/head.html", name=backbone.name, data=delta.meta.get("data"))
         limits = f"{', '.join(FORMATS)}, at most {MAX_BYTES / 1e6:g} MB; kept in this computer's memory only"
         super().__init__(
             [
-                widgets.HTML(_head(backbone, delta) + thumbnails.style),
+                widgets.HTML(head + thumbnails.style),
                 widgets.HTML("<h2>An image</h2>"),
                 widgets.HBox(self.examples).add_class("app-row"),
                 widgets.HBox([self.upload, widgets.HTML(f"<small>{limits}</small>")]).add_class("app-row"),
@@ -123,12 +124,12 @@ class Page(widgets.VBox):
         """The message is empty after what succeeded, and the refusal's sentence after what did not."""
 
         def guarded(event: Any) -> None:
-            refusal = ""
             try:
                 act(event)
             except ValueError as error:
-                refusal = str(error)
-            self._say(refusal)
+                self._say(str(error))
+            else:
+                self._say("")
 
         return guarded
 
@@ -139,39 +140,22 @@ class Page(widgets.VBox):
         self._source = image
         self._parts: tuple[Segmentation, FeatureCurve] | None = None
         self._image, self._label = FeatureCurve.of_images(self._backbone, self._delta, pixels), label
-        self._thumbnail = view.Thumbnails([image], SHOWN_PIXELS)
+        self._thumbnail = Thumbnails([image], SHOWN_PIXELS)
         for button in self.examples:
             button.remove_class("app-chosen")
         self._ask()
 
     def _ask(self) -> None:
         self._answer = Answer(AlphaCurve(self._image, self._text, self._backbone.temperature), self._classes)
-        probabilities = self._answer.probabilities
-        self._lines = {
-            label: Line(STOPS, probabilities[:, label].tolist(), line_look(place, self._classes[label]))
-            for place, label in enumerate(self._answer.leaders())
-        }
-        about: dict[str, Any] = ALONG_ALPHA | {
-            "title": "probability along α",
-            "ylabel": "probability (%)",
-            "ylim": (-3, 103),
-        }
-        self._chart = Chart.of_lines(self._lines.values(), (360, 270), **about)
-        self._style.value = self._thumbnail.style + self._chart.style
+        self._style.value = self._thumbnail.style + self._answer.chart.style
         self._show()
 
     def _show(self) -> None:
-        alpha = round(self.slider.value, 2)
-        now, start = (self._answer.probabilities[STOPS.index(stop)].tolist() for stop in (alpha, 0.0))
-        points = [(alpha, now[label], line.look["color"]) for label, line in self._lines.items()]
-        rows = [(line, now[label], now[label] - start[label]) for label, line in self._lines.items()]
-        bars = view.top_bars(self._answer.probabilities[STOPS.index(alpha)] / 100, self._classes)
-        self.picture.value = view.card(
-            f"{self._thumbnail.show(0, self._label)}<div class='app-caption'>{html.escape(self._label)}</div>",
-            f"<div class='app-bars'>{bars}</div><p class='app-flips'>{_unbroken(self._answer.say())}</p>",
-            self._chart.show(points, alpha),
-            legend(f"α = {alpha:.2f}", rows),
-        )
+        alpha, answer = round(self.slider.value, 2), self._answer
+        stop = STOPS.index(alpha)
+        image = {"picture": self._thumbnail.names[0], "side": SHOWN_PIXELS, "label": self._label}
+        said = {"answer": answer, "likeliest": likeliest(answer.probabilities[stop], self._classes)}
+        self.picture.value = filled("widgets/answer.html", alpha=alpha, stop=stop, **image, **said)
         self._paint()
 
     def _paint(self) -> None:
@@ -186,10 +170,9 @@ class Page(widgets.VBox):
         alpha = round(self.slider.value, 2)
         labels = task.paint(regions.at(alpha) @ self._text.at(alpha).T)[0]
         hues = {label: COLOURS[label % len(COLOURS)] for label in np.unique(labels[labels >= 0]).tolist()}
-        shown = view.Thumbnails([overlay(task.scenes[0].image, labels, hues)], MASK_PIXELS)
-        said = [f"<span style='color:{hues[label]}'>■</span> {html.escape(self._classes[label])}" for label in hues]
-        mask = shown.style + shown.show(0, f"mask at α = {alpha:.2f}")
-        self.mask.value = view.card(mask, "<br>".join(said) or "none of the names")
+        mask = Thumbnails([overlay(task.scenes[0].image, labels, hues)], MASK_PIXELS)
+        names = [(self._classes[label], hue) for label, hue in hues.items()]
+        self.mask.value = filled("widgets/mask.html", mask=mask, side=MASK_PIXELS, alpha=alpha, names=names)
 
     def _say(self, sentence: str) -> None:
         self.message.value = f"<div role='alert'>{html.escape(sentence)}</div>" if sentence else ""
@@ -207,22 +190,6 @@ def open_page(delta: str, **backbone: Any) -> widgets.Tab:
 
     tabs.observe(search, "selected_index")
     return tabs
-
-
-def _label(images: ImageSet, row: int) -> str:
-    return f"{images.table['class'].iloc[row]} · {images.table['domain'].iloc[row]}"
-
-
-def _head(backbone: Backbone, delta: Delta) -> str:
-    data = delta.meta.get("data")
-    on = f" on {data['shots']} images a class of {data['images']}, {data['id_domain']}" if data else ""
-    about = f"At α = 0 {backbone.name} answers as it was pretrained, at α = 1 as it was tuned{on}."
-    return f"<h1>One number between two models</h1><p>{_unbroken(about)}</p>"
-
-
-def _unbroken(sentence: str) -> str:
-    """A sentence as HTML in which no line ends within an equation."""
-    return html.escape(sentence).replace(" = ", "&nbsp;=&nbsp;")
 
 
 # --- what the model says ---
@@ -249,17 +216,18 @@ class Answer:
 
     def leaders(self) -> list[int]:
         """The likeliest classes of those that reach 1% somewhere along α, by place in `classes`; five at most."""
-        highest = self.probabilities.amax(0)
-        likeliest = highest.argsort(descending=True)[:5].tolist()
-        return [label for label in likeliest if highest[label] >= 1]
+        highest, labels = self.probabilities.amax(0).topk(min(5, len(self.classes)))
+        return labels[highest >= 1].tolist()
 
-    def say(self) -> str:
-        """The flips in a sentence."""
-        (_, first), *later = self.flips
-        if not later:
-            return f"The answer is “{first}” at every α."
-        turns = ", ".join(f"from α = {alpha:.2f} on “{name}”" for alpha, name in later)
-        return f"The answer flips: “{first}” at α = 0, {turns}."
+    @cached_property
+    def chart(self) -> Chart:
+        """The leaders' probabilities along α."""
+        lines = [
+            Line(STOPS, self.probabilities[:, label].tolist(), line_look(place, self.classes[label]))
+            for place, label in enumerate(self.leaders())
+        ]
+        about = {"title": "probability along α", "ylabel": "probability (%)", "ylim": (-3, 103)}
+        return Chart.of_lines(lines, (360, 270), **ALONG_ALPHA | about)
 
 
 def choose_examples(
@@ -273,12 +241,8 @@ def choose_examples(
     test = images.select(split="test", classes=classes)
     one_each = test.table.drop_duplicates(["class", "domain"]).index.to_numpy()
     candidates = test.take(np.random.default_rng(0).permutation(one_each))
-    tops = []
-    for alpha in (0.0, 1.0):
-        with delta.applied(backbone.model, alpha):
-            features = image_features(backbone, candidates).cpu()
-        tops.append((features @ text.at(alpha).T).argmax(1))
-    table = candidates.table.assign(flips=(tops[0] != tops[1]).numpy(), row=np.arange(len(candidates)))
-    table["turn"] = table.groupby(["flips", "domain"]).cumcount()
-    ordered = table.sort_values(["flips", "turn", "row"], ascending=[False, True, True])
-    return candidates.take(ordered["row"].to_numpy()[:8])
+    image = FeatureCurve.of_images(backbone, delta, candidates, nodes=2)
+    before, after = ((image.at(alpha) @ text.at(alpha).T).argmax(1) for alpha in (0, 1))
+    table = candidates.table.assign(same=(before == after).numpy())
+    table["turn"] = table.groupby(["same", "domain"]).cumcount()
+    return candidates.take(table.sort_values(["same", "turn"]).index[:8])

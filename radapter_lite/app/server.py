@@ -1,5 +1,6 @@
 """Voilà as the page's server: on this machine alone, with this interpreter as kernel, and no code to be seen."""
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -23,7 +24,11 @@ def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
 
     Raises ValueError if the port is taken.
     """
-    _check_port(port)
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ValueError(f"port {port} is not free ({why}): name another with --port") from error
     with tempfile.TemporaryDirectory(prefix="radapter-lite-") as folder:
         path = Path(folder) / f"{TITLE}.ipynb"
         nbformat.write(_notebook(settings), path)
@@ -59,12 +64,3 @@ def _config(port: int, browser: bool) -> Config:
     # A kernel whose page went without a word, as with a laptop's lid, ends after ten minutes.
     config.MappingKernelManager = Config(cull_interval=60, cull_idle_timeout=600)
     return config
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise ValueError(f"port {port} is not free ({error.strerror}): name another with --port") from error

@@ -31,11 +31,11 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            width, height = image.size
         except Image.DecompressionBombError:
             raise ValueError(too_many_pixels) from None
         except Exception as error:  # what is no image of these types fails here, and decoders fail in many ways
             raise ValueError(f"{name} is no PNG, JPEG, WebP, GIF or BMP image: give one of these.") from error
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(too_many_pixels)
     if max(width, height) > MAX_ASPECT * min(width, height):

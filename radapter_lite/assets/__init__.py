@@ -1,6 +1,9 @@
-"""What the package ships, by its place."""
+"""What the package ships, by its place, and its templates with values in them."""
 
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
 
 ASSETS = Path(__file__).parent
 PICTOSHIFT = ASSETS / "pictoshift.zip"
@@ -9,3 +12,10 @@ RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-l
 DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
 GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"
+
+TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def filled(name: str, /, **values: Any) -> str:
+    """A template, as "book/page.html", with its values in it, which are escaped."""
+    return TEMPLATES.get_template(f"{name}.jinja2").render(values)

@@ -1,7 +1,6 @@
 """What `tune` and `sweep` end with: a table to read, CSV files, figures, and a page that holds them all."""
 
 import base64
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -38,29 +37,26 @@ def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str
     """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html."""
     import matplotlib.pyplot as plt
 
+    from radapter_lite.assets import filled
     from radapter_lite.files import make_folder, write_text
     from radapter_lite.view import plots
 
     make_folder(base.parent)
-    page = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Along α</title><style>img{width:100%}</style>'
-    page += f"<pre>{escape(table(sweep, metric))}</pre><p>{escape(sentences(answers))}"
     plots.use_style()
     with plt.rc_context():
         figure, axis = plt.subplots(figsize=(6.5, 4))
         plots.plot_along_alpha(axis, sweep, id_domain, metric)
-        for end, rows, drawn, alt in (
-            (
-                "",
-                sweep,
-                figure,
-                f"{metric.capitalize()} of every domain as alpha goes from the zero-shot model to the tuned one.",
-            ),
-            ("_calibration", calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
-            ("_classes", class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
-        ):
+        along = f"{metric.capitalize()} of every domain as alpha goes from the zero-shot model to the tuned one."
+        parts = {
+            "": (sweep, figure, along),
+            "_calibration": (calibration(answers), plots.plot_calibration(answers), "Calibration and reliability."),
+            "_classes": (class_changes(answers), plots.plot_class_changes(answers), "Classes won and classes lost."),
+        }
+        figures = []
+        for end, (rows, drawn, alt) in parts.items():
             write_text(f"{base}{end}.csv", rows.round(4).to_csv(index=False))
             plots.save_figure(drawn, base.name + end, base.parent, alt)
             plt.close(drawn)
-            svg = base64.b64encode(Path(f"{base}{end}.svg").read_bytes()).decode()
-            page += f'<img alt="{alt}" src="data:image/svg+xml;base64,{svg}">'
+            figures.append((base64.b64encode(Path(f"{base}{end}.svg").read_bytes()).decode(), alt))
+    page = filled("report.html", table=table(sweep, metric), sentences=sentences(answers), figures=figures)
     write_text(f"{base}.html", page)

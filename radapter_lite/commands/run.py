@@ -5,7 +5,6 @@ import difflib
 import logging
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +51,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what fails is told below, in one sentence
     sources = [notebook.find(name) for name in arguments.only] or notebook.available()
-    if not sources:
-        raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     declared = [notebook.declared_parameters(nbformat.read(source, as_version=4)) for source in sources]
     parameters = {name: options.parse_value(PATHS.get(name, str)(text)) for name, text in arguments.parameters}
-    _check_names(parameters, {name for names in declared for name in names})
+    known = {name for names in declared for name in names}
+    if name := next((name for name in parameters if name not in known), None):  # told before anything long begins
+        nearest = ", ".join(difflib.get_close_matches(name, known, n=4, cutoff=0.4) or sorted(known) or ["none"])
+        raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
     root = _checkout(arguments) if arguments.update else None
     out = root / "out" / "update" if root else arguments.out or Path("out")
     if root:
@@ -82,21 +82,11 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_names(names: Iterable[str], declared: set[str]) -> None:
-    """Raise ValueError for a parameter that no notebook declares, before any of them has run for minutes."""
-    for name in names:
-        if name not in declared:
-            matches = difflib.get_close_matches(name, declared, n=4, cutoff=0.4)
-            nearest = ", ".join(matches or sorted(declared) or ["none"])
-            raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
-
-
 def _checkout(arguments: argparse.Namespace) -> Path:
     """The checkout that --update renews. Raises ValueError where there is none, or results would not be its own."""
     from radapter_lite.publish.notebook import checkout
 
-    root = checkout()
-    if root is None:
+    if (root := checkout()) is None:
         raise ValueError("--update renews the notebooks of a source checkout, and this is an installed package.")
     if arguments.profile != "standard" or arguments.parameters or arguments.out:
         raise ValueError(
@@ -111,6 +101,6 @@ def _table(measured: dict[tuple[str, str], Any]) -> str:
 
     if not measured:
         return "No metrics were recorded."
-    values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in measured.values()]
+    told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in measured.items()}
     with pd.option_context("display.max_colwidth", 40):
-        return pd.Series(values, pd.MultiIndex.from_tuples(measured)).to_string()
+        return pd.Series(told).to_string()

@@ -53,13 +53,12 @@ def execute(arguments: argparse.Namespace) -> int:
 def _images(arguments: argparse.Namespace, tuned: str | None) -> "ImageSet":
     """The folder's images; ID is what --id says, else the domain that was tuned on, else the folder's own."""
     images = options.load_images(arguments)
-    if arguments.id or tuned is None:
-        return images
-    if tuned not in images.domains:
+    if not arguments.id and tuned in images.domains:
+        print(f"ID is {tuned}, which was tuned on.")
+        return options.load_images(arguments, tuned)
+    if not arguments.id and tuned:
         print(f"ID is {images.id_domain}: {images.name} has no {tuned}, which was tuned on.")
-        return images
-    print(f"ID is {tuned}, which was tuned on.")
-    return options.load_images(arguments, tuned)
+    return images
 
 
 def _unseen(test: "ImageSet", about: dict[str, Any]) -> "ImageSet":

@@ -4,14 +4,12 @@ Every page carries its style, and all but pdoc's of the reference lie flat in on
 Markdown files and figures lead to their pages or copies. Nothing is fetched, and the one script is the slider's.
 """
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from string import Template
 
 import nbformat
 import numpy as np
@@ -19,16 +17,16 @@ from bs4 import Tag
 from nbformat import NotebookNode
 
 from radapter_lite.alpha_curve import AlphaCurve
-from radapter_lite.assets import BOOK, DEMO_DELTA
+from radapter_lite.assets import DEMO_DELTA, filled
 from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.files import write_text
 from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
-from radapter_lite.publish.html import description, filled, markdown_body, notebook_body, page, relink, title
+from radapter_lite.publish.html import description, markdown_body, notebook_body, page, relink, title
 from radapter_lite.publish.reference import link_reference, write_reference
-from radapter_lite.view.sliders import STOPS, AlphaSlider, alpha_slider
+from radapter_lite.view.sliders import STOPS, AlphaSlider
 
 TITLE = "R-Adapter Lite"
 # Markdown beside the notebooks, where the checkout has it: the file, and its page.
@@ -77,82 +75,72 @@ def build(out: Path) -> Path:
     """
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]
-    if not chapters:
-        raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "slider.html").is_file())):
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
-    for _ in progress(_Site(root, out, chapters).write(), "book", unit="page"):
-        pass
+    documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
+    figures = sorted((root / "figures").glob("*.png"))
+    bar = [("Slider", "slider.html"), ("Reference", "reference/index.html")]
+    bar += [("Figures", "figures.html")] if figures else []
+    bar += [("Glossary", "glossary.html")] if "glossary.html" in documents.values() else []
+    site = [(TITLE, "index.html"), *bar]
+    for name, heading, body, turn in progress(_pages(root, out, chapters, documents, figures), "book", unit="page"):
+        whole = heading if heading == TITLE else f"{heading} · {TITLE}"
+        write_text(out / name, page(whole, body, site=site, **turn))
     return out / "index.html"
 
 
-class _Site:
-    def __init__(self, root: Path, out: Path, chapters: Sequence[Chapter]) -> None:
-        self.root, self.out, self.chapters = root, out, chapters
-        self.documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
-        self.figures = sorted((root / "figures").glob("*.png"))
-        self.places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | self.documents
+def _pages(
+    root: Path, out: Path, chapters: Sequence[Chapter], documents: dict[str, str], figures: Sequence[Path]
+) -> Iterator[tuple[str, str, str, dict[str, Chapter | None]]]:
+    """Name, heading and body of each page, and the chapters before and after.
 
-    def write(self) -> Iterator[Path]:
-        """A page at each step: first the slider, by which `build` knows a book, and last the contents."""
-        yield self._write("slider.html", "The α slider", slider_body())
-        for number, chapter in enumerate(self.chapters):
-            body = notebook_body(chapter.nb, self.root / "figures")
-            link_reference(body)
-            before, after = ([None, *self.chapters][number], [*self.chapters, None][number + 1])
-            yield self._write(chapter.page, chapter.title, self._relinked(body, "notebooks"), before, after)
-        links = []
-        for name, to in self.documents.items():
-            text = (self.root / name).read_text(encoding="utf-8")
-            body, heading = markdown_body(text), title(text) or name
-            for tag in body.find_all(id=True):  # GitHub's names, where notebooks have JupyterLab's
-                tag["id"] = str(tag["id"]).lower()
-            links.append(("README" if name == "README.md" else heading, to))
-            yield self._write(to, heading, self._relinked(body, str(PurePosixPath(name).parent)))
-        yield write_reference(self.out)
-        if self.figures:
-            figures = [self._figure(png) for png in self.figures]
-            yield self._write("figures.html", "Figures", filled("figures.html", figures=figures))
-        contents = filled("index.html", title=TITLE, chapters=self.chapters, figures=self.figures, documents=links)
-        yield self._write("index.html", TITLE, contents)
+    First comes the slider, by which `build` knows a book, and last the contents.
+    """
+    places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | documents
 
-    def _write(
-        self, name: str, heading: str, body: str, before: Chapter | None = None, after: Chapter | None = None
-    ) -> Path:
-        bar = [(TITLE, "index.html"), ("Slider", "slider.html"), ("Reference", "reference/index.html")]
-        bar += [("Figures", "figures.html")] if self.figures else []
-        bar += [("Glossary", "glossary.html")] if "glossary.html" in self.documents.values() else []
-        whole = heading if heading == TITLE else f"{heading} · {TITLE}"
-        write_text(self.out / name, page(whole, body, site=bar, before=before, after=after))
-        return self.out / name
+    def copied(name: str) -> str:
+        """A file of the checkout, copied to the same place in the site."""
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, out / name)
+        return name
 
-    def _figure(self, png: Path) -> tuple[str, str, str, str]:
-        """Its name, its picture and the drawing behind it, both copied, and what it shows."""
-        source = target = self._copied(f"figures/{png.name}")
-        if png.with_suffix(".svg").is_file():
-            target = self._copied(f"figures/{png.stem}.svg")
-        return png.stem, source, target, description(png)
-
-    def _relinked(self, body: Tag, folder: str) -> str:
+    def relinked(body: Tag, folder: str) -> str:
         """The HTML of a file in `folder`, its relative links leading to the site's pages, or to copies of files."""
 
         def lead(name: str) -> str:
             target = os.path.normpath(PurePosixPath(folder, name)).replace(os.sep, "/")
-            if target in self.places:
-                return self.places[target]
-            copied = (self.root / target).is_file() and not target.startswith("..")
-            return self._copied(target) if copied else name
+            if target in places or target.startswith("..") or not (root / target).is_file():
+                return places.get(target, name)
+            return copied(target)
 
         relink(body, lead)
         return str(body)
 
-    def _copied(self, name: str) -> str:
-        """A file of the checkout, copied to the same place in the site."""
-        copy = self.out / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.root / name, copy)
-        return name
+    yield "slider.html", "The α slider", slider_body(), {}
+    for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None], strict=False):
+        body = notebook_body(chapter.nb, root / "figures")
+        link_reference(body)
+        yield chapter.page, chapter.title, relinked(body, "notebooks"), {"before": before, "after": after}
+    links = []
+    for name, to in documents.items():
+        text = (root / name).read_text(encoding="utf-8")
+        body, heading = markdown_body(text), title(text) or name
+        for tag in body.find_all(id=True):  # GitHub's names, where notebooks have JupyterLab's
+            tag["id"] = str(tag["id"]).lower()
+        links.append(("README" if name == "README.md" else heading, to))
+        yield to, heading, relinked(body, str(PurePosixPath(name).parent)), {}
+    write_reference(out)
+    if figures:
+        shown = []
+        for png in figures:  # a picture, and the drawing behind it where there is one
+            source = drawing = copied(f"figures/{png.name}")
+            if png.with_suffix(".svg").is_file():
+                drawing = copied(f"figures/{png.stem}.svg")
+            shown.append((png.stem, source, drawing, description(png)))
+        yield "figures.html", "Figures", filled("book/figures.html", figures=shown), {}
+    contents = filled("book/index.html", title=TITLE, chapters=chapters, figures=figures, documents=links)
+    yield "index.html", TITLE, contents, {}
 
 
 def demo_slider() -> AlphaSlider:
@@ -161,7 +149,7 @@ def demo_slider() -> AlphaSlider:
     rng = np.random.default_rng(0)
     rows = [row for _, own in test.table.groupby("domain", sort=False) for row in rng.permutation(own.index)[:POOL]]
     images = test.take(rows)
-    return alpha_slider({"R-Adapter": AlphaCurve.measure(backbone, delta, images)}, images)
+    return AlphaSlider({"R-Adapter": AlphaCurve.measure(backbone, delta, images)}, images)
 
 
 def slider_body() -> str:
@@ -173,10 +161,4 @@ def slider_body() -> str:
     for stop in SHOWN:
         slider.slider.value = stop
         frames.append(slider.picture.value)
-    return Template((BOOK / "slider.html").read_text(encoding="utf-8")).substitute(
-        last=len(frames) - 1,
-        pool=POOL,
-        styles=slider.children[1].value,
-        frames=json.dumps(frames, separators=(",", ":")).replace("</", "<\\/"),
-        script=(BOOK / "slider.js").read_text(encoding="utf-8"),
-    )
+    return filled("book/slider.html", pool=POOL, styles=slider.children[1].value, frames=frames)

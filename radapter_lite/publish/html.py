@@ -6,14 +6,12 @@ A page carries its whole style: readable on a phone, and dark where the reader's
 import html
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from jinja2 import Environment, FileSystemLoader, pass_context
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -21,12 +19,10 @@ from nbformat import NotebookNode
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from radapter_lite.assets import BOOK
+from radapter_lite.assets import filled
 from radapter_lite.files import write_text
 from radapter_lite.publish.notebook import METRIC_MIME, WIDGET_MIME
 
-STYLE = BOOK / "page.css"
-_TEMPLATES = Environment(loader=FileSystemLoader(BOOK), autoescape=True, trim_blocks=True)
 _FIGURE = "Figure"  # what is said of one that nothing describes
 _WIDGET_NOTE = "<p><em>An interactive widget stands here when the notebook runs in JupyterLab.</em></p>"
 
@@ -48,12 +44,8 @@ def to_html(path: str | Path, out: str | Path) -> Path:
 
 def page(name: str, body: str, **links: Any) -> str:
     """A whole page of the title `name`; `links` are those of a site, as page.html.jinja2 takes them."""
-    return filled("page.html", title=name, body=body, style=_style(), **links)
-
-
-def filled(name: str, **values: Any) -> str:
-    """A template of the book with its values in it, which are escaped."""
-    return _TEMPLATES.get_template(f"{name}.jinja2").render(values)
+    light, dark = (HtmlFormatter(style=code).get_style_defs(".highlight") for code in ("default", "github-dark"))
+    return filled("book/page.html", title=name, body=body, light=light, dark=dark, **links)
 
 
 def title(markdown: str) -> str:
@@ -82,7 +74,10 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
                 alt = next(described, _FIGURE)
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
         cell.outputs = shown
-    body = parsed(_BodyExporter().from_notebook_node(nb)[0])
+    # The body of a page alone: nbconvert's own pages fetch MathJax, require.js and more.
+    bare = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = HTMLExporter(filters={"markdown2html": _rendered}, **bare)
+    body = BeautifulSoup(exporter.from_notebook_node(nb)[0], "html.parser")
     for image in body.find_all("img", alt=_FIGURE):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
@@ -91,7 +86,7 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
 
 def markdown_body(text: str) -> BeautifulSoup:
     """Markdown as a tree of HTML, without the page around it."""
-    return parsed(f'<div class="rendered_html">{_rendered(text)}</div>')
+    return BeautifulSoup(f'<div class="rendered_html">{_rendered(text)}</div>', "html.parser")
 
 
 def relink(body: Tag, lead: Callable[[str], str]) -> None:
@@ -101,20 +96,6 @@ def relink(body: Tag, lead: Callable[[str], str]) -> None:
         url = urlsplit(str(tag.get(attribute, "")))
         if not url.scheme and url.path and not url.path.startswith("/"):
             tag[attribute] = url._replace(path=lead(url.path)).geturl()
-
-
-def parsed(body: str) -> BeautifulSoup:
-    """HTML as a tree; `str` of it is HTML again."""
-    return BeautifulSoup(body, "html.parser")
-
-
-@cache
-def _style() -> str:
-    """The page's own style and that of code, light and dark."""
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
-    own = STYLE.read_text(encoding="utf-8")
-    ground = ".highlight { background: var(--soft); }"
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{own}{ground}\n"
 
 
 def description(png: Path) -> str:
@@ -128,7 +109,7 @@ class _OfflineRenderer(IPythonRenderer):
     """Renders formulas as MathML, which browsers show by themselves; gives headings an id, as JupyterLab does."""
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
-        anchor = parsed(text).get_text().strip().replace(" ", "-")
+        anchor = BeautifulSoup(text, "html.parser").get_text().strip().replace(" ", "-")
         return f'<h{level} id="{html.escape(anchor)}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
@@ -145,17 +126,6 @@ class _OfflineRenderer(IPythonRenderer):
             return to_mathml(body, display=display)
         except Exception:  # a formula it cannot read is shown as it was written
             return f"<code>{self.escape_html(body)}</code>"
-
-
-class _BodyExporter(HTMLExporter):
-    """nbconvert's body of a page; its own pages fetch MathJax, require.js and more."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, **kwargs)
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        return _rendered(source)
 
 
 def _rendered(markdown: str) -> str:

@@ -33,8 +33,13 @@ def checkout() -> Path | None:
 
 
 def available() -> list[Path]:
-    """The walkthrough's notebooks in reading order: the checkout's, or else the copies in the package."""
-    return sorted(((checkout() or PACKAGE) / "notebooks").glob("*.ipynb"))
+    """The walkthrough's notebooks in reading order: the checkout's, or else the copies in the package.
+
+    Raises FileNotFoundError if there are none.
+    """
+    if found := sorted(((checkout() or PACKAGE) / "notebooks").glob("*.ipynb")):
+        return found
+    raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
 
 
 def find(name: str | Path) -> Path:
@@ -47,7 +52,7 @@ def find(name: str | Path) -> Path:
     for path in available():
         if str(name) in (path.stem, path.name, path.stem.split("_")[0]):
             return path
-    names = ", ".join(path.stem for path in available()) or "none at all"
+    names = ", ".join(path.stem for path in available())
     raise FileNotFoundError(f"There is no notebook {str(name)!r}; there are {names}.")
 
 
@@ -126,16 +131,13 @@ def execute(
 def declared_parameters(nb: NotebookNode) -> dict[str, Any]:
     """Name and value of every parameter that the cell tagged `parameters` assigns; `...` if no literal."""
     declared: dict[str, Any] = {}
-    for cell in code_cells(nb):
-        if "parameters" not in cell.metadata.get("tags", ()):
-            continue
-        for statement in ast.parse(cell.source).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                try:
-                    value = ast.literal_eval(statement.value)
-                except ValueError:
-                    value = ...
-                declared[statement.targets[0].id] = value
+    tagged = [cell.source for cell in code_cells(nb) if "parameters" in cell.metadata.get("tags", ())]
+    for statement in ast.parse("\n".join(tagged)).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                declared[statement.targets[0].id] = ast.literal_eval(statement.value)
+            except ValueError:
+                declared[statement.targets[0].id] = ...
     return declared
 
 
@@ -148,10 +150,8 @@ def _finish(path: Path, completed: bool) -> None:
         language_info={"name": "python"},
     )
     for cell in nb.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
-        if not cell.metadata.get("tags"):
-            cell.metadata.pop("tags", None)
+        kept = {key: value for key, value in cell.metadata.items() if value and key not in ("papermill", "execution")}
+        cell.metadata = NotebookNode(kept)
     if completed:
         nb.metadata.radapter_lite = {"code_hash": code_hash(nb)}
     write_text(path, nbformat.writes(nb) + "\n")

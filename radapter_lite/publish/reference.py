@@ -1,13 +1,12 @@
 """The reference: pdoc's pages of the library's modules, made from the docstrings; notebooks link to them."""
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pdoc.doc
 import pdoc.render
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup
 
 import radapter_lite
 from radapter_lite.assets import BOOK
@@ -45,26 +44,16 @@ def link_reference(body: BeautifulSoup) -> None:
     """Let the names that a notebook imports, and public names in its text, lead to their entries."""
     known = {name: _entry(radapter_lite.__name__, name) for name in radapter_lite.__all__}
     for code in body.select(".input_area pre"):
-        for name, entry in _imports(code.get_text()):
-            known[name] = entry
-            if token := code.find("span", string=name):
-                token.wrap(_anchor(entry))
+        for module, names in IMPORT.findall(code.get_text()):
+            for name in re.findall(r"(\w+)(?: as \w+)?(?:,|$)", names):
+                known[name] = entry = _entry(module, name)
+                token = code.find("span", string=name)
+                if entry and token:
+                    token.wrap(body.new_tag("a", href=entry))
     for code in body.select(".rendered_html code"):
         entry = known.get(code.get_text(), "")
         if entry and not code.find_parent(["a", "pre"]) and not code.a:
-            code.wrap(_anchor(entry))
-
-
-def _anchor(entry: str) -> Tag:
-    return Tag(name="a", attrs={"href": entry})
-
-
-def _imports(source: str) -> Iterator[tuple[str, str]]:
-    """The documented names that code imports from the package, and where each is."""
-    for module, names in IMPORT.findall(source):
-        for name in re.findall(r"(\w+)(?: as \w+)?(?:,|$)", names):
-            if entry := _entry(module, name):
-                yield name, entry
+            code.wrap(body.new_tag("a", href=entry))
 
 
 _module = cache(pdoc.doc.Module.from_name)

@@ -37,12 +37,10 @@ def method_legend(figure: Figure, methods: Iterable[str]) -> None:
 
 def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
     """A value of each method with its 95% interval, sorted: columns method, `column` and `column`_ci."""
-    ordered = table.sort_values(column).reset_index(drop=True)
     axis.axvline(0, color=COLOURS[6], lw=1)
-    for y, row in ordered.iterrows():
-        axis.errorbar(row[column], y, xerr=row[f"{column}_ci"], capsize=3, **look(str(row["method"]), 8))
-    axis.set_yticks(range(len(ordered)), ordered["method"])
-    axis.set_ylim(-0.7, len(ordered) - 0.3)
+    for _, row in table.sort_values(column).iterrows():
+        axis.errorbar(row[column], row["method"], xerr=row[f"{column}_ci"], capsize=3, **look(row["method"], 8))
+    axis.set_ylim(-0.7, len(table) - 0.3)
 
 
 def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
@@ -54,11 +52,10 @@ def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     groups = table.groupby("group", sort=False)["label"].unique()
     rows = [(group, label) for group, labels in groups.items() for label in ("", *labels)]  # "" is the group's own
     heights = {row: height for height, row in enumerate(rows)}
-    series = list(table["series"].unique())
+    series = table.groupby("series", sort=False)
     for axis, column in zip(axes, ("id", "ood"), strict=True):
         axis.axvline(0, color=COLOURS[6], lw=1)
-        for place, name in enumerate(series):
-            own = table[table["series"] == name]
+        for place, (name, own) in enumerate(series):
             shift = 0.32 * (place - (len(series) - 1) / 2)
             y = [heights[key] + shift for key in zip(own["group"], own["label"], strict=True)]
             marker = {"color": COLOURS[5], "mfc": "white"} if place else {"color": COLOURS[0]}
@@ -117,13 +114,11 @@ def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
 
     The table's columns are method, rule, left and left_ci; the rules are drawn in the order they come in.
     """
-    rules = list(dict.fromkeys(table["rule"]))
-    methods = list(dict.fromkeys(table["method"]))
+    rules, methods = list(table["rule"].unique()), table.groupby("method", sort=False)
     axis.axvline(0, color=COLOURS[6], lw=1)
-    for place, method in enumerate(methods):
-        own = table[table["method"] == method]
+    for place, (method, own) in enumerate(methods):
         heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
-        axis.errorbar(own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(method, 7))
+        axis.errorbar(own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(str(method), 7))
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")
     axis.legend(loc="best")

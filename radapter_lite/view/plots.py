@@ -92,23 +92,18 @@ def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: 
 
 def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
     """A row of images for each domain, one class a column where the domain has it."""
-    domains = images.domains
-    size = (1.05 * len(classes) + 0.9, 1.05 * len(domains))
-    figure, axes = plt.subplots(len(domains), len(classes), figsize=size, squeeze=False)
-    table = images.table
-    for y, domain in enumerate(domains):
-        for x, name in enumerate(classes):
-            axis = axes[y, x]
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
+    domains, table = images.domains, images.table
+    size, bare = (1.05 * len(classes) + 0.9, 1.05 * len(domains)), {"xticks": [], "yticks": [], "frame_on": False}
+    figure, axes = plt.subplots(len(domains), len(classes), figsize=size, squeeze=False, subplot_kw=bare)
+    for line, domain in zip(axes, domains, strict=True):
+        label = f"{domain}\n(ID)" if domain == images.id_domain else domain
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+        for axis, name in zip(line, classes, strict=True):
             rows = np.flatnonzero((table["domain"] == domain) & (table["class"] == name))
             if len(rows):
                 axis.imshow(images.image(int(rows[0])))
-            if y == 0:
-                axis.set_title(name, fontsize=9, fontweight="normal", loc="center")
-            if x == 0:
-                label = f"{domain}\n(ID)" if domain == images.id_domain else domain
-                axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+    for axis, name in zip(axes[0], classes, strict=True):
+        axis.set_title(name, fontsize=9, fontweight="normal", loc="center")
     figure.tight_layout(h_pad=0.3, w_pad=0.3)
     return figure
 
@@ -141,10 +136,10 @@ def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figu
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
     rng, table = np.random.default_rng(1), images.table
     rows = {domain: np.flatnonzero(table["domain"] == domain) for domain in images.domains}
-    mixed = [rng.choice(rows[images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)]
-    shown: dict[str, Any] = {"id": rng.choice(rows[images.id_domain], 2 * columns), "ood": mixed}
-    titles = (f"ID: {images.id_domain}", "OOD: never tuned on")
-    for (ground, axis), title, (column, drawn) in zip(axes.T, titles, shown.items(), strict=True):
+    mixed = np.array([rng.choice(rows[images.ood_domains[k % len(images.ood_domains)]]) for k in range(2 * columns)])
+    own = rng.choice(rows[images.id_domain], 2 * columns)
+    sides = (("id", f"ID: {images.id_domain}", own), ("ood", "OOD: never tuned on", mixed))
+    for (ground, axis), (column, title, drawn) in zip(axes.T, sides, strict=True):
         tiles = [np.asarray(ImageOps.expand(images.image(int(row)).resize((96, 96)), 3, "white")) for row in drawn]
         ground.imshow(np.vstack([np.hstack(tiles[:columns]), np.hstack(tiles[columns:])]))
         ground.set_axis_off()

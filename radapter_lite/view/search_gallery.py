@@ -1,16 +1,16 @@
 """Words to type, an α to move, and the images that the model finds for them."""
 
-import html
-
 import ipywidgets as widgets
-import torch
 
 from radapter_lite.alpha_curve import FeatureCurve
+from radapter_lite.assets import filled
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.view import slider_view as view
+from radapter_lite.view.pictures import Thumbnails
 from radapter_lite.view.sliders import alpha_control, play_button
+
+SHOWN = 20  # images found
 
 
 class SearchGallery(widgets.VBox):
@@ -22,19 +22,14 @@ class SearchGallery(widgets.VBox):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        delta: Delta,
-        images: ImageSet,
-        query: str,
-        curve: FeatureCurve | None = None,
-        shown: int = 20,
+        self, backbone: Backbone, delta: Delta, images: ImageSet, query: str, curve: FeatureCurve | None = None
     ) -> None:
-        self._about = images.table[["class", "domain"]].agg(" · ".join, axis=1).tolist()
+        thumbnails = Thumbnails(images.image(row) for row in range(len(images)))
+        about = images.table[["class", "domain"]].agg(" · ".join, axis=1)
+        self._pictures = list(zip(thumbnails.names, about, strict=True))
         self._curve = curve or FeatureCurve.of_images(backbone, delta, images)
         self._encode = lambda words: FeatureCurve.of_texts(backbone, delta, [[words]])
-        self._shown, self.found = min(shown, len(images)), list[int]()
-        self._thumbnails = view.Thumbnails(images.image(row) for row in range(len(images)))
+        self.found: list[int] = []
         self.query = widgets.Text(query, description="search", continuous_update=False)
         self.slider = alpha_control("α")
         self.play = play_button(self.slider)
@@ -43,7 +38,7 @@ class SearchGallery(widgets.VBox):
         self.slider.observe(lambda change: self._show(), names="value")
         self._ask()
         controls = widgets.HBox([self.query, self.play, self.slider])
-        super().__init__([controls, widgets.HTML(self._thumbnails.style), self.picture])
+        super().__init__([controls, widgets.HTML(thumbnails.style), self.picture])
 
     def _ask(self) -> None:
         self._text = self._encode(self.query.value)
@@ -52,12 +47,7 @@ class SearchGallery(widgets.VBox):
     def _show(self) -> None:
         alpha = round(self.slider.value, 2)
         near = self._curve.at(alpha) @ self._text.at(alpha)[0]  # (N)
-        values, rows = torch.topk(near, self._shown)
+        values, rows = near.topk(min(SHOWN, len(near)))
         self.found = rows.tolist()
-        items = [
-            f'<div title="{html.escape(self._about[row])}" style="font-size:11px;color:#555">'
-            f"{self._thumbnails.show(row, self._about[row])}{value:.2f}</div>"
-            for value, row in zip(values.tolist(), self.found, strict=True)
-        ]
-        title = f"<b>{html.escape(self.query.value)}</b> at α = {alpha:.2f}: cosine similarity under each image"
-        self.picture.value = view.card(title + view.row(items))
+        found = [(*self._pictures[row], value) for row, value in zip(self.found, values.tolist(), strict=True)]
+        self.picture.value = filled("widgets/search.html", query=self.query.value, alpha=alpha, found=found)

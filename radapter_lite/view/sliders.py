@@ -1,14 +1,11 @@
 """The α slider, and the map of the encoders' two α: what a tuned model says anywhere between zero-shot and tuned.
 
-    alpha_slider({"R-Adapter": curve}, test)
-    encoder_map(curve, test)
-
 Accuracies are interpolated (see alpha_curve) once for every stop. A move then interpolates the images that are shown,
 and writes a little HTML anew; nothing is encoded or drawn by then.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,16 +14,17 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve
+from radapter_lite.assets import filled
 from radapter_lite.data import ImageSet
 from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
 from radapter_lite.tasks import Task, as_task
-from radapter_lite.view import slider_view as view
 from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
+from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import line_look, look
-from radapter_lite.view.svg_chart import Chart, Line, legend, names
 
 STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 EXAMPLES = 8  # images whose probabilities are shown
@@ -34,31 +32,25 @@ ALONG_ALPHA: dict[str, Any] = {"xlabel": "α (0 zero-shot, 1 tuned)", "xlim": (-
 GALLERY = 22  # images that change their class, at most
 
 
-def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> "AlphaSlider":
+class AlphaSlider(widgets.VBox):
     """A slider over α with a play button; what it shows follows the mouse, the arrow keys and the button.
 
     Above, the score along α of every domain, and ID against OOD for all methods, with the current point. In the middle,
     examples with their three most probable texts. Below, how many images have another answer than at zero-shot, and
     some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
     images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
-    """
-    if not curves:
-        raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
-    task = as_task(images)
-    for name, curve in curves.items():
-        _check(name, curve, task.images)
-    return AlphaSlider(curves, task)
 
-
-class AlphaSlider(widgets.VBox):
-    """See `alpha_slider`. `slider`, `play` and `method` are its controls; `picture` is what follows them.
-
-    `examples` are the rows of the images whose probabilities are shown.
+    `slider`, `play` and `method` are its controls; `picture` is what follows them. `examples` are the rows of the
+    images whose probabilities are shown.
     """
 
-    def __init__(self, curves: Mapping[str, AlphaCurve], task: Task) -> None:
+    def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> None:
+        if not curves:
+            raise ValueError("the slider needs a curve: give {name: AlphaCurve.measure(backbone, delta, images)}")
+        task = as_task(images)
+        for name, curve in curves.items():
+            _check(name, curve, task.images)
         images, self._names = task.images, task.names
-        self._labels, self._domains = (list(images.table[column]) for column in ("class", "domain"))
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
         self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
         self._examples = {
@@ -66,13 +58,15 @@ class AlphaSlider(widgets.VBox):
             for name, curve in curves.items()
         }
         shown = sorted({*self.examples, *(row for way in self._ways.values() for row in way.gallery)})
-        self._thumbnails = view.Thumbnails([images.image(row) for row in shown])
+        thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
-        self._truths = {
-            row: {self._names[text] for text in own.nonzero()} for row, own in zip(shown, fits.T, strict=True)
+        table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
+        about = table.iloc[shown].assign(picture=thumbnails.names).to_dict("records")
+        self._images = {
+            row: each | {"right": {self._names[text] for text in own.nonzero()}}
+            for row, each, own in zip(shown, about, fits.T, strict=True)
         }
-        self._number = {row: number for number, row in enumerate(shown)}
         self._trade_off = None
         if images.ood_domains:
             lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
@@ -87,7 +81,7 @@ class AlphaSlider(widgets.VBox):
         self._show()
         controls = [self.play, self.slider, *([self.method] if len(curves) > 1 else [])]
         charts = [*(way.chart for way in self._ways.values()), self._trade_off]
-        styles = self._thumbnails.style + "".join(chart.style for chart in charts if chart)
+        styles = thumbnails.style + "".join(chart.style for chart in charts if chart)
         super().__init__([widgets.HBox(controls), widgets.HTML(styles), self.picture])
 
     def benchmark(self, moves: int = 50) -> list[float]:
@@ -105,47 +99,34 @@ class AlphaSlider(widgets.VBox):
 
     def _show(self) -> None:
         alpha, way = round(self.slider.value, 2), self._ways[self.method.value]
-        rows = (self._charts(alpha, way), self._cards(alpha), self._flips(alpha, way))
-        self.picture.value = "".join(view.card(*parts) for parts in rows)
-
-    def _charts(self, alpha: float, way: "_Way") -> list[str]:
-        now, start = way.scores.loc[alpha], way.scores.loc[0.0]
-        points = [(alpha, now[domain], line.look["color"]) for domain, line in way.domains.items()]
-        rows = [(line, now[domain], now[domain] - start[domain]) for domain, line in way.domains.items()]
-        parts = [way.chart.show(points, alpha), legend(f"α = {alpha:.2f}", rows)]
-        if self._trade_off:
-            places = [(*each.means.loc[alpha], each.trade_off.look["color"]) for each in self._ways.values()]
-            parts.append(self._trade_off.show(places) + names(way.trade_off for way in self._ways.values()))
-        return parts
-
-    def _cards(self, alpha: float) -> list[str]:
-        probabilities = self._examples[self.method.value].probabilities(alpha)
-        cards = []
-        for row, own in zip(self.examples, probabilities, strict=True):
-            truth = self._labels[row]
-            picture = self._thumbnails.show(self._number[row], truth)
-            bars = view.top_bars(own, self._names, self._truths[row])
-            cards.append(view.example(picture, bars, f"{truth} · {self._domains[row]}"))
-        return cards
-
-    def _flips(self, alpha: float, way: "_Way") -> list[str]:
-        before, now = way.tops[0], way.tops[STOPS.index(alpha)]
-        flips = []
-        for row in way.gallery:
-            was, said = (self._names[int(top[row])] for top in (before, now))
-            picture = self._thumbnails.show(self._number[row], self._labels[row], view.SMALL)
-            flips.append(view.flip(picture, was, said, self._labels[row], said in self._truths[row]))
+        stop, probabilities = STOPS.index(alpha), self._examples[self.method.value].probabilities(alpha)
+        before, now = way.tops[0], way.tops[stop]
         changed = now != before
-        gained, lost = (int((changed & way.right[stop]).sum()) for stop in (STOPS.index(alpha), 0))
-        return [view.count_flips(len(now), int(changed.sum()), gained, lost), view.row(flips)]
+        self.picture.value = filled(
+            "widgets/slider.html",
+            alpha=alpha,
+            stop=stop,
+            way=way,
+            trade_off=self._trade_off,
+            examples=[
+                (self._images[row], likeliest(100 * own, self._names))
+                for row, own in zip(self.examples, probabilities, strict=True)
+            ],
+            total=len(now),
+            changed=int(changed.sum()),
+            gained=int((changed & way.right[stop]).sum()),
+            lost=int((changed & way.right[0]).sum()),
+            flips=[
+                (self._images[row], self._names[int(before[row])], self._names[int(now[row])]) for row in way.gallery
+            ],
+        )
 
 
 class _Way:
     """One method's way along α: what can be known of it before the slider moves."""
 
     def __init__(self, name: str, place: int, curve: AlphaCurve, task: Task) -> None:
-        images = task.images
-        tops, tables = [], []
+        images, tops, tables = task.images, [], []
         for alpha in progress(STOPS, f"stops of {name}"):
             similarities = curve.at(alpha)
             tops.append(similarities.argmax(1))
@@ -153,17 +134,19 @@ class _Way:
         self.tops = torch.stack(tops)  # (stops, N)
         self.right = task.right(self.tops)  # (stops, N)
         table = pd.concat(tables)
-        self.scores = table.pivot(index="alpha", columns="domain", values=task.metric)
-        self.means = summarize(table, ["alpha"], task.metric).set_index("alpha")[["id", "ood"]]
-        self.domains = {
-            domain: Line(STOPS, self.scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
+        scores = table.pivot(index="alpha", columns="domain", values=task.metric)
+        lines = [
+            Line(STOPS, scores[domain].tolist(), line_look(number, domain, domain == images.id_domain))
             for number, domain in enumerate(images.domains)
-        }
-        about: dict[str, Any] = {"title": name, "ylabel": f"{task.metric} (%)"}
-        self.chart = Chart.of_lines(self.domains.values(), **ALONG_ALPHA, **about)
+        ]
+        self.chart = Chart.of_lines(lines, **ALONG_ALPHA | {"title": name, "ylabel": f"{task.metric} (%)"})
+        means = summarize(table, ["alpha"], task.metric)
         style = line_look(place, name) | {"color": look(name)["color"]}
-        self.trade_off = Line(self.means["id"].tolist(), self.means["ood"].tolist(), style)
-        self.gallery = self._gallery()
+        self.trade_off = Line(means["id"].tolist(), means["ood"].tolist(), style)
+        changed = self.tops != self.tops[0]
+        first = changed.int().argmax(0)
+        order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
+        self.gallery = sorted(order.tolist(), key=lambda row: (int(first[row]), row))  # the first to change first
 
     def turning(self, count: int) -> list[int]:
         """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
@@ -171,32 +154,22 @@ class _Way:
         order = np.random.default_rng(0).permutation(len(turned))
         return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
 
-    def _gallery(self) -> list[int]:
-        """Images that change their class somewhere along α, the first to change first."""
-        changed = self.tops != self.tops[0]
-        first = changed.int().argmax(0)
-        order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
-        return sorted(order.tolist(), key=lambda row: (int(first[row]), row))
 
-
-def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> "EncoderMap":
+class EncoderMap(widgets.VBox):
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
     The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
     these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
     number of images, or images of no OOD domain.
+
+    `image` and `text` are its sliders; `table` is the map as numbers.
     """
-    task, own = as_task(images), as_task(images).images
-    _check("the map", curve, own)
-    if not own.ood_domains:
-        raise ValueError(f"{own.name} has no OOD domain to draw a map of; it has {', '.join(own.domains)}")
-    return EncoderMap(curve, task, steps)
 
-
-class EncoderMap(widgets.VBox):
-    """See `encoder_map`. `image` and `text` are its sliders; `table` is the map as numbers."""
-
-    def __init__(self, curve: AlphaCurve, task: Task, steps: int) -> None:
+    def __init__(self, curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> None:
+        task, own = as_task(images), as_task(images).images
+        _check("the map", curve, own)
+        if not own.ood_domains:
+            raise ValueError(f"{own.name} has no OOD domain to draw a map of; it has {', '.join(own.domains)}")
         self.table = curve.encoder_map(task, np.linspace(0, 1, steps).tolist())
         self._maps = {name: Chart(partial(plot_map, table=self.table, column=name), (320, 270)) for name in MAP_TITLES}
         self.image, self.text = alpha_control("α image", steps), alpha_control("α text", steps)
@@ -211,13 +184,16 @@ class EncoderMap(widgets.VBox):
         image, text = self.image.value, self.text.value
         near = abs(self.table["image_alpha"] - image) + abs(self.table["text_alpha"] - text)
         here = self.table.loc[near.idxmin()]
-        self.picture.value = view.card(
-            *(
-                f'{chart.show([(image, text, "#fff")])}<b style="display:block;margin-left:56px">'
-                f"{here[column]:.1f}% here</b>"
-                for column, chart in self._maps.items()
-            )
-        )
+        self.picture.value = filled("widgets/map.html", charts=self._maps, image=image, text=text, here=here)
+
+
+alpha_slider, encoder_map = AlphaSlider, EncoderMap  # as notebooks call them
+
+
+def likeliest(percent: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """The likeliest three texts of one image and their probabilities, from those of all texts [T], in percent."""
+    values, order = percent.topk(min(3, len(texts)))
+    return [(texts[text], value) for text, value in zip(order.tolist(), values.tolist(), strict=True)]
 
 
 def play_button(slider: widgets.FloatSlider) -> widgets.Play:

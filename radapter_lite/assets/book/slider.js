@@ -1,4 +1,4 @@
-// Shows what book_slider.py has made beforehand: a picture for each stop of the slider, none of it computed here.
+// Shows what publish/book.py has made beforehand: a picture for each stop of the slider, none of it computed here.
 const frames = JSON.parse(document.getElementById("frames").textContent);
 const slider = document.getElementById("alpha");
 const play = document.getElementById("play");
