@@ -1,12 +1,11 @@
 """α, how much of a tuning is in the model: one number, or numbers by encoder and by layer."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from radapter_lite.backbone.sites import in_stem
+from radapter_lite.backbone.sites import block_of, in_stem
 
 Alpha = float | Mapping[str, float]
 
@@ -18,8 +17,9 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
 
     Args:
         alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
-            "other" for what belongs to neither), layers ("image.3") and the image encoder's stem ("image.stem"). A
-            layer's key wins over its tower's, and a weight that no key reaches has α = 0.
+            "other" for what belongs to neither), layers ("image.3"; "image.2.5" is block 5 of stage 2, where a tower
+            has stages) and the image encoder's stem ("image.stem"). A layer's key wins over its tower's, and a weight
+            that no key reaches has α = 0.
         names: the weights there are, or the modules that hold them; they say which keys exist.
     """
     if not isinstance(alpha, Mapping):
@@ -42,8 +42,7 @@ def _keys(name: str) -> list[str]:
         tower = "other"
     else:
         tower = "text"
-    layer = re.search(r"blocks\.(\d+)\.", name)
-    part = layer[1] if layer else "stem" if in_stem(name) else None
+    part = block_of(name) or ("stem" if in_stem(name) else None)
     return [tower] if part is None else [f"{tower}.{part}", tower]
 
 
@@ -51,9 +50,9 @@ def keys_of(names: Iterable[str]) -> list[str]:
     """The keys by which α can be given for these weights: towers ("image"), then layers in order ("image.3")."""
     keys = {key for name in names for key in _keys(name)}
 
-    def place(key: str) -> tuple[bool, str, int]:
-        tower, _, part = key.partition(".")
-        return bool(part), tower, int(part) if part.isdigit() else -1
+    def place(key: str) -> tuple[bool, str, bool, int, list[int]]:
+        tower, *part = key.split(".")
+        return bool(part), tower, part != ["stem"], -len(part), [int(number) for number in part if number != "stem"]
 
     return sorted(keys, key=place)
 

@@ -49,7 +49,7 @@ class Delta:
 
     Attributes:
         kind: how `tensors` stand for ΔW:
-            "adapter": by nn.Linear, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for row
+            "adapter": by layer, nn.Linear or nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for row
                 vectors, x W + b (PyTorch keeps W transposed).
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
@@ -198,7 +198,10 @@ class Delta:
         elif self.kind == "low_rank":
             change = self.tensors[f"{name}.B"].to(wide) @ self.tensors[f"{name}.A"].to(wide)
         else:  # (d, d)ᵀ (d, d_in) for a weight, (d, d)ᵀ (d) for a bias: the transpose of W_org W_adp
-            change = self.tensors[name.rpartition(".")[0]].to(wide).T @ wide
+            flat = wide if wide.ndim == 1 else wide.flatten(1)
+            change = self.tensors[name.rpartition(".")[0]].to(wide).T @ flat
+        if weight.ndim == 4:  # a 1x1 convolution's: (d, d_in) -> (d, d_in, 1, 1)
+            change = change.view_as(weight)
         return change.to(weight.dtype)
 
     # --- does it fit? ---

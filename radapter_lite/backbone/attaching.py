@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# a module's first input, its output [..., d] -> what takes the output's place [..., d]
+# a module's first input, its output [..., d] -> what takes the output's place [..., d]; d is last, also a convolution's
 Change = Callable[[Tensor, Tensor], Tensor]
 
 # Models with something attached at this moment; merging into their weights would count it twice.
@@ -70,6 +70,8 @@ def _changing_output(change: Change) -> Callable[..., Any]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
             return (change(inputs[0], output[0]), *output[1:])
+        if isinstance(module, nn.Conv2d):  # [B, d, H, W]
+            return change(inputs[0].movedim(1, -1), output.movedim(1, -1)).movedim(-1, 1)
         return change(inputs[0], output)
 
     return hook

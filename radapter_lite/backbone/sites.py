@@ -1,42 +1,64 @@
-"""Where adapters sit: behind the attention and behind the MLP, in every layer of both towers.
+"""Where adapters sit: behind the last linear layer or 1x1 convolution of every residual branch, in both towers.
 
-The towers come from open_clip (CLIP, CustomTextCLIP, CoCa, without CoCa's decoder) or from timm (SigLIP and
-its kin).
+A branch is an attention, an MLP, or the convolutions of a convolutional block. Behind a layer that mixes channels at each
+place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (RepMixer's
+depthwise convolutions, in FastViT), and neither has what is no residual branch: stems, downsampling, pooling heads,
+and CoCa's decoder. The towers are open_clip's, timm's and, for texts, those of Transformers.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import TextTransformer, Transformer, VisionTransformer
 from torch import nn
 
 TOWERS = ("image", "text")
-LINEARS = {"attn": ("attn.out_proj", "attn.proj"), "mlp": ("mlp.c_proj", "mlp.fc2")}  # open_clip's, timm's
+
+# A residual block's place in its tower: its number, behind that of its stage where there are stages.
+BLOCK = re.compile(
+    r"(?:stages\.|layers\.|layer)(\d+)\.(?:blocks\.)?(\d+)\."  # timm's stages, Swin's and ResNet's
+    r"|(?:blocks|transformer\.(?:encoder\.)?(?:layers?|block))\.(\d+)\."  # open_clip's and timm's; those of Transformers
+)
+# The last layer of a branch, by its name inside a block.
+LAST = {
+    "attn": r"(self_)?attn\.out_proj|(attn|token_mixer)\.proj|attention\.output\.dense|layer\.0\.SelfAttention\.o",
+    "mlp": r"mlp\.(c_proj|fc2|w2)|fc2|output\.dense|layer\.1\.DenseReluDense\.wo",
+    "conv": r"conv3(_1x1)?",
+}
+# What comes before the first block of an image encoder, other than blocks in it: convolutions or the patch embedding,
+# class, register and position embeddings, and the first norm.
+STEM = (
+    r"stem|conv\d|bn\d|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token|reg_token|pos_embed|norm_pre"
+)
 
 
-# open_clip's names and timm's of what comes before the first block of an image encoder: the convolutions or the patch
-# embedding, class, register and position embeddings, and the first norm.
-STEM = "conv1|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token|reg_token|pos_embed|norm_pre"
+def block_of(name: str) -> str | None:
+    """The residual block that a module or weight lies in, "3", or "2.5" for number 5 of stage 2; None outside of any.
+
+    Numbers are those of the model's own names: most count from 0, ResNet's stages from 1.
+    """
+    found = BLOCK.search(f"{name}.")
+    return ".".join(filter(None, found.groups())) if found else None
 
 
 def in_stem(weight: str) -> bool:
     """Whether a weight, by its name in the model, is of the image encoder's stem."""
-    return re.match(rf"visual\.(trunk\.)?({STEM})\b", weight) is not None
+    return block_of(weight) is None and re.match(rf"visual\.(trunk\.)?({STEM})\b", weight) is not None
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place for one adapter: behind the last linear layer of an attention or of an MLP.
+    """A place for one adapter: behind the last layer of an attention, of an MLP or of a convolutional block.
 
     Attributes:
-        name: "image.0.attn", "text.3.mlp".
+        name: "image.0.attn", "text.3.mlp", "image.2.5.conv"; in front of the kind stands the block's key for α.
         tower: "image" or "text".
-        layer: counted from 0.
-        kind: "attn" or "mlp".
-        linear: dotted name of the nn.Linear just before the adapter, which merging changes.
-        hooked: dotted name of the module whose output is adapted: the Linear itself, or the
+        layer: the block's number in its tower, counted from 0, through all stages.
+        kind: "attn", "mlp" or "conv".
+        linear: dotted name of the nn.Linear or 1x1 nn.Conv2d just before the adapter, which merging changes.
+        hooked: dotted name of the module whose output is adapted: that layer itself, or the
             nn.MultiheadAttention around it, which uses its out_proj's weight without calling it.
+        block: dotted name of the residual block.
     """
 
     name: str
@@ -45,46 +67,58 @@ class Site:
     kind: str
     linear: str
     hooked: str
+    block: str
 
 
 def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]:
-    """List the places for adapters, two a layer, tower by tower.
+    """List the places for adapters, one a residual branch, tower by tower.
 
-    Raises ValueError if a tower is no Transformer that open_clip or timm builds.
+    Raises ValueError for a tower without residual blocks, or with one whose branches are not known.
     """
-    sites = []
-    for tower in towers:
-        prefix, tower_class = find_blocks(model, tower)
-        for layer, block in enumerate(model.get_submodule(prefix).children()):
-            parts = dict(block.named_modules())
-            for kind, names in LINEARS.items():
-                linear = next((name for name in names if isinstance(parts.get(name), nn.Linear)), None)
-                if linear is None:
-                    raise ValueError(
-                        f"the {tower} tower ({tower_class}) has no {kind} with an output layer in its block "
-                        f"{layer} ({type(block).__name__}): adapters need a Transformer of open_clip or timm"
-                    )
-                own, hooked = f"{prefix}.{layer}", kind if isinstance(parts[kind], nn.MultiheadAttention) else linear
-                sites.append(Site(f"{tower}.{layer}.{kind}", tower, layer, kind, f"{own}.{linear}", f"{own}.{hooked}"))
-    return sites
+    return [
+        Site(f"{tower}.{block_of(block)}.{kind}", tower, layer, kind, linear, _hooked(model, linear), block)
+        for tower in towers
+        for layer, block in enumerate(find_blocks(model, tower))
+        for kind, linear in _branches(model.get_submodule(block), block, tower)
+    ]
 
 
-def find_blocks(model: nn.Module, tower: str) -> tuple[str, str]:
-    """The dotted name of a tower's list of layers, and the tower's class for error messages."""
+def find_blocks(model: nn.Module, tower: str) -> list[str]:
+    """The dotted names of a tower's residual blocks, from the input on. Raises ValueError where there are none."""
     if tower not in TOWERS:
         raise ValueError(f"{tower} is no tower: adapters sit in 'image', in 'text', or in both")
     # CustomTextCLIP and CoCa keep the text tower apart, a plain CLIP holds its parts.
     name = "visual" if tower == "image" else "text" if hasattr(model, "text") else "transformer"
     module = getattr(model, name, None)
-    if isinstance(module, VisionTransformer | TextTransformer):
-        return f"{name}.transformer.resblocks", type(module).__name__
-    if isinstance(module, Transformer):
-        return f"{name}.resblocks", type(module).__name__
-    if isinstance(module, TimmModel):
-        module = module.trunk
-        if isinstance(getattr(module, "blocks", None), nn.ModuleList | nn.Sequential):
-            return f"{name}.trunk.blocks", type(module).__name__
-    raise ValueError(
-        f"the {tower} tower is a {type(module).__name__}, which is no Transformer of open_clip or timm: "
-        f"choose a model whose towers are, such as ViT-B-32, or leave that tower out"
-    )
+    inside = [f"{name}.{own}." for own, _ in module.named_modules()] if isinstance(module, nn.Module) else []
+    blocks = [own[:-1] for own in inside if (found := BLOCK.search(own)) and found.end() == len(own)]
+    if not blocks:
+        raise ValueError(
+            f"the {tower} tower is a {type(getattr(module, 'trunk', module)).__name__}, in which no residual blocks "
+            f"were found: choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
+        )
+    return blocks
+
+
+def is_dense(module: nn.Module) -> bool:
+    """Whether a layer is linear over the channels of each place alone: nn.Linear, or a 1x1 convolution in one group."""
+    is_conv = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return is_conv or isinstance(module, nn.Linear)
+
+
+def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str]]:
+    """The kind and last layer of each branch of a block."""
+    dense = [own for own, part in block.named_modules() if is_dense(part)]
+    found = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
+    missed = "attn" not in found and any("attn" in own or "attention" in own.lower() for own in dense)
+    if missed or not {"mlp", "conv"} & found.keys():
+        raise ValueError(
+            f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
+            f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
+        )
+    yield from ((kind, f"{name}.{own}") for kind, own in found.items())
+
+
+def _hooked(model: nn.Module, linear: str) -> str:
+    around = linear.rpartition(".")[0]
+    return around if isinstance(model.get_submodule(around), nn.MultiheadAttention) else linear

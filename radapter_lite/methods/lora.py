@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sites import TOWERS, find_sites
+from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense
 from radapter_lite.delta import Delta
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
@@ -90,7 +90,7 @@ def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
             weight = "in_proj_weight" if isinstance(module.base_layer, nn.MultiheadAttention) else "weight"
             b = module.lora_B[ADAPTER].get_parameter("weight")
             a = module.lora_A[ADAPTER].get_parameter("weight")
-            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b, a)
+            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b.flatten(1), a.flatten(1))
     return factors
 
 
@@ -112,20 +112,18 @@ def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | Non
 
 
 def _targets(model: nn.Module, towers: tuple[str, ...]) -> list[str]:
-    """Dotted names of the attentions and linear layers that peft is to wrap."""
+    """Dotted names of the attentions, linear layers and 1x1 convolutions in blocks, which peft is to wrap."""
     names = []
-    for site in find_sites(model, towers):
-        place = site.linear.rpartition(f".{site.kind}.")[0] + f".{site.kind}"
-        module = model.get_submodule(place)
-        if isinstance(module, nn.MultiheadAttention):
-            names.append(place)
-            continue
+    for site in {site.block: site for site in find_sites(model, towers)}.values():
+        parts = {f"{site.block}.{name}": part for name, part in model.get_submodule(site.block).named_modules()}
+        own = [name for name, part in parts.items() if isinstance(part, nn.MultiheadAttention)]
+        names += own + [name for name, p in parts.items() if is_dense(p) and name.rpartition(".")[0] not in own]
         # These use a weight by F.linear and never call the layer that peft would wrap.
-        if any(getattr(module, odd, None) is not None for odd in ("in_proj_weight", "q_bias")):
-            raise ValueError(
-                f"the {site.tower} tower's attention ({type(module).__module__}.{type(module).__name__}) uses its "
-                f"query, key and value weights without calling a layer, so peft's LoRA has no effect on them: "
-                f"leave that tower out, or choose another model"
-            )
-        names += [f"{place}.{name}" for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+        for part in (part for name, part in parts.items() if name not in own):
+            if any(getattr(part, odd, None) is not None for odd in ("in_proj_weight", "q_bias")):
+                raise ValueError(
+                    f"the {site.tower} tower's attention ({type(part).__module__}.{type(part).__name__}) uses its "
+                    f"query, key and value weights without calling a layer, so peft's LoRA has no effect on them: "
+                    f"leave that tower out, or choose another model"
+                )
     return names

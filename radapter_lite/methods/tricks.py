@@ -84,7 +84,7 @@ def adversarial(once: Pass, model: nn.Module, size: float) -> Tensor:
     Each image and text moves along its own gradient, `size` times as far as its embeddings are long. The second pass
     draws the first's random numbers again. Raises ValueError if no embedding takes a gradient.
     """
-    places = [next(model.get_submodule(find_blocks(model, tower)[0]).children()) for tower in TOWERS]
+    places = [model.get_submodule(find_blocks(model, tower)[0]) for tower in TOWERS]
     seen: list[tuple[Tensor, Tensor]] = []  # embeddings, and zeros added to them, in the order of the calls
 
     def look(x: Tensor) -> Tensor:
@@ -107,10 +107,10 @@ def adversarial(once: Pass, model: nn.Module, size: float) -> Tensor:
 
 
 def step(x: Tensor, gradient: Tensor | None, size: float) -> Tensor:
-    """For each of [B, L, D], `size` times its length along its gradient; zero without one."""
+    """For each of [B, ...], `size` times its length along its gradient; zero without one."""
     if gradient is None:
         return torch.zeros_like(x)
-    length, steepness = (each.flatten(1).norm(dim=1).view(-1, 1, 1) for each in (x, gradient))
+    length, steepness = (each.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1)) for each in (x, gradient))
     return size * length * gradient / steepness.clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -147,5 +147,5 @@ def divergence(first: Tensor, second: Tensor, head: Tensor) -> Tensor:
 
 
 def image_blocks(model: nn.Module) -> list[nn.Module]:
-    """The image encoder's blocks. Raises ValueError for one that is no Transformer."""
-    return list(model.get_submodule(find_blocks(model, "image")[0]).children())
+    """The image encoder's blocks. Raises ValueError where none are found."""
+    return [model.get_submodule(name) for name in find_blocks(model, "image")]

@@ -1,0 +1,277 @@
+"""Every model that open_clip lists: where its adapters sit, and that they merge there.
+
+All are built on the meta device, where weights have shapes and no numbers; one of each family is built for real.
+"""
+
+import copy
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from conftest import TEXT, features, make_clip, make_folder, make_inputs, step
+from open_clip.model import CustomTextCLIP
+from torch import nn
+
+from radapter_lite import load_images, load_tuned, tune
+from radapter_lite.adapter import AdapterConfig, AdapterSet, find_sites
+from radapter_lite.alpha import keys_of
+from radapter_lite.alpha_curve import layer_profile
+from radapter_lite.backbone import Backbone, load_clip
+from radapter_lite.backbone.sites import block_of, in_stem
+from radapter_lite.delta import Delta
+from radapter_lite.methods.whitening import inverse_root, whiten
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+ROBERTA = dict(model_type="roberta", vocab_size=50265, max_position_embeddings=514, type_vocab_size=1)
+ROBERTA |= dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
+ROBERTA |= dict(bos_token_id=0, pad_token_id=1, eos_token_id=2)
+XLM = ROBERTA | dict(model_type="xlm-roberta", vocab_size=250002)
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+MT5 = dict(model_type="mt5", is_encoder_decoder=True, vocab_size=250112, feed_forward_proj="gated-gelu")
+MT5 |= dict(d_model=768, d_kv=64, d_ff=2048, num_layers=12, num_heads=12, pad_token_id=0)
+NLLB = dict(model_type="m2m_100", is_encoder_decoder=True, vocab_size=256206, d_model=1024, max_position_embeddings=1024)
+NLLB |= dict(encoder_layers=12, encoder_attention_heads=16, encoder_ffn_dim=4096, decoder_layers=12)
+HUB = {  # the text towers' configurations, in the sizes that the hub has them
+    "roberta-base": ROBERTA,
+    "xlm-roberta-base": XLM,
+    "xlm-roberta-large": XLM | LARGE,
+    "google/mt5-base": MT5,
+    "google/mt5-xl": MT5 | dict(d_model=2048, d_ff=5120, num_layers=24, num_heads=32),
+    "facebook/nllb-200-distilled-600M": NLLB,
+    "facebook/nllb-200-distilled-1.3B": NLLB | dict(encoder_layers=24, decoder_layers=24, encoder_ffn_dim=8192),
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict], Path]:
+    """Lays a repository with a configuration into what is, for the test, the hub's cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def put(repository: str, config: dict) -> Path:
+        folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        for name, text in {"refs/main": "1", "snapshots/1/config.json": json.dumps(config)}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return folder / "snapshots" / "1"
+
+    return put
+
+
+# --- all of them, by their shapes ---
+
+
+def shapes(name: str) -> str:
+    """What decides the shapes in a model's blocks, so that models which differ in the rest are built once."""
+    config = open_clip.get_model_config(name)
+    vision = {key: value for key, value in config["vision_cfg"].items() if key != "image_size"}
+    vision["timm_model_name"] = re.sub(r"_\d+$", "", vision.get("timm_model_name", ""))
+    keys = ("width", "heads", "layers", "mlp_ratio", "ls_init_value", "hf_model_name")
+    text = {key: config["text_cfg"].get(key) for key in keys}
+    return json.dumps([config["embed_dim"], vision, text, "multimodal_cfg" in config], sort_keys=True)
+
+
+def kinds(model: nn.Module) -> dict[str, str]:
+    """The family of each tower, as the table calls it."""
+    trunk = getattr(model.visual, "trunk", model.visual)
+    image = {"VisionTransformerRelPos": "VisionTransformer", "FastVit": "FastViT", "SwinTransformer": "Swin"}
+    image |= {"Eva": "EVA, PE", "ModifiedResNet": "ResNet"}
+    kind = image.get(type(trunk).__name__, type(trunk).__name__)
+    if kind == "VisionTransformer":
+        stages = any("stages" in name for name, _ in trunk.named_modules())
+        kind = "ViTamin" if stages else "ViT" if trunk is model.visual else "ViT of timm, SigLIP"
+    transformer = type(getattr(getattr(model, "text", None), "transformer", None)).__name__
+    text = {"RobertaModel": "RoBERTa", "XLMRobertaModel": "RoBERTa", "MT5Stack": "mT5", "M2M100Encoder": "NLLB"}
+    return {"image": kind, "text": text.get(transformer, "Transformer")}
+
+
+def as_table(rows: list[dict]) -> str:
+    """A row a family: how many configurations, behind which layers of a block, and how many adapters."""
+    lines = ["| tower | configurations | adapters behind | how many |", "|---|---|---|---|"]
+    for (tower, kind), group in pd.DataFrame(rows).groupby(["tower", "kind"], sort=False):
+        behind = ", ".join(f"`{name}`" for name in dict.fromkeys(name for names in group["behind"] for name in names))
+        counts = sorted({*group["adapters"]})
+        many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        lines.append(f"| {tower}: {kind} | {group['models'].sum()} | {behind} | {many} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_all_models_of_open_clip(cache: Callable[[str, dict], Path]) -> None:
+    for repository, config in HUB.items():
+        cache(repository, config)
+    models = defaultdict(list)
+    for name in sorted(open_clip.list_models(), key=lambda name: (not name.startswith("ViT-B"), name)):
+        models[shapes(name)].append(name)
+    assert sum(map(len, models.values())) == len(open_clip.list_models()) == 144
+    rows = []
+    for names in models.values():
+        with torch.device("meta"):
+            model = open_clip.create_model(names[0], device="meta", load_weights=False, pretrained_text=False).eval()
+            adapters = AdapterSet(model).eval()
+            calls = count_calls(model, adapters)
+        sites, state = adapters.sites, model.state_dict()
+        # On the meta device, the masks of Transformers are not to be had.
+        hugging = kinds(model)["text"] != "Transformer"
+        assert calls == {site.name: 1 for site in sites if not hugging or site.tower == "image"}, names
+        Delta("adapter", {site.linear: adapters[site].average for site in sites})._check_fit(state)
+        blocks = {tower: [*dict.fromkeys(s.block for s in sites if s.tower == tower)] for tower in ("image", "text")}
+        keys = keys_of(f"{site.linear}.weight" for site in sites)
+        assert len(keys) == 2 + len(blocks["image"]) + len(blocks["text"])  # a key for each block
+        assert {site.name.rpartition(".")[0] for site in sites} == {*keys} - {"image", "text"}
+        assert any(map(in_stem, state)) and not any(in_stem(name) and block_of(name) for name in state)
+        for tower, kind in kinds(model).items():
+            own = [site for site in sites if site.tower == tower]
+            behind = [*dict.fromkeys(site.linear.removeprefix(f"{site.block}.") for site in own)]
+            rows.append(dict(tower=tower, kind=kind, models=len(names), behind=behind, adapters=len(own)))
+    rows.sort(key=lambda row: row["tower"])
+    found = re.search("<!-- architectures -->\n(.*?)\n<!-- /architectures -->", README, re.DOTALL)
+    assert found and found[1] == as_table(rows), f"put this into README.md:\n{as_table(rows)}"
+
+
+def count_calls(model: nn.Module, adapters: AdapterSet) -> Counter:
+    """How often each adapter is asked as one image and one text are encoded, as far as the meta device can."""
+    calls: Counter = Counter()
+    for site in adapters.sites:
+        adapters[site].register_forward_hook(lambda *_, name=site.name: calls.update([name]))
+    size = model.visual.image_size
+    with torch.no_grad():
+        model.encode_image(torch.zeros(1, 3, *(size if isinstance(size, tuple) else (size, size))))
+        if kinds(model)["text"] == "Transformer":
+            model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long))
+    return calls
+
+
+# --- one of each family, for real ---
+
+
+@pytest.fixture
+def shorter(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Gives open_clip another configuration: a model's own widths, and two layers in each Transformer that is its own."""
+
+    def add(name: str) -> str:
+        config = open_clip.get_model_config(name)
+        for part in ("vision_cfg", "text_cfg", "multimodal_cfg"):
+            if isinstance(config.get(part, {}).get("layers"), int):
+                config[part]["layers"] = 2
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, f"shorter-{name}", config)
+        return f"shorter-{name}"
+
+    return add
+
+
+def enliven(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights as training might leave them: batch norms that have seen images, scales that let branches through."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("bn3.weight", "gamma")):  # zero or tiny at the start
+                parameter.fill_(0.3)
+            if parameter.ndim == 1:  # biases too must be merged
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.train().reset_running_stats()
+            norm.momentum = None
+        if norms:
+            model.encode_image(make_inputs(model, batch=4, seed=1)[0])
+    return model.eval()
+
+
+def check_whole_way(name: str, model: nn.Module, inputs: tuple, folder: Path) -> None:
+    """Attach, train, merge, go back, export, and load in open_clip alone."""
+    zero_shot, before = features(model, inputs), copy.deepcopy(model.state_dict())
+    assert (zero_shot[0] - zero_shot[1]).norm() > 1e-3  # the images differ, and so do the texts
+    assert (zero_shot[-1] - zero_shot[-2]).norm() > 1e-3
+    adapters = AdapterSet(model, AdapterConfig(drop_prob=0.0, momentum=0.0)).train()
+    optimizer = torch.optim.Adam(adapters.parameters(), lr=1e-3)
+    for _ in range(3):
+        step(model, adapters, inputs, optimizer)
+    assert all(adapters[site].average.any() for site in adapters.sites)  # each has learned
+    adapters.eval()
+    unmerged = features(model, inputs)
+    delta = adapters.delta()
+    adapters.remove()
+
+    with delta.applied(model, 1.0):
+        merged = features(model, inputs)
+    assert (merged - unmerged).norm() < 1e-5 * unmerged.norm()
+    assert (merged - zero_shot).norm() > 1e-3 * zero_shot.norm()
+    with delta.applied(model, 0.0):
+        assert torch.equal(features(model, inputs), zero_shot)
+        state = model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in before.items())
+
+    path = folder / "tuned.safetensors"
+    delta.export(model, path)
+    alone = open_clip.create_model(name, pretrained=str(path)).eval()
+    path.unlink()
+    torch.testing.assert_close(features(alone, inputs), merged, rtol=0, atol=1e-6)
+
+
+REAL = {  # the smallest of each family
+    "ViT": "ViT-S-32-alt",
+    "CoCa": "coca_ViT-B-32",
+    "SigLIP": "ViT-B-16-SigLIP",
+    "PE": "PE-Core-T-16-384",
+    "EVA": "EVA02-B-16",
+    "ViTamin": "ViTamin-S",
+    "ConvNeXt": "convnext_tiny",
+    "ResNet": "RN50",
+    "FastViT": "MobileCLIP2-S0",
+    "Swin": "swin_base_patch4_window7_224",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL.values(), ids=REAL)
+def test_one_of_each_family_trains_and_merges(name: str, shorter: Callable[[str], str], tmp_path: Path) -> None:
+    name = shorter(name)
+    model = enliven(load_clip(name, "random").model)
+    check_whole_way(name, model, make_inputs(model, batch=2), tmp_path)
+
+
+SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=60)
+SMALL |= dict(d_model=64, d_kv=32, d_ff=128, num_layers=2, num_heads=2)
+SMALL |= dict(encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=128, decoder_layers=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("roberta-ViT-B-32", "roberta-base"),
+        ("xlm-roberta-base-ViT-B-32", "xlm-roberta-base"),
+        ("mt5-base-ViT-B-32", "google/mt5-base"),
+        ("nllb-clip-base", "facebook/nllb-200-distilled-600M"),
+    ],
+)
+def test_text_towers_of_the_hub_work_from_its_cache(
+    name: str, repository: str, cache: Callable[[str, dict], Path], shorter: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Tokenizer and all, with a text tower that is smaller than the hub's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = cache(repository, HUB[repository] | SMALL)
+    words = ["<s>", "<pad>", "</s>", "<unk>", "a", "photo", "of", "red", "blue"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = dict(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", cls_token="<s>")
+    special |= dict(sep_token="</s>", tokenizer_class="PreTrainedTokenizerFast")
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+
+    backbone = load_clip(shorter(name), "random")
+    tokens = backbone.tokenizer(["a photo of red", "a photo of a blue"])
+    assert tokens[:, 4].tolist() == [7, 4]
+    images = torch.randn(2, 3, *backbone.model.visual.image_size, generator=torch.Generator().manual_seed(0))
+    check_whole_way(backbone.name, enliven(backbone.model), (images, tokens), tmp_path)
