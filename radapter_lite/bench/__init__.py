@@ -8,6 +8,7 @@ from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.base_to_novel import run_base_to_novel
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.neighbours import run_neighbours
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.segmentation import run_segmentation
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[..., pd.DataFrame]] = {
     "segmentation": run_segmentation,
     "toolbox": run_toolbox,
     "ablations": run_ablations,
+    "neighbours": run_neighbours,
 }
 
 # The runs are documented where they are.

@@ -110,7 +110,7 @@ def execute(arguments: argparse.Namespace) -> int:
     # Of a checkpoint the name was noted, and not the folder.
     own = ["--pretrained", weights] if Path(weights).is_file() else []
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
-    if tuned.has_alpha:
+    if tuned.answer is None:  # a change of weights, which a plain model can carry
         print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
     return 0
 
