@@ -26,8 +26,8 @@ Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)
 Towers = Annotated[
     tuple[str, ...],
     Bound(
-        "be ('image', 'text') or one of the two in a tuple",
-        lambda own: not isinstance(own, str) and 0 < len({*own}) == len(own),
+        "be ('image', 'text'), one of the two in a tuple, or () to train a stem alone",
+        lambda own: not isinstance(own, str) and len({*own}) == len(own),
     ),
 ]
 

@@ -98,13 +98,15 @@ class Delta:
         return cls._make("difference", before, changes, **about)
 
     @classmethod
-    def from_low_rank(cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], **about: Any) -> "Delta":
+    def from_low_rank(
+        cls, original: State, factors: Mapping[str, tuple[Tensor, Tensor]], changes: State | None = None, **about: Any
+    ) -> "Delta":
         """Return the delta of low-rank updates such as LoRA's.
 
-        The factors are (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in; all else is as in
-        `from_adapters`.
+        The factors are (B [out, r], A [r, in]) by the name of the weight, any scale multiplied in; changes are ΔW of
+        other weights, by name; all else is as in `from_adapters`.
         """
-        tensors: dict[str, Tensor] = {}
+        tensors = dict(changes or {})
         for name, (b, a) in factors.items():
             tensors |= {f"{name}.B": b, f"{name}.A": a}
         return cls._make("low_rank", original, tensors, **about)

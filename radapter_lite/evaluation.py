@@ -72,7 +72,7 @@ def along(
     The weights are checked once, and are afterwards what they were before.
     """
     points = list(alphas)
-    if isinstance(tuned, Tuned) and not tuned.has_alpha:
+    if isinstance(tuned, Tuned) and not isinstance(tuned.learned, Delta):
         zero_shot = predict(backbone, task) if zero_shot is None else zero_shot
         for alpha in points:
             yield alpha, zero_shot if alpha == 0 else tuned.similarities(backbone, task, alpha), zero_shot

@@ -20,8 +20,9 @@ from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task, as_task
 
-# How a method that changes no weight of CLIP answers on a task, with its own tensors: similarities [N, T].
-Answer = Callable[[Backbone, Task, "Tuned"], Tensor]
+# How a method that learned tensors of its own answers on a task: similarities [N, T]. One whose tensors are a head over
+# the classes, which can be mixed with zero-shot's, is given an α as well.
+Answer = Callable[..., Tensor]
 
 POINT = "point"  # the kind of a file that holds no delta
 
@@ -39,6 +40,7 @@ class Tuned:
         config: its settings.
         meta: what else is known of it: the backbone, the texts it was trained with, versions.
         answer: how tensors answer; None for a delta.
+        slides: whether they answer at every α.
     """
 
     learned: Delta | dict[str, Tensor]
@@ -48,11 +50,12 @@ class Tuned:
     config: Any = None
     meta: dict[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
+    slides: bool = False
 
     @property
     def has_alpha(self) -> bool:
         """Whether there is a curve between zero-shot and tuned, or a point."""
-        return isinstance(self.learned, Delta)
+        return self.slides or isinstance(self.learned, Delta)
 
     @property
     def delta(self) -> Delta:
@@ -60,8 +63,8 @@ class Tuned:
         if isinstance(self.learned, Delta):
             return self.learned
         raise ValueError(
-            f"{self.method} learns no change of CLIP's own weights, so it has no delta and no α: it is one point; "
-            f"call similarities(backbone, images) instead"
+            f"{self.method} learns no change of CLIP's own weights alone, so it has no delta"
+            f"{'' if self.slides else ' and no α: it is one point'}; call similarities(backbone, images) instead"
         )
 
     @property
@@ -82,7 +85,9 @@ class Tuned:
         if isinstance(self.learned, Delta):
             with self.learned.applied(backbone.model, alpha):
                 return predict(backbone, task)
-        if alpha != 1:
+        if self.slides and not (isinstance(alpha, int | float) and 0 <= alpha <= 1):
+            raise ValueError(f"the α of {self.method} is one number from 0 to 1, not {alpha}")
+        if not self.slides and alpha != 1:
             raise ValueError(f"{self.method} has no α: it is one point, which alpha=1 stands for, not {alpha}")
         assert self.answer is not None
         require_untouched(backbone.model)
@@ -93,9 +98,13 @@ class Tuned:
                 f"{made_on(self.meta)}, loaded afresh"
             )
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
-            return self.answer(backbone, task, self)
+            if alpha == 0:
+                return predict(backbone, task)
+            return self.answer(backbone, task, self, *([alpha] if self.slides else []))
 
-    def completed(self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None) -> Tuned:
+    def completed(
+        self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None, slides: bool
+    ) -> Tuned:
         """The same with all that is known of how it was made."""
         about: dict[str, Any] = {"trained_parameters": self.trained_parameters}
         if isinstance(self.learned, Delta):
@@ -105,7 +114,7 @@ class Tuned:
             about |= {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
             settings = asdict(config)
         about |= describe(backbone, method, settings)
-        return replace(self.with_meta(**about), method=method, config=config, answer=answer)
+        return replace(self.with_meta(**about), method=method, config=config, answer=answer, slides=slides)
 
     def with_meta(self, **about: Any) -> Tuned:
         """The same with more known of it, which is saved with it; JSON."""

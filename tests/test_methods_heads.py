@@ -22,6 +22,7 @@ from radapter_lite.methods.feature_adapters import (
     tip_adapter,
 )
 from radapter_lite.methods.linear_probe import LinearProbeConfig, LpFtConfig, linear_probe, lp_ft
+from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=10, batch_size=8, lr=3e-3, crop=0.9)  # 2 steps an epoch
@@ -168,11 +169,38 @@ def test_zero_shot_takes_the_backbones_prompts(images, backbone):
 
 
 def test_the_probe_is_scikit_learns_logistic_regression(images, backbone):
-    logits = linear_probe(backbone, images, LinearProbeConfig(C=3.0)).similarities(backbone, images)
+    found = linear_probe(backbone, images, LinearProbeConfig(C=3.0)).similarities(backbone, images)
     x = image_features(backbone, images).double().numpy()
     reference = LogisticRegression(C=3.0, max_iter=2000).fit(x, images.table["class"])
     assert list(reference.classes_) == images.classes
-    np.testing.assert_allclose(logits.softmax(1), reference.predict_proba(x), atol=1e-5)
+    probabilities = (found / backbone.temperature).softmax(1)
+    np.testing.assert_allclose(probabilities, reference.predict_proba(x), atol=1e-5)
+
+
+def test_a_whitened_probe_is_fitted_on_features_that_are_equally_loud(images, backbone):
+    found = linear_probe(backbone, images, C=3.0, whitening=0.1).similarities(backbone, images)
+    x = image_features(backbone, images).double()
+    x = (x @ inverse_root(x.T @ x / len(x), 0.1)).numpy()
+    reference = LogisticRegression(C=3.0, max_iter=2000).fit(x, images.table["class"])
+    probabilities = (found / backbone.temperature).softmax(1)
+    np.testing.assert_allclose(probabilities, reference.predict_proba(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["linear probe", "LP-FT"])
+def test_alpha_mixes_a_head_with_zero_shots(name, images, backbone):
+    tuned = METHODS[name][0](backbone, images, METHODS[name][1])
+    ends = predict(backbone, images), tuned.similarities(backbone, images)
+    assert torch.equal(tuned.similarities(backbone, images, 0.0), ends[0])
+    near = tuned.similarities(backbone, images, 1e-6)
+    torch.testing.assert_close(near, ends[0], rtol=0, atol=1e-3)
+    if name == "linear probe":  # its features stay, so that it is linear in α
+        middle = tuned.similarities(backbone, images, 0.25)
+        torch.testing.assert_close(middle, ends[0].lerp(ends[1], 0.25), rtol=1e-4, atol=1e-4)
+    for odd in (1.5, {"image": 0.5}):
+        with pytest.raises(ValueError, match=f"the α of {name} is one number from 0 to 1"):
+            tuned.similarities(backbone, images, odd)
+    with pytest.raises(ValueError, match=f"{name} learns no change of CLIP's own weights alone, so it has no delta;"):
+        _ = tuned.delta
 
 
 @pytest.mark.parametrize("kept", [["red", "dark blue"], ["red", "green"]])
@@ -187,7 +215,7 @@ def test_a_class_without_images_keeps_its_column(kept, images, backbone):
         (lp_ft, LpFtConfig(training=STILL)),
     ):
         point = tune(backbone, some, config)
-        logits = point.similarities(backbone, some)
+        logits = point.similarities(backbone, some) / backbone.temperature
         assert logits.shape == (len(some), 3) and torch.isfinite(logits[:, columns]).all()
         absent = next(label for label in range(3) if label not in columns)
         assert (logits[:, absent] == -math.inf).all()
@@ -203,10 +231,11 @@ def test_a_probe_of_one_class_is_refused(images, backbone):
 
 
 def test_lp_ft_starts_at_the_probe_and_moves_the_image_encoder(images, backbone):
+    τ = backbone.temperature
     probe = linear_probe(backbone, images, LinearProbeConfig(C=1.0)).similarities(backbone, images)
     start = lp_ft(backbone, images, LpFtConfig(training=STILL, C=1.0))
     torch.testing.assert_close(start.similarities(backbone, images), probe, rtol=0, atol=1e-5)
-    expected = torch.nn.functional.cross_entropy(probe, images.labels)
+    expected = torch.nn.functional.cross_entropy(probe / τ, images.labels)
     assert start.history["loss"].iloc[0] == pytest.approx(expected.item(), abs=1e-5)
 
     inputs = make_inputs(backbone.model)
@@ -218,7 +247,7 @@ def test_lp_ft_starts_at_the_probe_and_moves_the_image_encoder(images, backbone)
     handle.remove()
     torch.testing.assert_close(seen[0], features_of_text(backbone), rtol=0, atol=0)  # the text encoder stays
     assert torch.equal(features(backbone.model, inputs), zero_shot_features)
-    assert (point.similarities(backbone, images) - probe).abs().max() > 0.1
+    assert (point.similarities(backbone, images) - probe).abs().max() / τ > 0.1
 
 
 def features_of_text(backbone):

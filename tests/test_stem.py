@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_backbone, make_folder
 
-from radapter_lite import load_clip, load_images, load_tuned, tune
+from radapter_lite import load_clip, load_images, load_tuned, predict, tune
 from radapter_lite.alpha import keys_of
 from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.backbone.sites import in_stem
@@ -47,6 +47,27 @@ def test_a_delta_may_mix_adapters_with_differences(tmp_path: Path) -> None:
     assert torch.equal(load_tuned(tmp_path / "mixed").similarities(clip, images, 0.7), expected)
     # The adapters alone are what they were without the stem's key.
     assert keys_of(touched)[:3] == ["image", "text", "image.stem"]
+
+
+@pytest.mark.parametrize("given", [{"stem_lr": 1e-3}, {"whitening": 0.1}, {"stem_lr": 1e-3, "whitening": 0.1}])
+def test_lora_may_have_what_r_adapter_has(given: dict, tmp_path: Path) -> None:
+    clip, images = make_backbone(), load_images(make_folder(tmp_path / "shapes", images=8))
+    settings = {"epochs": 2, "precision": "float32"}
+    plain, tuned = (tune(clip, images.few_shot(4), "LoRA", **settings, **extra) for extra in ({}, given))
+    assert ("visual.conv1.weight" in tuned.delta.tensors) == ("stem_lr" in given)
+    assert {name for name in tuned.delta.tensors if name.endswith((".A", ".B"))} == set(plain.delta.tensors)
+    zero, one = (tuned.similarities(clip, images, alpha) for alpha in (0.0, 1.0))
+    assert torch.equal(zero, predict(clip, images)) and not torch.equal(zero, one)
+    assert not torch.equal(one, plain.similarities(clip, images))
+    if "whitening" in given:  # the merged model is the trained one: its last loss is that of what was saved
+        assert tuned.history["loss"].iloc[-1] != plain.history["loss"].iloc[-1]
+
+
+def test_a_stem_may_be_trained_alone(tmp_path: Path) -> None:
+    clip, images = make_backbone(), load_images(make_folder(tmp_path / "shapes", images=8))
+    settings = {"epochs": 2, "momentum": 0.5, "precision": "float32"}
+    tuned = tune(clip, images.few_shot(4), "R-Adapter, stem", towers=(), **settings)
+    assert set(tuned.delta.tensors) == {name for name in clip.model.state_dict() if in_stem(name)}
 
 
 @pytest.mark.parametrize(

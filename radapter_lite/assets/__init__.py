@@ -12,6 +12,7 @@ RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-l
 DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
 GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"
+CLAIMS = ASSETS / "claims.csv"
 
 TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 

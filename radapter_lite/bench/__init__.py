@@ -6,8 +6,10 @@ import pandas as pd
 
 from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.base_to_novel import run_base_to_novel
+from radapter_lite.bench.claims import claims, claims_table
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.neighbours import run_neighbours
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.segmentation import run_segmentation
@@ -26,8 +28,18 @@ PARTS: dict[str, Callable[..., pd.DataFrame]] = {
     "segmentation": run_segmentation,
     "toolbox": run_toolbox,
     "ablations": run_ablations,
+    "neighbours": run_neighbours,
 }
 
 # The runs are documented where they are.
 __all__ = ["ALPHAS", "PARTS", "RESULTS", "SEEDS", "Exam"]
-__all__ += ["load_results", "overview", "overview_table", "read_rows", "results_table", "who_is_ahead"]
+__all__ += [
+    "claims",
+    "claims_table",
+    "load_results",
+    "overview",
+    "overview_table",
+    "read_rows",
+    "results_table",
+    "who_is_ahead",
+]

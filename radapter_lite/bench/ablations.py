@@ -15,7 +15,7 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.r_adapter import RAdapterConfig, attach
+from radapter_lite.methods.r_adapter import RAdapterConfig, attach, r_adapter
 from radapter_lite.methods.registry import recommended
 from radapter_lite.methods.trainer import trainer
 from radapter_lite.settings import with_settings
@@ -43,6 +43,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"δ = {margin:g}": {"margin": margin} for margin in (0.0, 0.1, 0.25)},
     **{f"ε = {smoothing:g}": {"smoothing": smoothing} for smoothing in (0.0, 0.1)},
     "τ = 0.01": {"temperature": 0.01},
+    "λ = 0.001": {"whitening": 0.001},
+    "λ = 0.1": {"whitening": 0.1},
+    "stem": {"stem_lr": 1e-3},
+    "stem, a third of the rate": {"stem_lr": 3e-4},
+    "stem, three times the rate": {"stem_lr": 3e-3},
+    "stem alone": {"stem_lr": 1e-3, "towers": ()},
 }
 
 
@@ -57,11 +63,13 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int =
 
     def run(key: Key) -> pd.DataFrame:
         config = variant_config(backbone, images, key["variant"], key["seed"])
-        momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
         few = images.few_shot(SHOTS.get(images.id_domain, 4), key["seed"])
+        if key["variant"] not in LIVE_TOO:
+            tuned = r_adapter(backbone, few, config)
+            return exam.measure(tuned, (0.5, 1.0), **key, momentum=config.adapter.momentum)
+        momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
         found = tune_with_momenta(backbone, few, config, momenta)
-        shown = [m for m in found if m > 0 or key["variant"] in LIVE_TOO]
-        return pd.concat([exam.measure(found[m], (0.5, 1.0), **key, momentum=m) for m in shown])
+        return pd.concat([exam.measure(tuned, (0.5, 1.0), **key, momentum=m) for m, tuned in found.items()])
 
     return run_all(keys, run, path, ["variant", "momentum"])
 

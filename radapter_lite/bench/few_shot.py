@@ -47,14 +47,19 @@ def run_few_shot(
 
 def run_severity(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = 3) -> pd.DataFrame:
     """`run_few_shot` at 16 shots on photographs of each of `SEVERITIES`, with what was searched on the usual one."""
-    names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP"]
+    names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP", "LoRA"]
     for severity in SEVERITIES:
         images = load_images(id_domain="camera", severity=severity)
         table = run_few_shot(backbone, images, path, names, [16], seeds, severity=severity)
     return table
 
 
-def run_full_data(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = 3) -> pd.DataFrame:
-    """`run_few_shot` on 20 photographs of every training design, 26,240 images, with what was searched at 16 shots."""
-    images = load_images(id_domain="camera", views=20)
-    return run_few_shot(backbone, images, path, methods or ["R-Adapter", "FLYP"], [320], seeds)
+def run_full_data(
+    backbone: Backbone, path: Path, methods: list[str] | None = None, shots: list[int] | None = None, seeds: int = 3
+) -> pd.DataFrame:
+    """`run_few_shot` on up to 20 photographs of every training design, with what was searched at 16 shots.
+
+    All of them are 26,240 images, 320 a class.
+    """
+    images, names = load_images(id_domain="camera", views=20), methods or ["R-Adapter", "FLYP", "fine-tuning"]
+    return run_few_shot(backbone, images, path, names, shots or [64, 320], seeds)

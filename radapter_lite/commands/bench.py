@@ -17,7 +17,9 @@ PARTS = {
     "segmentation": "scenes of several drawings, each painted by its name",
     "toolbox": "few-shot tricks, alone and together",
     "ablations": "R-Adapter without its parts",
+    "neighbours": "what R-Adapter has given to others, and more time",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",
+    "claims": "run nothing; print the paper's claims with our numbers, from the CSV files in --out or this package's",
     "overview": "run nothing; print every task in one table, from the CSV files in --out or else from this package's",
 }
 
@@ -53,8 +55,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if given.get("seeds", 1) < 1:
         raise ValueError(f"--seeds was given {arguments.seeds}: expected a number of 1 or more")
     id_domain, saved = arguments.id or "outline", arguments.out or bench.RESULTS
-    if arguments.part == "overview":
-        print(bench.overview_table(bench.overview(saved)))
+    if arguments.part in ("overview", "claims"):
+        table, show = getattr(bench, arguments.part), getattr(bench, f"{arguments.part}_table")
+        print(show(table(saved)))
         return 0
     if run is None:
         results = bench.load_results(folder=saved, id_domain=id_domain)

@@ -103,7 +103,7 @@ def execute(arguments: argparse.Namespace) -> int:
     weights = arguments.pretrained or ""
     own = ["--pretrained", weights] if Path(weights).is_file() else []  # of which the name was noted, not the folder
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
-    if tuned.has_alpha:
+    if tuned.answer is None:  # a change of weights, which a plain model can carry
         print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
     return 0
 

@@ -1,7 +1,8 @@
 """A linear probe, logistic regression on the frozen image encoder's features; and LP-FT, which goes on from there.
 
 LP-FT fine-tunes the image encoder and the probe's head together. The head fits the features before they move, so that
-they move, and forget, less.
+they move, and forget, less. At α < 1 both are WiSE-FT: the head is mixed with zero-shot's, which is the texts' features
+over τ, and the encoder's weights with what they were.
 
 Source: Radford et al. 2021 (CLIP), section 3.2, scikit-learn's LogisticRegression; Kumar et al. 2022, "Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution".
@@ -15,10 +16,11 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import image_features
+from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.objectives import labels_of, no_steps, require_texts
 from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train, count, restored
+from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.settings import Above0, Count, Settings
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig
@@ -35,10 +37,13 @@ class LinearProbeConfig(Settings):
         C: inverse of the weight penalty's strength; the loss is C times the cross-entropy summed over images,
             plus half the squared norm of the weights. Unit features want a large one.
         max_iter: the most steps of the solver (L-BFGS).
+        whitening: a damping λ fits the features made equally loud in every direction, as `whiten` makes an adapter's
+            inputs, so that the penalty weighs all directions alike.
     """
 
     C: Above0 = 100.0
     max_iter: Count = 2000
+    whitening: Above0 | None = None
 
 
 @dataclass(frozen=True)
@@ -48,24 +53,26 @@ class LpFtConfig(LinearProbeConfig):
     training: TrainingConfig = LOOP
 
 
-def _answer_tuned(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    require_texts("LP-FT", tuned.meta["texts"], task)
+def _answer(backbone: Backbone, task: Task, tuned: Tuned, alpha: float) -> Tensor:
+    """Cosine-like similarities [N, C]: logits times the backbone's τ, as zero-shot's are."""
+    require_texts(tuned.method, tuned.meta["texts"], task)
     changes = {name: tensor for name, tensor in tuned.tensors.items() if not name.startswith(HEAD)}
-    with Delta("difference", changes).applied(backbone.model, 1.0):
+    with Delta("difference", changes).applied(backbone.model, alpha):
         features = image_features(backbone, task.images)
-    return F.linear(features, *(tuned.tensors[HEAD + name].to(features) for name in ("weight", "bias")))
+    weight, bias = (backbone.temperature * tuned.tensors[HEAD + name].to(features) for name in ("weight", "bias"))
+    return F.linear(features, text_features(backbone, task.texts(backbone)).lerp(weight, alpha), alpha * bias)
 
 
-@register("LP-FT", LpFtConfig(), grid=(2.5e-4, 5e-4, 1e-3), elsewhere=WEIGHTS_ELSEWHERE, answer=_answer_tuned)
+@register("LP-FT", LpFtConfig(), grid=(2.5e-4, 5e-4, 1e-3), elsewhere=WEIGHTS_ELSEWHERE, answer=_answer, slides=True)
 def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> Tuned:
-    """Fit a head, then train it with the image encoder by cross-entropy; similarities are logits [N, C].
+    """Fit a head, then train it with the image encoder by cross-entropy.
 
-    A class without training images has the logit -inf. The tuned image encoder is put into the backbone for
+    A class without training images has the similarity -inf. The tuned image encoder is put into the backbone for
     the length of an answer, and taken out again. Raises what `linear_probe` and `train` raise.
     """
     model, labels = backbone.model, labels_of("LP-FT", task)
     features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config.C, config.max_iter)
+    weight, bias = fit_head(features, labels, len(task.names), config)
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
@@ -82,23 +89,17 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     return Tuned(learned, history, count(visual) + count_head(weight, bias))
 
 
-def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
-    require_texts("the linear probe", tuned.meta["texts"], task)
-    features = image_features(backbone, task.images)
-    return features @ tuned.tensors["weight"].to(features).T + tuned.tensors["bias"].to(features)
-
-
-@register("linear probe", LinearProbeConfig(), searched="C", grid=(1.0, 10.0, 100.0), answer=_answer)
+@register("linear probe", LinearProbeConfig(), searched="C", grid=(1.0, 10.0, 100.0), answer=_answer, slides=True)
 def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, train: Train) -> Tuned:
-    """Fit the probe on unit features of un-augmented images; its similarities are logits [N, C].
+    """Fit the probe on unit features of un-augmented images.
 
-    A class without training images has the logit -inf, probability zero. It is convex and fast: there is no checkpoint
-    to write. Raises ValueError for images of a single class, or a task without classes.
+    A class without training images has the similarity -inf, probability zero. It is convex and fast: there is no
+    checkpoint to write. Raises ValueError for images of a single class, or a task without classes.
     """
     labels = labels_of("a linear probe", task)
     features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config.C, config.max_iter)
-    return Tuned({"weight": weight, "bias": bias}, no_steps(), count_head(weight, bias))
+    weight, bias = fit_head(features, labels, len(task.names), config)
+    return Tuned({HEAD + "weight": weight, HEAD + "bias": bias}, no_steps(), count_head(weight, bias))
 
 
 def count_head(weight: Tensor, bias: Tensor) -> int:
@@ -106,7 +107,7 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
     return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
-def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
+def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbeConfig) -> tuple[Tensor, Tensor]:
     """Weights [C, D] and biases [C] of a logistic regression on features [N, D] and labels [N], which are below C.
 
     The bias of a class without images is -inf. Raises ValueError if all images are of one class.
@@ -118,9 +119,13 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, C: float, max_iter:
         )
     from sklearn.linear_model import LogisticRegression
 
-    regression = LogisticRegression(C=C, max_iter=max_iter)
-    regression.fit(features.detach().cpu().double().numpy(), labels.cpu().numpy())
+    inputs = features.detach().cpu().double()
+    basis = None if config.whitening is None else inverse_root(inputs.T @ inputs / len(inputs), config.whitening)
+    regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
+    regression.fit((inputs if basis is None else inputs @ basis).numpy(), labels.cpu().numpy())
     fitted_weight = torch.from_numpy(regression.coef_)
+    if basis is not None:  # symmetric
+        fitted_weight = fitted_weight @ basis
     fitted_bias = torch.from_numpy(regression.intercept_)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
         fitted_weight = torch.cat([torch.zeros_like(fitted_weight), fitted_weight])

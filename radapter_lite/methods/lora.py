@@ -11,13 +11,16 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import register_parametrization
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense
 from radapter_lite.delta import Delta
 from radapter_lite.methods.objectives import contrastive_loss
+from radapter_lite.methods.r_adapter import Stem
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.whitening import inverse_root, second_moments
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
@@ -34,11 +37,15 @@ class LoRAConfig(LossConfig):
         rank: of B A.
         scale: what B A is multiplied by; peft's lora_alpha / rank.
         towers: which encoders are tuned.
+        stem_lr, whitening: of R-Adapter, given to LoRA as well: the rate of the image encoder's stem, which is trained
+            along, and the damping λ of A = A' P, whose layer's inputs P makes equally loud. None for LoRA as it is.
     """
 
     rank: Count = 4
     scale: Above0 = 1.0
     towers: tuple[str, ...] = TOWERS
+    stem_lr: Above0 | None = None
+    whitening: Above0 | None = None
 
 
 @register("LoRA", LoRAConfig(), grid=(5e-3, 1e-2, 2e-2), elsewhere=ADAPTERS_ELSEWHERE)
@@ -50,12 +57,21 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     """
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
+    if config.whitening is not None:
+        _whiten(model, backbone, task, config)
     factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained: list[Any] = [{"params": factors}]
+    state: dict[str, nn.Module] = {"lora": nn.ParameterList(factors)}
+    stem = None
+    if config.stem_lr is not None:
+        stem = state["stem"] = Stem(model, momentum=0.0)
+        trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
     copied = replace(backbone, model=model)
     loss, train = contrastive_loss(copied, task, config.temperature), replace(train, backbone=copied)
-    history = train(loss, factors, lora=nn.ParameterList(factors))
-    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), backbone=backbone)
-    return Tuned(delta, history, count(factors))
+    history = train(loss, trained, after_step=stem.accumulate if stem else lambda: None, **state)
+    changes = stem.changes() if stem else {}
+    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
+    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
@@ -88,10 +104,35 @@ def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             weight = "in_proj_weight" if isinstance(module.base_layer, nn.MultiheadAttention) else "weight"
-            b = module.lora_B[ADAPTER].get_parameter("weight")
-            a = module.lora_A[ADAPTER].get_parameter("weight")
-            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b.flatten(1), a.flatten(1))
+            parts: Any = (module.lora_B[ADAPTER], module.lora_A[ADAPTER])  # a whitened A is no parameter
+            b, a = (part.weight.flatten(1) for part in parts)
+            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b, a)
     return factors
+
+
+class _Whitened(nn.Module):
+    """A = A' P, with A' [r, in] trained and P [in, in] fixed."""
+
+    basis: Tensor
+
+    def __init__(self, basis: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis)
+
+    def forward(self, a: Tensor) -> Tensor:
+        return (a.flatten(1) @ self.basis).view_as(a)
+
+
+def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
+    """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name.replace(".base_layer", ""): m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    inputs = {name: backbone.model.get_submodule(name) for name in layers}
+    assert config.whitening is not None
+    for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
+        basis = _Whitened(inverse_root(moment, config.whitening))
+        register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
 
 
 def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:

@@ -61,6 +61,7 @@ class Method:
         grid: the three values the search begins with, each as many times the one before it.
         elsewhere: settings for other backbones, from the papers.
         answer: how it answers with tensors of its own; None for a method that ends in a delta.
+        slides: whether they answer at every α.
     """
 
     name: str
@@ -70,11 +71,12 @@ class Method:
     grid: tuple[float, ...] = ()
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
+    slides: bool = False
 
     @property
     def has_alpha(self) -> bool:
         """Whether it gives a curve along α, or a point."""
-        return self.answer is None
+        return self.slides or self.answer is None
 
     @property
     def trains(self) -> bool:
@@ -107,7 +109,7 @@ class Method:
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
         tuned = self.function(backbone, task, config, trainer(self.name, backbone, task, config, checkpoint))
-        return tuned.completed(backbone, task, self.name, config, self.answer)
+        return tuned.completed(backbone, task, self.name, config, self.answer, self.slides)
 
 
 METHODS: dict[str, Method] = {}
@@ -122,6 +124,7 @@ def register(
     grid: tuple[float, ...] = (),
     elsewhere: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
+    slides: bool = False,
 ) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
     """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
 
@@ -133,7 +136,7 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer)
+        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer, slides)
         METHODS[name] = method
 
         @wraps(own)
@@ -175,8 +178,10 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     elif method is None:
         raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
     count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
-    config = from_json(type(method.config), about.get("settings", {})) if method else None
-    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer if method else None)
+    if method is None:
+        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
+    config = from_json(type(method.config), about.get("settings", {}))
+    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer, method.slides)
 
 
 def find_method(name: str) -> Method:

@@ -12,11 +12,12 @@ at the start, merged, averaged and dropped as before. This is not in the paper.
 Source: the preconditioner is the input factor of K-FAC, Martens and Grosse 2015.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radapter_lite.adapter import AdapterSet
 from radapter_lite.backbone import Backbone
@@ -25,6 +26,7 @@ from radapter_lite.encoding import BATCH
 from radapter_lite.tasks import Task, as_task
 
 IMAGES = 256  # enough to see the loud directions
+Moments = dict[Any, Tensor]
 
 
 @torch.no_grad()
@@ -37,22 +39,33 @@ def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed
     """
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
-    moments: dict[str, list[Tensor]] = {site.name: [] for site in adapters.sites}
+    with ExitStack() as stack:
+        stack.callback(adapters.train, adapters.training)
+        adapters.eval()
+        moments = second_moments({site: adapters[site] for site in adapters.sites}, backbone, task, seed)
+    for site, moment in moments.items():
+        adapters[site].basis = inverse_root(moment, damping)
+
+
+@torch.no_grad()
+def second_moments(modules: Mapping[Any, nn.Module], backbone: Backbone, task: ImageSet | Task, seed: int) -> Moments:
+    """M [d, d] of what each of some modules of the backbone's model takes in, by their keys; see `whiten`.
+
+    A module that is never called, as an attention's last layer is not, has none.
+    """
+    moments: dict[Any, list[Tensor]] = {key: [] for key in modules}
     task = as_task(task)
     images = task.images
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
     tokens = backbone.tokenizer([wording for wordings in task.texts(backbone) for wording in wordings])
     with ExitStack() as stack:
-        for site in adapters.sites:
-            stack.callback(adapters[site].register_forward_pre_hook(_collect(moments[site.name])).remove)
-        stack.callback(adapters.train, adapters.training)
-        adapters.eval()
+        for key, module in modules.items():
+            stack.callback(module.register_forward_pre_hook(_collect(moments[key])).remove)
         for batch in images.tensor(backbone.preprocess, order.tolist()).split(BATCH):
             backbone.encode_images(batch)
         for part in tokens.split(BATCH):
             backbone.encode_texts(part)
-    for site in adapters.sites:
-        adapters[site].basis = inverse_root(torch.stack(moments[site.name]).mean(0), damping)
+    return {key: torch.stack(found).mean(0) for key, found in moments.items() if found}
 
 
 def inverse_root(moment: Tensor, damping: float) -> Tensor:
