@@ -45,23 +45,33 @@ def sweep(
         alphas: eleven from 0 to 1 if left out. A method without an α has two rows a domain, at 0 for zero-shot and at 1
             for what was tuned.
     """
-    return examine(backbone, tuned, images, alphas)[0]
+    task = as_task(images)
+    parts = [
+        _at(alpha, task.score(similarities, zero_shot))
+        for alpha, similarities, zero_shot in along(backbone, tuned, task, _points(tuned, alphas))
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def examine(
     backbone: Backbone, tuned: Tuned | Delta, images: ImageSet | Task, alphas: Iterable[Alpha] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table of `sweep`, and with it the `calibration.answers` to every image, a row for each α and image."""
-    task, temperature = as_task(images), backbone.temperature
-    has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
-    points: list[Alpha] = list(alphas) if alphas is not None else list(ALPHAS if has_alpha else (0.0, 1.0))
-    parts = []
-    for alpha, similarities, zero_shot in along(backbone, tuned, task, points):
-        parts.append((task.score(similarities, zero_shot), answers(similarities, zero_shot, task, temperature)))
-        for table in parts[-1]:
-            table.insert(0, "alpha", [alpha] * len(table))
-    scores, told = zip(*parts, strict=True)
+    task, scores, told = as_task(images), [], []
+    for alpha, similarities, zero_shot in along(backbone, tuned, task, _points(tuned, alphas)):
+        scores.append(_at(alpha, task.score(similarities, zero_shot)))
+        told.append(_at(alpha, answers(similarities, zero_shot, task, backbone.temperature)))
     return pd.concat(scores, ignore_index=True), pd.concat(told, ignore_index=True)
+
+
+def _points(tuned: Tuned | Delta, alphas: Iterable[Alpha] | None) -> list[Alpha]:
+    has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
+    return list(ALPHAS if has_alpha else (0.0, 1.0)) if alphas is None else list(alphas)
+
+
+def _at(alpha: Alpha, table: pd.DataFrame) -> pd.DataFrame:
+    table.insert(0, "alpha", [alpha] * len(table))
+    return table
 
 
 def along(

@@ -7,7 +7,7 @@ Answers are computed in bfloat16, as training is; in float32 they would take lon
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.measuring import Exam, Key, run_all, run_missing
 from radapter_lite.bench.search import SEED
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
 from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, since, study
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.settings import with_settings
 from radapter_lite.tasks.classification import forgotten_by_domain, report
 from radapter_lite.tuned import Tuned
@@ -90,36 +88,44 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
     single = Exam.prepare(replace(backbone, prompts=ONE_PROMPT), images)
     validation = Exam.prepare(backbone, images.select(domain=domain, split="validation"))
     tried = [(trick, value, SEED) for trick, (_, grid) in GRIDS.items() for value in grid]
-    for key in progress(missing(_keys(domain, tried), path), "searching"):
+
+    def try_out(key: Key) -> pd.DataFrame:
         tuned = models(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
-        rows = measured(validation, answers(validation, tuned(key["variant"]), 1.0))
-        add_rows(rows.assign(**key, alpha=1.0), path)
-    found = read_rows(path).query("id_domain == @domain and seed == @SEED")
+        return measured(validation, answers(validation, tuned(key["variant"]), 1.0)).assign(**key, alpha=1.0)
+
+    found = run_missing(_keys(domain, tried), try_out, path).sort_values("value", kind="stable")
+    found = found.query("id_domain == @domain and seed == @SEED")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
 
-    @lru_cache(1)
-    def of(seed: int) -> Callable[..., Tuned]:
-        return models(backbone, images, seed, values)
-
-    @cache
-    def said(variant: str, seed: int) -> list[Tensor]:
-        if variant == "ensemble":
-            pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
-            return [averaged(each, backbone.temperature) for each in pairs]
-        asked = single if variant == "one prompt" else exam
-        return [answers(asked, of(seed)(variant), alpha) for alpha in ALPHAS]
+    asked: dict[int, Callable[[str], list[Tensor]]] = {}  # the answers of the seed at hand
 
     def run(key: Key) -> pd.DataFrame:
-        pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)
+        if (seed := key["seed"]) not in asked:
+            asked.clear()
+            asked[seed] = sayings(exam, single, models(backbone, images, seed, values))
+        pairs = zip(ALPHAS, asked[seed](key["variant"]), strict=True)
         return pd.concat([measured(exam, each).assign(**key, alpha=alpha) for alpha, each in pairs])
 
     wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
-    return run_all(_keys(domain, wanted), run, path, ["variant"])
+    return run_all(_keys(domain, wanted), run, path, ["variant"], unit="seed")
 
 
 def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
     return [{"id_domain": domain, "variant": variant, "value": value, "seed": seed} for variant, value, seed in runs]
+
+
+def sayings(exam: Exam, single: Exam, tuned: Callable[..., Tuned]) -> Callable[[str], list[Tensor]]:
+    """A function that gives the answers of any variant, at each of `ALPHAS`; each is asked once."""
+
+    @cache
+    def said(variant: str) -> list[Tensor]:
+        if variant == "ensemble":
+            pairs = zip(*(said(member) for member in GRIDS), strict=True)
+            return [averaged(each, exam.backbone.temperature) for each in pairs]
+        return [answers(single if variant == "one prompt" else exam, tuned(variant), alpha) for alpha in ALPHAS]
+
+    return said
 
 
 def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
