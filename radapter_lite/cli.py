@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from radapter_lite.commands import app, bench, book, doctor, export, lab, run, segment, sweep, tune
-from radapter_lite.errors import NotebookError, RunError
+from radapter_lite.errors import NotebookError
 from radapter_lite.version import __version__
 
 COMMANDS = (run, lab, app, book, tune, sweep, segment, export, bench, doctor)  # in the order of --help
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.execute(arguments)
-    except (NotebookError, RunError, OSError, ValueError) as error:
+    except (NotebookError, OSError, ValueError) as error:
         print(f"radapter-lite: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

@@ -3,7 +3,3 @@
 
 class NotebookError(RuntimeError):
     """A notebook that stopped before its end: one sentence naming it, the cell and the exception."""
-
-
-class RunError(RuntimeError):
-    """A run of a bench that failed: one sentence naming it and its error, which is the cause."""

@@ -8,8 +8,8 @@ from radapter_lite.bench.ablations import run_ablations
 from radapter_lite.bench.base_to_novel import run_base_to_novel
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.parallel import workers
 from radapter_lite.bench.retrieval import run_retrieval
+from radapter_lite.bench.runs import workers
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.segmentation import run_segmentation
 from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead

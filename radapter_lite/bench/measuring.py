@@ -11,48 +11,21 @@ from torch import Tensor
 
 from radapter_lite.alpha_choice import unlabelled_statistics
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.parallel import Key, Run, each
+from radapter_lite.bench.runs import Key, Run, run_missing
 from radapter_lite.data import ImageSet
 from radapter_lite.encoding import predict
-from radapter_lite.errors import RunError
 from radapter_lite.evaluation import along
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.tuned import Tuned
 
 
-def run_missing(keys: list[Key], run: Run, path: Path, unit: str | None = None) -> pd.DataFrame:
-    """Run those of the keys that `path` does not hold yet, add the rows of each as it ends, and return the file's rows.
-
-    The rest is run if one fails. Then raises RunError, which names it. Where they are run, `parallel.workers` says, and
-    what `unit` is, `parallel.each`.
-    """
-    left, failed = missing(keys, path), []
-    for key, rows in progress(each(run, left, unit), path.stem, total=len(left)):
-        if isinstance(rows, Exception):
-            failed.append((key, rows))
-        else:
-            add_rows(rows, path)
-    if failed:
-        key, error = failed[0]
-        named = ", ".join(f"{column} {value}" for column, value in key.items())
-        raise RunError(
-            f"the run of {named} failed ({type(error).__name__}: {error}), one of {len(failed)} that did, of "
-            f"{len(left)}; the rows of the others are kept: mend the cause and run the same again"
-        ) from error
-    return read_rows(path)
-
-
-def run_all(
-    keys: list[Key], run: Run, path: Path, by: list[str], metric: str = "accuracy", unit: str | None = None
-) -> pd.DataFrame:
+def run_all(keys: list[Key], run: Run, path: Path, by: list[str], metric: str = "accuracy") -> pd.DataFrame:
     """`run_missing` of keys of one id_domain, whose rows are as `Exam.measure` gives them.
 
     Returns ID and OOD on test images at α = 1, or without an α, by the columns `by`: means and intervals over seeds.
     """
-    rows = run_missing(keys, run, path, unit)
+    rows = run_missing(keys, run, path)
     shown = (rows["id_domain"] == keys[0]["id_domain"]) & (rows["split"] == "test") & ~(rows["alpha"] < 1)
     return mean_and_interval(summarize(rows[shown], [*by, "seed"], metric), by)
 

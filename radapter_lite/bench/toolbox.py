@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all, run_missing
+from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import run_missing
 from radapter_lite.bench.search import SEED
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
@@ -98,34 +99,30 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
 
-    asked: dict[int, Callable[[str], list[Tensor]]] = {}  # the answers of the seed at hand
+    kept: dict[int | str, Any] = {}  # the models of the seed at hand, and what each variant of it said
+
+    def said(variant: str, seed: int) -> list[Tensor]:
+        if seed not in kept:
+            kept.clear()
+            kept[seed] = models(backbone, images, seed, values)
+        if variant == "ensemble":
+            pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
+            return [averaged(each, backbone.temperature) for each in pairs]
+        if variant not in kept:
+            asked = single if variant == "one prompt" else exam
+            kept[variant] = [answers(asked, kept[seed](variant), alpha) for alpha in ALPHAS]
+        return kept[variant]
 
     def run(key: Key) -> pd.DataFrame:
-        if (seed := key["seed"]) not in asked:
-            asked.clear()
-            asked[seed] = sayings(exam, single, models(backbone, images, seed, values))
-        pairs = zip(ALPHAS, asked[seed](key["variant"]), strict=True)
+        pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)
         return pd.concat([measured(exam, each).assign(**key, alpha=alpha) for alpha, each in pairs])
 
     wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
-    return run_all(_keys(domain, wanted), run, path, ["variant"], unit="seed")
+    return run_all(_keys(domain, wanted), run, path, ["variant"])
 
 
 def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
     return [{"id_domain": domain, "variant": variant, "value": value, "seed": seed} for variant, value, seed in runs]
-
-
-def sayings(exam: Exam, single: Exam, tuned: Callable[..., Tuned]) -> Callable[[str], list[Tensor]]:
-    """A function that gives the answers of any variant, at each of `ALPHAS`; each is asked once."""
-
-    @cache
-    def said(variant: str) -> list[Tensor]:
-        if variant == "ensemble":
-            pairs = zip(*(said(member) for member in GRIDS), strict=True)
-            return [averaged(each, exam.backbone.temperature) for each in pairs]
-        return [answers(single if variant == "one prompt" else exam, tuned(variant), alpha) for alpha in ALPHAS]
-
-    return said
 
 
 def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
