@@ -45,23 +45,28 @@ def sweep(
         alphas: eleven from 0 to 1 if left out. A method without an α has two rows a domain, at 0 for zero-shot and at 1
             for what was tuned.
     """
-    return examine(backbone, tuned, images, alphas)[0]
+    return examine(backbone, tuned, images, alphas, by_image=False)[0]
 
 
 def examine(
-    backbone: Backbone, tuned: Tuned | Delta, images: ImageSet | Task, alphas: Iterable[Alpha] | None = None
+    backbone: Backbone,
+    tuned: Tuned | Delta,
+    images: ImageSet | Task,
+    alphas: Iterable[Alpha] | None = None,
+    by_image: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table of `sweep`, and with it the `calibration.answers` to every image, a row for each α and image."""
+    """The table of `sweep`, and with it, `by_image`, the `calibration.answers`: a row for each α and image."""
     task, temperature = as_task(images), backbone.temperature
     has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
     points: list[Alpha] = list(alphas) if alphas is not None else list(ALPHAS if has_alpha else (0.0, 1.0))
     parts = []
     for alpha, similarities, zero_shot in along(backbone, tuned, task, points):
-        parts.append((task.score(similarities, zero_shot), answers(similarities, zero_shot, task, temperature)))
+        told = answers(similarities, zero_shot, task, temperature) if by_image else pd.DataFrame()
+        parts.append((task.score(similarities, zero_shot), told))
         for table in parts[-1]:
             table.insert(0, "alpha", [alpha] * len(table))
-    scores, told = zip(*parts, strict=True)
-    return pd.concat(scores, ignore_index=True), pd.concat(told, ignore_index=True)
+    scores, rows = zip(*parts, strict=True)
+    return pd.concat(scores, ignore_index=True), pd.concat(rows, ignore_index=True)
 
 
 def along(

@@ -1,9 +1,12 @@
 """The long runs: resumable, complete, judged on ID validation alone, and turned into the README's table."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +15,12 @@ from conftest import make_backbone, make_folder
 
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
-from radapter_lite.bench import ablations, base_to_novel, few_shot, search
+from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import EPOCHS, METHODS, for_backbone, recommended, searched
+from radapter_lite.results import add_rows
 from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
@@ -334,3 +338,67 @@ def test_the_terminal_says_something_of_every_part() -> None:
     from radapter_lite.commands.bench import PARTS
 
     assert set(PARTS) == {*bench.PARTS, "table", "overview"}
+
+
+# --- several processes ---
+
+
+def as_a_set(path: Path) -> pd.DataFrame:
+    """The rows and columns of a file in an order of their own, without what a clock says."""
+    rows = pd.read_csv(path).drop(columns="seconds").sort_index(axis=1)
+    return rows.sort_values(["method", "shots", "seed", "alpha", "split", "domain"], ignore_index=True)
+
+
+@pytest.fixture
+def alone(images: ImageSet, tmp_path: Path) -> pd.DataFrame:
+    """The rows that one process gives."""
+    bench.run_few_shot(make_backbone(), images, tmp_path / "alone.csv", NAMES, [1], seeds=2)
+    return as_a_set(tmp_path / "alone.csv")
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(images: ImageSet, alone: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with bench.workers(jobs=2):
+        bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
+    pd.testing.assert_frame_equal(as_a_set(path), alone, check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_loses_no_row_and_makes_none_twice(
+    images: ImageSet, alone: pd.DataFrame, tmp_path: Path, monkeypatch
+) -> None:
+    path, killed = tmp_path / "rows.csv", []
+
+    def add(rows: pd.DataFrame, path: Path) -> None:
+        add_rows(rows, path)
+        if not killed:
+            killed.append(next(iter(cluster.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(runs, "add_rows", add)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with bench.workers(dask=cluster.scheduler_address):
+            bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
+    assert killed
+    pd.testing.assert_frame_equal(as_a_set(path), alone, check_exact=True)
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_that_fails_is_named_and_the_others_are_kept(jobs: int, tmp_path: Path) -> None:
+    def run(key: dict) -> pd.DataFrame:
+        return pd.DataFrame([key | {"inverse": 1 / key["seed"]}])
+
+    keys, path = [{"method": "LoRA", "seed": seed} for seed in range(3)], tmp_path / "rows.csv"
+    said = r"1 of 3 runs failed, the first with method LoRA, seed 0 \(ZeroDivisionError: division by zero\); the others"
+    with bench.workers(jobs), pytest.raises(ValueError, match=said):
+        runs.run_missing(keys, run, path)
+    assert sorted(pd.read_csv(path)["seed"]) == [1, 2]
+
+
+def test_an_address_without_a_cluster(monkeypatch) -> None:
+    monkeypatch.setattr(runs, "PATIENCE", 0.2)
+    for address in ("tcp://127.0.0.1:9", "nowhere"):
+        with pytest.raises(ConnectionError, match=f"no Dask cluster with a worker answers at {address} .*dask worker"):
+            with bench.workers(dask=address):
+                pass

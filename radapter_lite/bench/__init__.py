@@ -11,6 +11,7 @@ from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_d
 from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.neighbours import run_neighbours
 from radapter_lite.bench.retrieval import run_retrieval
+from radapter_lite.bench.runs import workers
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.segmentation import run_segmentation
 from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
@@ -33,13 +34,5 @@ PARTS: dict[str, Callable[..., pd.DataFrame]] = {
 
 # The runs are documented where they are.
 __all__ = ["ALPHAS", "PARTS", "RESULTS", "SEEDS", "Exam"]
-__all__ += [
-    "claims",
-    "claims_table",
-    "load_results",
-    "overview",
-    "overview_table",
-    "read_rows",
-    "results_table",
-    "who_is_ahead",
-]
+__all__ += ["claims", "claims_table", "load_results", "overview", "overview_table", "read_rows", "results_table"]
+__all__ += ["who_is_ahead", "workers"]

@@ -1,10 +1,9 @@
 """What every bench is: a list of independent runs, of which those missing are run, measured by an exam and kept."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,28 +11,21 @@ from torch import Tensor
 
 from radapter_lite.alpha_choice import unlabelled_statistics
 from radapter_lite.backbone import Backbone
+from radapter_lite.bench.runs import Key, Run, run_missing
 from radapter_lite.data import ImageSet
 from radapter_lite.encoding import predict
 from radapter_lite.evaluation import along
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.statistics import mean_and_interval, summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.tuned import Tuned
 
-Key = dict[str, Any]  # id_domain, seed and whatever else tells a run from others, as columns of its rows
 
-
-def run_all(
-    keys: list[Key], run: Callable[[Key], pd.DataFrame], path: Path, by: list[str], metric: str = "accuracy"
-) -> pd.DataFrame:
-    """Run what `path` does not hold yet of keys of one id_domain, and add its rows, as `Exam.measure` gives them.
+def run_all(keys: list[Key], run: Run, path: Path, by: list[str], metric: str = "accuracy") -> pd.DataFrame:
+    """`run_missing` of keys of one id_domain, whose rows are as `Exam.measure` gives them.
 
     Returns ID and OOD on test images at α = 1, or without an α, by the columns `by`: means and intervals over seeds.
     """
-    for key in progress(missing(keys, path), path.stem):
-        add_rows(run(key), path)
-    rows = read_rows(path)
+    rows = run_missing(keys, run, path)
     shown = (rows["id_domain"] == keys[0]["id_domain"]) & (rows["split"] == "test") & ~(rows["alpha"] < 1)
     return mean_and_interval(summarize(rows[shown], [*by, "seed"], metric), by)
 

@@ -11,11 +11,10 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import run_missing
 from radapter_lite.bench.search import SEED
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, for_backbone
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 
 SHOTS = 16
 PUBLISHED = {"drop_prob": 0.2, "momentum": 0.999}  # p and m
@@ -64,9 +63,7 @@ def run_neighbours(
         return [{"id_domain": images.id_domain, "variant": name, "value": v, "seed": of} for name, v in tried]
 
     grids = {name: METHODS[VARIANTS[name][0]].grid for name in names}
-    for key in progress(missing(keys(SEED, grids), path), "searching"):
-        add_rows(run(key), path)
-    rows = read_rows(path).query("id_domain == @images.id_domain and seed == @SEED")
+    rows = run_missing(keys(SEED, grids), run, path).sort_values("value", kind="stable").query("id_domain == @images.id_domain and seed == @SEED")
     best = rows.loc[rows.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"]
     chosen: dict[str, tuple[float, ...]] = {name: (float(best[name]),) for name in names}
     return run_all([key for seed in range(seeds) for key in keys(seed, chosen)], run, path, ["variant"])

@@ -7,18 +7,18 @@ The images are few-shot draws of a seed that no reported run uses; no test image
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import SHOTS
 from radapter_lite.bench.measuring import seconds
+from radapter_lite.bench.runs import Key, run_missing
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, find_method, for_backbone
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.results import read_rows
 from radapter_lite.tasks import as_task
 
 SEED = 1000
@@ -35,17 +35,14 @@ def run_search(
     """
     names = [find_method(name).name for name in methods or METHODS]
     numbers = sorted(shots or SHOTS, reverse=True)
-    keys = [
-        {"id_domain": images.id_domain, "method": name, "shots": number, "run": run}
-        for number in numbers
-        for name in names
-        if METHODS[name].searched
-        for run in range(RUNS)
-    ]
-    for key in progress(missing(keys, path), "searching"):
-        found = _try_out(backbone, images, str(key["method"]), int(key["shots"]), read_rows(path))
-        add_rows(pd.DataFrame([key | found]), path)
-    table = read_rows(path)
+    for count in range(RUNS):  # where a run looks depends on those before it
+        keys = [
+            {"id_domain": images.id_domain, "method": name, "shots": number, "run": count}
+            for number in numbers
+            for name in names
+            if METHODS[name].searched
+        ]
+        table = run_missing(keys, partial(_try_out, backbone, images, read_rows(path)), path)
     table = table[table["id_domain"] == images.id_domain]
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
     return best_rows[best_rows["method"].isin(names) & best_rows["shots"].isin(numbers)]
@@ -70,7 +67,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def _try_out(backbone: Backbone, images: ImageSet, method: str, shots: int, table: pd.DataFrame) -> dict[str, Any]:
+def _try_out(backbone: Backbone, images: ImageSet, table: pd.DataFrame, key: Key) -> pd.DataFrame:
+    method, shots = key["method"], key["shots"]
     known, tried = METHODS[method], {}
     assert known.searched is not None  # run_search has seen to it
     if len(table):
@@ -82,4 +80,5 @@ def _try_out(backbone: Backbone, images: ImageSet, method: str, shots: int, tabl
     tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
     task = as_task(images.select(domain=images.id_domain, split="validation"))
     accuracy = task.score(tuned.similarities(backbone, task))[task.metric].item()
-    return {"setting": known.searched, "value": value, "validation": accuracy, "seconds": seconds(tuned)}
+    found = {"setting": known.searched, "value": value, "validation": accuracy, "seconds": seconds(tuned)}
+    return pd.DataFrame([key | found])

@@ -6,7 +6,7 @@ validation images, after half of the steps, from images of a seed that no measur
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import run_missing
 from radapter_lite.bench.search import SEED
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
 from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, since, study
-from radapter_lite.progress import progress
-from radapter_lite.results import add_rows, missing, read_rows
 from radapter_lite.settings import with_settings
 from radapter_lite.tasks.classification import forgotten_by_domain, report
 from radapter_lite.tuned import Tuned
@@ -87,23 +86,29 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
     single = Exam.prepare(replace(backbone, prompts=ONE_PROMPT), images)
     validation = Exam.prepare(backbone, images.select(domain=domain, split="validation"))
     tried = [(trick, value, SEED) for trick, (_, grid) in GRIDS.items() for value in grid]
-    for key in progress(missing(_keys(domain, tried), path), "searching"):
+
+    def try_out(key: Key) -> pd.DataFrame:
         tuned = models(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
-        rows = measured(validation, answers(validation, tuned(key["variant"]), 1.0))
-        add_rows(rows.assign(**key, alpha=1.0), path)
-    found = read_rows(path).query("id_domain == @domain and seed == @SEED")
+        return measured(validation, answers(validation, tuned(key["variant"]), 1.0)).assign(**key, alpha=1.0)
+
+    found = run_missing(_keys(domain, tried), try_out, path).sort_values("value", kind="stable")
+    found = found.query("id_domain == @domain and seed == @SEED")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
     values = dict(zip(best["variant"], best["value"], strict=True))
 
-    of = lru_cache(1)(partial(models, backbone, images, values=values))  # by seed, one after the other
+    kept: dict[int | str, Any] = {}  # the models of the seed at hand, and what each variant of it said
 
-    @cache
     def said(variant: str, seed: int) -> list[Tensor]:
+        if seed not in kept:
+            kept.clear()
+            kept[seed] = models(backbone, images, seed, values)
         if variant == "ensemble":
             pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
             return [averaged(each, backbone.temperature) for each in pairs]
-        asked = single if variant == "one prompt" else exam
-        return [answers(asked, of(seed)(variant), alpha) for alpha in ALPHAS]
+        if variant not in kept:
+            asked = single if variant == "one prompt" else exam
+            kept[variant] = [answers(asked, kept[seed](variant), alpha) for alpha in ALPHAS]
+        return kept[variant]
 
     def run(key: Key) -> pd.DataFrame:
         pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)

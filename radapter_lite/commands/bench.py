@@ -38,6 +38,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (the part's own)")
     parser.add_argument("--shots", type=int, nargs="+", metavar="N", help="images a class (1 2 4 8 16)")
     parser.add_argument("--seeds", type=int, metavar="N", help="how many seeds (the part's own)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=int, metavar="N", help="runs at once, each in a process (1)")
+    where.add_argument("--dask", metavar="ADDRESS", help="make the runs on a Dask cluster: tcp://HOST:PORT")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files go, or are (./out/results)")
 
 
@@ -49,11 +52,12 @@ def execute(arguments: argparse.Namespace) -> int:
     run = bench.PARTS.get(arguments.part)
     takes = set(inspect.signature(run).parameters) if run else {"images"} if arguments.part == "table" else set()
     given = {name: value for name in ("methods", "shots", "seeds") if (value := getattr(arguments, name)) is not None}
-    for option in [*given, *(["id"] if arguments.id else [])]:
-        if {"id": "images"}.get(option, option) not in takes:
+    for option in [*given, *(name for name in ("id", "jobs", "dask") if getattr(arguments, name) is not None)]:
+        if {"id": "images", "jobs": "path", "dask": "path"}.get(option, option) not in takes:
             raise ValueError(f"bench {arguments.part} takes no --{option}: leave it out")
-    if given.get("seeds", 1) < 1:
-        raise ValueError(f"--seeds was given {arguments.seeds}: expected a number of 1 or more")
+    for option in ("seeds", "jobs"):
+        if (value := getattr(arguments, option)) is not None and value < 1:
+            raise ValueError(f"--{option} was given {value}: expected a number of 1 or more")
     id_domain, saved = arguments.id or "outline", arguments.out or bench.RESULTS
     if arguments.part in ("overview", "claims"):
         table, show = getattr(bench, arguments.part), getattr(bench, f"{arguments.part}_table")
@@ -64,7 +68,8 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
         return 0
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
-    images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
-    table = run(load_clip(), **images, path=path, **given)
+    with bench.workers(arguments.jobs or 1, arguments.dask):
+        images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
+        table = run(load_clip(), **images, path=path, **given)
     print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")
     return 0

@@ -1,0 +1,104 @@
+"""Independent runs: those a file lacks are made here, on cores or on a Dask cluster, and each is kept as it ends."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import cloudpickle
+import pandas as pd
+import torch
+from joblib.externals.loky import ProcessPoolExecutor
+
+from radapter_lite.progress import progress
+from radapter_lite.results import add_rows, missing, read_rows
+
+Key = dict[str, Any]  # id_domain, seed and whatever else tells a run from others, as columns of its rows
+Run = Callable[[Key], pd.DataFrame]
+PATIENCE = 5  # seconds that a cluster has to answer, and to have a worker
+_where: ContextVar[Any] = ContextVar("where", default=1)  # a number of processes, or a cluster's client
+_turn = Lock()  # a run changes the model and draws from its process's random numbers
+_unpickled = lru_cache(1)(pickle.loads)  # with the images that it has read, and zero-shot's answers
+
+
+@contextmanager
+def workers(jobs: int = 1, dask: str | None = None) -> Iterator[None]:
+    """Within it, benches make their runs in `jobs` processes, or on the Dask cluster of an address.
+
+    A cluster's workers need this package and the files that the runs read. Raises ConnectionError if no cluster with a
+    worker answers within seconds, and ModuleNotFoundError without Dask.
+    """
+    with _connect(dask) if dask else nullcontext(jobs) as where:
+        token = _where.set(where)
+        try:
+            yield
+        finally:
+            _where.reset(token)
+
+
+def _connect(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        client.wait_for_workers(1, PATIENCE)
+    except Exception as error:  # what answers there may be anything
+        raise ConnectionError(
+            f"no Dask cluster with a worker answers at {address} ({error}): start `dask scheduler` and `dask worker "
+            "ADDRESS`, and give the address that the first prints, such as tcp://127.0.0.1:8786"
+        ) from error
+    return client
+
+
+def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
+    """Make the runs that `path` does not hold yet, add the rows of each as it ends, and return all that it holds.
+
+    If one fails, the others are made; then raises ValueError, which names it. What a cluster's lost worker was at is
+    made anew.
+    """
+    left, failed = missing(keys, path), []
+    for key, result in progress(_each(run, left), path.stem, total=len(left)):
+        try:
+            rows = result()
+        except Exception as error:  # of whatever kind, it is this run's alone
+            failed.append((key, error))
+        else:
+            add_rows(rows, path)
+    for key, reason in failed[:1]:
+        raise ValueError(
+            f"{len(failed)} of {len(left)} runs failed, the first with {', '.join(f'{k} {v}' for k, v in key.items())} "
+            f"({type(reason).__name__}: {reason}); the others' rows are kept: mend the cause and run the same again"
+        ) from reason
+    return read_rows(path)
+
+
+def _each(run: Run, keys: list[Key]) -> Iterator[tuple[Key, Callable[[], pd.DataFrame]]]:
+    """Each key, as its run ends, with what returns its rows or raises its error."""
+    where = _where.get()
+    if where == 1 or not keys:
+        yield from ((key, partial(run, key)) for key in keys)
+        return
+    sent: Any = cloudpickle.dumps(run)
+    if isinstance(where, int):
+        threads = max(1, torch.get_num_threads() // where)
+        pool = ProcessPoolExecutor(where, env={"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"})
+        stop = partial(pool.shutdown, kill_workers=True)
+    else:
+        sent, pool = where.submit(bytes, sent), where.get_executor(pure=False)  # a task, for a lost result is made anew
+        stop = partial(pool.shutdown, wait=False)
+    try:
+        futures = {pool.submit(_make, sent, key): key for key in keys}
+        yield from ((futures[future], future.result) for future in as_completed(futures))
+        stop = pool.shutdown  # all is done, nothing to interrupt
+    finally:
+        stop()
+
+
+def _make(sent: bytes, key: Key) -> pd.DataFrame:
+    with _turn:
+        return _unpickled(sent)(key)
