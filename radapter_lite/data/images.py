@@ -1,9 +1,12 @@
 """The set of images that everything downstream takes: a table, the classes, and how a file becomes a picture."""
 
 import os
+import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,15 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from radapter_lite.data.readers import FolderReader
+from radapter_lite.data.readers import Decoding, FolderReader
 from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
+MANY = 2000  # images still to be read, from which on other processes read them
+BROKEN = ("stop", "skip")
 
 
 class TensorCache(weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]):
@@ -36,12 +42,17 @@ class ImageSet:
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
+        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out ("skip") before the
+            images are trained on or measured.
+        workers: processes that read ahead of training and measuring, where many images are still to be read.
     """
 
     table: pd.DataFrame
     classes: list[str]
     id_domain: str
     name: str
+    broken: str = field(default="stop", kw_only=True)
+    workers: int = field(default=0, kw_only=True)
     _read: Callable[[str], Image.Image] = field(repr=False)
     _too_small: bool = field(default=False, repr=False)  # no class has an ID image for each split
     _tensors: TensorCache = field(default_factory=TensorCache, repr=False)  # selections share it
@@ -109,8 +120,7 @@ class ImageSet:
     @property
     def labels(self) -> Tensor:
         """Index of each image's class in `classes` [N]."""
-        order = {name: label for label, name in enumerate(self.classes)}
-        return torch.tensor([order[name] for name in self.table["class"]])
+        return torch.from_numpy(pd.Index(self.classes).get_indexer(self.table["class"]))
 
     @property
     def train(self) -> "ImageSet":
@@ -178,10 +188,12 @@ class ImageSet:
             raise ValueError(
                 f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
             )
-        names = self.table["class"].to_numpy()[train]
+        labels = self.labels.numpy()[train]
+        by_class = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[by_class], np.arange(1, len(self.classes)))
         chosen: list[int] = []
-        for label, name in enumerate(self.classes):
-            order = np.random.default_rng([seed, label]).permutation(train[names == name])
+        for label, own in enumerate(np.split(train[by_class], starts)):
+            order = np.random.default_rng([seed, label]).permutation(own)
             if "view" in self.table:
                 order = order[np.argsort(self.table["view"].to_numpy()[order], kind="stable")]
             chosen += order[:shots].tolist()
@@ -197,19 +209,68 @@ class ImageSet:
         Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
         ValueError for a file that is no readable image; the sentence names it.
         """
-        wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
+        wanted = range(len(self)) if rows is None else list(rows)
+        return next(_unbroken(self._attempts(preprocess, [wanted], 0)))
+
+    def tensors(
+        self, preprocess: Callable[[Image.Image], Tensor], parts: Iterable[Sequence[int] | Tensor]
+    ) -> Iterator[Tensor]:
+        """The `tensor` of several lists of rows, one after the other; the workers read a few of them ahead."""
+        return _unbroken(self._attempts(preprocess, parts, self.workers))
+
+    def readable(self, preprocess: Callable[[Image.Image], Tensor]) -> "ImageSet":
+        """These images without those that cannot be read, each of which was read once; a warning counts and names them.
+
+        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
+        Raises ValueError for the first of them, and where nothing is left.
+        """
+        found = self._attempts(preprocess, ([row] for row in range(len(self))), self.workers)
+        kept, files, broken = self._tensors.setdefault(preprocess, {}), self.table["file"], {}
+        for row, image in enumerate(progress(found, f"reading {self.name}", total=len(self), unit="image")):
+            if isinstance(image, ValueError):
+                broken[row] = image
+            if self.broken == "stop" and (broken or files.iloc[row] not in kept):
+                break
+        if broken and (self.broken == "stop" or len(broken) == len(self)):
+            raise next(iter(broken.values()))
+        if broken:
+            first = "; ".join(str(error) for error in islice(broken.values(), 3))
+            warnings.warn(
+                f"{self.name}: {len(broken)} of {len(self)} images are left out, for they cannot be read: {first}"
+                + (" …" if len(broken) > 3 else ""),
+                stacklevel=2,
+            )
+        return replace(self.take(np.delete(np.arange(len(self)), [*broken])), broken="stop")
+
+    def _attempts(
+        self, preprocess: Callable[[Image.Image], Tensor], parts: Iterable[Sequence[int] | Tensor], workers: int
+    ) -> Iterator[Tensor | ValueError]:
+        """The images of each list of rows, or what is wrong with the first broken one of them."""
         kept = self._tensors.setdefault(preprocess, {})
-        missing = sum(file not in kept for file in wanted)
-        long = missing >= 2000
-        found = []
-        for file in progress(wanted, f"reading {self.name}", unit="image") if long else wanted:
-            image = kept.get(file)
-            if image is None:
-                image = preprocess(self._read(file))
+        asked: deque[tuple[list[str], list[str]]] = deque()
+
+        def ask() -> Iterator[list[str]]:  # by this process, for what is kept is known here
+            for rows in parts:
+                files = self.table["file"].iloc[np.asarray(rows)].tolist()
+                asked.append((files, [file for file in files if file not in kept]))
+                yield asked[-1][1]
+
+        unread = islice((file for file in self.table["file"] if file not in kept), MANY - 1, None) if workers else ()
+        workers = 0 if next(iter(unread), None) is None else workers
+        # With a generator of its own, it leaves torch's random numbers as they are.
+        loader = DataLoader(
+            Decoding(self._read, preprocess), None, sampler=ask(), num_workers=workers, generator=torch.Generator()
+        )
+        for found in loader:
+            files, missing = asked.popleft()
+            if isinstance(found, ValueError) or not missing:
+                yield found if missing else torch.stack([kept[file] for file in files])
+                continue
+            new = dict(zip(missing, found, strict=True))
+            for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
-                    kept[file] = image
-            found.append(image)
-        return torch.stack(found)
+                    kept[file] = image.clone()
+            yield found if missing == files else torch.stack([kept[f] if f in kept else new[f] for f in files])
 
     def counts(self) -> pd.DataFrame:
         """Number of images and of classes by domain and split."""
@@ -218,4 +279,11 @@ class ImageSet:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images in these rows of the table, in this order."""
-        return replace(self, table=self.table.iloc[list(rows)].reset_index(drop=True))
+        return replace(self, table=self.table.iloc[np.asarray(rows, int)].reset_index(drop=True))
+
+
+def _unbroken(found: Iterable[Tensor | ValueError]) -> Iterator[Tensor]:
+    for images in found:
+        if isinstance(images, ValueError):
+            raise images
+        yield images

@@ -9,6 +9,18 @@ import pandas as pd
 NO_CLASS = "image"  # of images that have captions and no classes
 SEPARATOR = " | "  # between the captions of one image
 SPLITS = ("train", "validation", "test")
+# Folders of these names are splits, not domains, where there is one for training and another.
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test",
+}  # fmt: skip
+# What columns are called elsewhere: in open_clip's tables and shards, in data sets of the hub.
+COLUMNS = {
+    "file": ("path", "filepath", "file_name", "filename", "image"),
+    "class": ("label", "class_name", "cls"),
+    "captions": ("caption", "text", "txt", "title"),
+}
 # How ID images are divided, class by class; the rest is for training.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
@@ -57,16 +69,22 @@ def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Ser
 
     A class with an image for every split has at least one in each; a smaller one is all for training.
     """
-    splits = pd.Series("train", index=classes.index)
+    splits = np.zeros(len(classes), int)
     rng = np.random.default_rng(seed)
-    for _, members in classes.groupby(classes):
-        order = rng.permutation(members.index)
+    for rows in classes.groupby(classes).indices.values():
+        order = rng.permutation(rows)
         start = 0
         for split, share in shares.items():
             end = start + max(int(len(order) * share), len(order) > len(shares))
-            splits.loc[order[start:end]] = split
+            splits[order[start:end]] = SPLITS.index(split)
             start = end
-    return splits
+    return pd.Series(np.array(SPLITS, object)[splits], index=classes.index)
+
+
+def renamed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns file, class and captions, where it has them under another of their names."""
+    wanted = {name: next((each for each in others if each in table), name) for name, others in COLUMNS.items()}
+    return table.rename(columns={found: name for name, found in wanted.items() if name not in table})
 
 
 def some(names: Iterable[str]) -> str:
