@@ -23,17 +23,13 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
         if class_names is not None:
             raise ValueError(f"{root} names its classes itself: give class names with a folder of images")
         return _of_table(root, seed, id_domain)
-    source = open_source(root)
-    table, read, name = source or (_listed(root, class_names is None), None, None)
+    table, options = open_source(root) or (_listed(root, class_names is None), {})
     id_domain = id_domain or table["domain"].iloc[0]
     if table.loc[table["domain"] == id_domain, "split"].isna().all():
         table = table.drop(columns="split")  # it is divided by the seed
     else:
         _complete(table, id_domain, seed)
-    # Numbers in their order, as lists of their names are.
-    numbers = {} if source is None or "class" not in table else set(table["class"].dropna())
-    classes = sorted(numbers, key=int) if numbers and all(map(str.isdecimal, numbers)) else None
-    images = ImageSet.from_table(table, root, classes=classes, id_domain=id_domain, name=name, read=read, seed=seed)
+    images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed, **options)
     if class_names is None:
         return images
     # After the division, which names thus leave as it is.

@@ -3,11 +3,12 @@
 import os
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from radapter_lite.data.readers import Decoding, FolderReader
+from radapter_lite.data.readers import Decoding, read_file
 from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
 from radapter_lite.progress import progress
 
@@ -102,7 +103,7 @@ class ImageSet:
             splits = divide(own, seed, {"test": TEST_SHARE, "validation": VALIDATION_SHARE})
             table["split"] = splits.reindex(table.index, fill_value="test")
             too_small = bool((splits == "train").all())
-        return cls(table, names, id_domain, name, read or FolderReader(root), too_small)
+        return cls(table, names, id_domain, name, read or partial(read_file, root), too_small)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -210,67 +211,66 @@ class ImageSet:
         ValueError for a file that is no readable image; the sentence names it.
         """
         wanted = range(len(self)) if rows is None else list(rows)
-        return next(_unbroken(self._attempts(preprocess, [wanted], 0)))
+        return next(replace(self, workers=0).tensors(preprocess, [wanted]))
 
     def tensors(
-        self, preprocess: Callable[[Image.Image], Tensor], parts: Iterable[Sequence[int] | Tensor]
-    ) -> Iterator[Tensor]:
-        """The `tensor` of several lists of rows, one after the other; the workers read a few of them ahead."""
-        return _unbroken(self._attempts(preprocess, parts, self.workers))
+        self,
+        preprocess: Callable[[Image.Image], Tensor],
+        parts: Iterable[Sequence[int] | Tensor],
+        *,
+        raises: bool = True,
+    ) -> Iterator[Any]:
+        """The `tensor` of each of several lists of rows, of which the workers read a few ahead.
 
-    def readable(self, preprocess: Callable[[Image.Image], Tensor]) -> "ImageSet":
-        """These images without those that cannot be read, each of which was read once; a warning counts and names them.
-
-        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
-        Raises ValueError for the first of them, and where nothing is left.
+        A broken image raises, or its error is given in place of the tensor.
         """
-        found = self._attempts(preprocess, ([row] for row in range(len(self))), self.workers)
-        kept, files, broken = self._tensors.setdefault(preprocess, {}), self.table["file"], {}
-        for row, image in enumerate(progress(found, f"reading {self.name}", total=len(self), unit="image")):
-            if isinstance(image, ValueError):
-                broken[row] = image
-            if self.broken == "stop" and (broken or files.iloc[row] not in kept):
-                break
-        if broken and (self.broken == "stop" or len(broken) == len(self)):
-            raise next(iter(broken.values()))
-        if broken:
-            first = "; ".join(str(error) for error in islice(broken.values(), 3))
-            warnings.warn(
-                f"{self.name}: {len(broken)} of {len(self)} images are left out, for they cannot be read: {first}"
-                + (" …" if len(broken) > 3 else ""),
-                stacklevel=2,
-            )
-        return replace(self.take(np.delete(np.arange(len(self)), [*broken])), broken="stop")
-
-    def _attempts(
-        self, preprocess: Callable[[Image.Image], Tensor], parts: Iterable[Sequence[int] | Tensor], workers: int
-    ) -> Iterator[Tensor | ValueError]:
-        """The images of each list of rows, or what is wrong with the first broken one of them."""
         kept = self._tensors.setdefault(preprocess, {})
-        asked: deque[tuple[list[str], list[str]]] = deque()
 
-        def ask() -> Iterator[list[str]]:  # by this process, for what is kept is known here
+        def asked() -> Iterator[tuple[list[str], list[str]]]:
             for rows in parts:
                 files = self.table["file"].iloc[np.asarray(rows)].tolist()
-                asked.append((files, [file for file in files if file not in kept]))
-                yield asked[-1][1]
+                yield files, [file for file in files if file not in kept]
 
-        unread = islice((file for file in self.table["file"] if file not in kept), MANY - 1, None) if workers else ()
-        workers = 0 if next(iter(unread), None) is None else workers
-        # With a generator of its own, it leaves torch's random numbers as they are.
-        loader = DataLoader(
-            Decoding(self._read, preprocess), None, sampler=ask(), num_workers=workers, generator=torch.Generator()
+        unread = (file for file in self.table["file"] if file not in kept) if self.workers else iter(())
+        loader: DataLoader[Any] = DataLoader(
+            Decoding(self._read, preprocess),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=asked(),
+            num_workers=self.workers if next(islice(unread, MANY - 1, None), None) else 0,
+            generator=torch.Generator(),  # of its own, which leaves torch's random numbers as they are
         )
-        for found in loader:
-            files, missing = asked.popleft()
-            if isinstance(found, ValueError) or not missing:
-                yield found if missing else torch.stack([kept[file] for file in files])
+        for files, missing, found in loader:
+            if isinstance(found, ValueError):
+                if raises:
+                    raise found
+                yield found
                 continue
-            new = dict(zip(missing, found, strict=True))
+            new = dict(zip(missing, found, strict=False))
             for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
                     kept[file] = image.clone()
             yield found if missing == files else torch.stack([kept[f] if f in kept else new[f] for f in files])
+
+    def readable(self, preprocess: Callable[[Image.Image], Tensor]) -> "ImageSet":
+        """The images that can be read, each of which was read once; a warning counts and names the others.
+
+        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
+        Raises ValueError for the first of them, and where nothing is left.
+        """
+        found = self.tensors(preprocess, ([row] for row in range(len(self))), raises=self.broken == "stop")
+        broken, files, kept = {}, self.table["file"], self._tensors.setdefault(preprocess, {})
+        for row, image in enumerate(progress(found, f"reading {self.name}", total=len(self), unit="image")):
+            if isinstance(image, ValueError):
+                broken[row] = str(image)
+            elif self.broken == "stop" and files.iloc[row] not in kept:
+                break
+        if broken:
+            told = f"{self.name}: {len(broken)} of {len(self)} images cannot be read and are left out: "
+            told += "; ".join([*broken.values()][:3]) + " …" * (len(broken) > 3)
+            if len(broken) == len(self):
+                raise ValueError(told)
+            warnings.warn(told, stacklevel=2)
+        return replace(self.take(np.delete(np.arange(len(self)), [*broken])), broken="stop")
 
     def counts(self) -> pd.DataFrame:
         """Number of images and of classes by domain and split."""
@@ -280,10 +280,3 @@ class ImageSet:
     def take(self, rows: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images in these rows of the table, in this order."""
         return replace(self, table=self.table.iloc[np.asarray(rows, int)].reset_index(drop=True))
-
-
-def _unbroken(found: Iterable[Tensor | ValueError]) -> Iterator[Tensor]:
-    for images in found:
-        if isinstance(images, ValueError):
-            raise images
-        yield images

@@ -19,17 +19,9 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 DRAFT = (1024, 1024)
 
 
-@dataclass(frozen=True)
-class FolderReader:
-    """Reads files by their place in a folder.
-
-    Calling it raises ValueError for a file that is no readable image; the sentence names it.
-    """
-
-    root: Path
-
-    def __call__(self, file: str) -> Image.Image:
-        return decoded(self.root / file, str(self.root / file))
+def read_file(root: Path, file: str) -> Image.Image:
+    """The image in this place of a folder."""
+    return decoded(root / file, str(root / file))
 
 
 @dataclass(frozen=True)
@@ -53,16 +45,16 @@ def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Of some files, the preprocessed images [n, 3, H, W], or what is wrong with the first that cannot be read."""
+    """What a DataLoader asks for files [n] and some of them: both, and of the latter [m] the tensors, or an error."""
 
     read: Callable[[str], Image.Image]
     preprocess: Callable[[Image.Image], Tensor]
 
-    def __getitem__(self, files: list[str]) -> Tensor | ValueError:
-        try:
-            return torch.stack([self.preprocess(self.read(file)) for file in files]) if files else torch.empty(0)
-        except ValueError as error:  # from another process, only what is returned arrives as it is
-            return error
+    def __getitem__(self, asked: tuple[list[str], list[str]]) -> tuple[list[str], list[str], Tensor | ValueError]:
+        try:  # from another process, only what is returned arrives as it is
+            return *asked, torch.stack([self.preprocess(self.read(file)) for file in asked[1]] or [torch.empty(0)])
+        except ValueError as error:
+            return *asked, error
 
 
 def decoded(source: Path | io.BytesIO, name: str) -> Image.Image:

@@ -15,12 +15,9 @@ SPLIT_NAMES = {
     "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test",
 }  # fmt: skip
-# What columns are called elsewhere: in open_clip's tables and shards, in data sets of the hub.
-COLUMNS = {
-    "file": ("path", "filepath", "file_name", "filename", "image"),
-    "class": ("label", "class_name", "cls"),
-    "captions": ("caption", "text", "txt", "title"),
-}
+# Other names of columns, as in open_clip's tables and shards and in data sets of the hub; the first that is there.
+CALLED = {"path": "file", "filepath": "file", "label": "class", "class_name": "class", "cls": "class"}
+CALLED |= dict.fromkeys(("caption", "text", "txt", "title"), "captions")
 # How ID images are divided, class by class; the rest is for training.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
@@ -82,9 +79,9 @@ def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Ser
 
 
 def renamed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the columns file, class and captions, where it has them under another of their names."""
-    wanted = {name: next((each for each in others if each in table), name) for name, others in COLUMNS.items()}
-    return table.rename(columns={found: name for name, found in wanted.items() if name not in table})
+    """The table with the columns file, class and captions, where it has them under another name of `CALLED`."""
+    called = {CALLED[other]: other for other in reversed(CALLED) if other in table and CALLED[other] not in table}
+    return table.rename(columns={other: name for name, other in called.items()})
 
 
 def some(names: Iterable[str]) -> str:
