@@ -30,7 +30,7 @@ def images(tmp_path_factory) -> ImageSet:
     shared = found.table["class"] + " | a " + (order % 2).map({0: "first", 1: "second"}) + " shape"
     return ImageSet.from_table(
         found.table.assign(captions=shared.where(order % 3 > 0, found.table["class"])),
-        found._read.root,
+        read=found._read,
         classes=found.classes,
         id_domain="photo",
     )

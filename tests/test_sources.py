@@ -1,7 +1,9 @@
 """Folders, tables, shards, Parquet files and saved data sets: one image set, whatever it is read from and how."""
 
 import json
+import os
 import pickle
+import subprocess
 import sys
 import tarfile
 import warnings
@@ -17,8 +19,8 @@ from datasets import Image as ImageFeature
 from webdataset import ShardWriter
 
 from radapter_lite.cli import main
-from radapter_lite.data import load_images, readers
 from radapter_lite.data import images as images_module
+from radapter_lite.data import load_images, readers
 from radapter_lite.encoding import predict
 from radapter_lite.evaluation import evaluate, sweep
 from radapter_lite.methods import tune
@@ -307,3 +309,50 @@ def test_what_does_not_fit_into_memory_is_not_read_before(home, monkeypatch):
     backbone, found, read = make_backbone(), load_images(home / "folder"), []
     monkeypatch.setattr(readers, "decoded", lambda *named, own=readers.decoded: read.append(named) or own(*named))
     assert found.readable(backbone.preprocess).table.equals(found.table) and len(read) == 6
+
+
+MEASURE = """
+import os, resource, sys, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+from conftest import make_backbone
+from PIL import Image
+from radapter_lite.data import images, load_images
+from radapter_lite.tasks import as_task
+from radapter_lite.training import TrainingConfig
+
+images.KEPT_IMAGE_BYTES = 2**20
+backbone = replace(make_backbone(), preprocess=lambda image: torch.full((3, 8, 8), float(image.width)))
+peak = []
+for size in map(int, sys.argv[2:]):
+    root = Path(sys.argv[1]) / str(size)
+    for number in range(size):
+        file = root / f"class_{number % 50:02d}" / f"image_{number:07d}.png"
+        if number < 1000:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(file)
+        else:  # a link, to one of as many files as a file system may need
+            os.link(root / f"class_{number % 50:02d}" / f"image_{number % 1000:07d}.png", file)
+    begun = time.perf_counter()
+    found = load_images(root)
+    listed = time.perf_counter() - begun
+    few, parts = found.few_shot(16), (found.train, found.validation, found.test)
+    seen = sum(len(batch.labels) for batch in as_task(found).batches(backbone, TrainingConfig(batch_size=500)))
+    assert seen == len(found) == size and sum(map(len, parts)) == size and len(few) <= 16 * 50
+    peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    print(f"{size} files: listed in {listed:.2f} s, {peak[-1] / 2**20:.0f} MB at the peak", file=sys.stderr)
+print((peak[-1] - peak[0]) / (size - int(sys.argv[2])))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak of memory")
+def test_memory_grows_by_the_tables_rows_alone(tmp_path, record_property):
+    """At the peak of listing 100,000 files, drawing few shots, selecting each split and going through an epoch."""
+    script = [sys.executable, "-c", MEASURE, tmp_path, "1000", "100000"]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(script, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record_property("bytes_per_file", float(done.stdout))
+    assert float(done.stdout) < 700, done.stderr
