@@ -26,10 +26,7 @@ def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
 
 
 def readable(backbone: Backbone, images: ImageSet | Task) -> Task:
-    """The task, or that of a set of images, without images that cannot be read, if these are to be skipped.
-
-    See `ImageSet.readable`, which then reads them all.
-    """
+    """The task, or that of a set of images; if broken images are to be skipped, on its `ImageSet.readable`."""
     task = as_task(images)
     return task if task.images.broken == "stop" else task.on(task.images.readable(backbone.preprocess))
 

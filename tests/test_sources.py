@@ -164,7 +164,7 @@ def test_odd_files_and_data_sets_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=sentence):
             load_images(tmp_path / name)
-    with pytest.raises(ValueError, match="broken as stop or skip and workers of 0 or more, not 'ignore', 0"):
+    with pytest.raises(ValueError, match="broken images stop or skip, and do not 'ignore'"):
         load_images(broken="ignore")
 
 

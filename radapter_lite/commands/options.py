@@ -22,13 +22,10 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "or captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or "
         '"pictoshift" for the embedded ones',
     )
-    parser.add_argument(
-        "--broken", choices=("stop", "skip"), default="stop", help="what an image does that cannot be read (stop)"
-    )
-    workers = max(0, min(4, (os.cpu_count() or 1) - 1))
-    parser.add_argument(
-        "--workers", type=int, default=workers, metavar="N", help=f"processes that read many images ahead ({workers})"
-    )
+    parser.add_argument("--broken", choices=("stop", "skip"), default="stop", help="what broken images do (stop)")
+    workers = min(4, (os.cpu_count() or 1) - 1)
+    how = f"processes that read images ahead, if there are many ({workers})"
+    parser.add_argument("--workers", type=int, default=workers, metavar="N", help=how)
     parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
     parser.add_argument("--class-names", metavar="FILE", help="what class folders whose names are codes are called")
 

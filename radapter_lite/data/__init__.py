@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from radapter_lite.data.folders import load_folder
-from radapter_lite.data.images import BROKEN, ImageSet
+from radapter_lite.data.images import ImageSet
 from radapter_lite.data.pictoshift import load_pictoshift
 from radapter_lite.data.readers import upright_rgb
 
@@ -42,9 +42,8 @@ def load_images(
     A table is what `ImageSet.from_table` takes, as a .csv or .tsv file in UTF-8, its files relative to its own folder;
     an image may have several captions in rows of their own.
 
-    A sample of a shard is an image beside .cls or .json for its class, or .txt or .json for its caption. Of a data set
-    the image is the column of datasets' type Image or of this name; the class is called class or label, the caption
-    captions, caption or text. Both may say domain and split. They need the extra "scale"; nothing is unpickled.
+    A shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns
+    of images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
 
     Args:
         source: "pictoshift", the folder, the table, the shards or the data set.
@@ -64,10 +63,8 @@ def load_images(
     """
     if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
         raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')
-    if broken not in BROKEN or type(workers) is not int or workers < 0:
-        raise ValueError(
-            f"expected broken as {' or '.join(BROKEN)} and workers of 0 or more, not {broken!r}, {workers!r}"
-        )
+    if broken not in ("stop", "skip"):
+        raise ValueError(f"broken images stop or skip, and do not {broken!r}")
     if source != "pictoshift":
         return replace(load_folder(Path(source), seed, id_domain, class_names), broken=broken, workers=workers)
     if class_names is not None:

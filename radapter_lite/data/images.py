@@ -23,10 +23,10 @@ from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
 MANY = 2000  # images still to be read, from which on other processes read them
-BROKEN = ("stop", "skip")
+Preprocess = Callable[[Image.Image], Tensor]
 
 
-class TensorCache(weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]):
+class TensorCache(weakref.WeakKeyDictionary[Preprocess, dict[str, Tensor]]):
     """For each preprocess, for as long as it lives, the tensors it made by file. Another process begins with none."""
 
     def __reduce__(self) -> tuple[type["TensorCache"], tuple[()]]:
@@ -189,12 +189,9 @@ class ImageSet:
             raise ValueError(
                 f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
             )
-        labels = self.labels.numpy()[train]
-        by_class = np.argsort(labels, kind="stable")
-        starts = np.searchsorted(labels[by_class], np.arange(1, len(self.classes)))
         chosen: list[int] = []
-        for label, own in enumerate(np.split(train[by_class], starts)):
-            order = np.random.default_rng([seed, label]).permutation(own)
+        for label, own in pd.Series(train).groupby(self.labels.numpy()[train]):
+            order = np.random.default_rng([seed, label]).permutation(own.to_numpy())
             if "view" in self.table:
                 order = order[np.argsort(self.table["view"].to_numpy()[order], kind="stable")]
             chosen += order[:shots].tolist()
@@ -204,7 +201,7 @@ class ImageSet:
         """The image in row `row` of the table, RGB."""
         return self._read(self.table["file"].iloc[row])
 
-    def tensor(self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None) -> Tensor:
+    def tensor(self, preprocess: Preprocess, rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
         Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
@@ -213,16 +210,10 @@ class ImageSet:
         wanted = range(len(self)) if rows is None else list(rows)
         return next(replace(self, workers=0).tensors(preprocess, [wanted]))
 
-    def tensors(
-        self,
-        preprocess: Callable[[Image.Image], Tensor],
-        parts: Iterable[Sequence[int] | Tensor],
-        *,
-        raises: bool = True,
-    ) -> Iterator[Any]:
+    def tensors(self, preprocess: Preprocess, parts: Iterable[Any], raises: bool = True) -> Iterator[Any]:
         """The `tensor` of each of several lists of rows, of which the workers read a few ahead.
 
-        A broken image raises, or its error is given in place of the tensor.
+        The error of a broken image raises, or is given in place of the tensor.
         """
         kept = self._tensors.setdefault(preprocess, {})
 
@@ -231,27 +222,25 @@ class ImageSet:
                 files = self.table["file"].iloc[np.asarray(rows)].tolist()
                 yield files, [file for file in files if file not in kept]
 
-        unread = (file for file in self.table["file"] if file not in kept) if self.workers else iter(())
+        unread = (file for file in self.table["file"] if file not in kept)
         loader: DataLoader[Any] = DataLoader(
             Decoding(self._read, preprocess),  # type: ignore[arg-type]
             batch_size=None,
             sampler=asked(),
-            num_workers=self.workers if next(islice(unread, MANY - 1, None), None) else 0,
+            num_workers=self.workers if self.workers and next(islice(unread, MANY - 1, None), None) else 0,
             generator=torch.Generator(),  # of its own, which leaves torch's random numbers as they are
         )
         for files, missing, found in loader:
-            if isinstance(found, ValueError):
-                if raises:
-                    raise found
-                yield found
-                continue
-            new = dict(zip(missing, found, strict=False))
+            if raises and isinstance(found, ValueError):
+                raise found
+            new = {} if isinstance(found, ValueError) else dict(zip(missing, found, strict=True))
             for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
                     kept[file] = image.clone()
-            yield found if missing == files else torch.stack([kept[f] if f in kept else new[f] for f in files])
+            as_it_is = missing == files or isinstance(found, ValueError)
+            yield found if as_it_is else torch.stack([kept[file] if file in kept else new[file] for file in files])
 
-    def readable(self, preprocess: Callable[[Image.Image], Tensor]) -> "ImageSet":
+    def readable(self, preprocess: Preprocess) -> "ImageSet":
         """The images that can be read, each of which was read once; a warning counts and names the others.
 
         No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,9 @@ class Decoding:
     read: Callable[[str], Image.Image]
     preprocess: Callable[[Image.Image], Tensor]
 
-    def __getitem__(self, asked: tuple[list[str], list[str]]) -> tuple[list[str], list[str], Tensor | ValueError]:
+    def __getitem__(self, asked: tuple[list[str], list[str]]) -> tuple[list[str], list[str], Any]:
         try:  # from another process, only what is returned arrives as it is
-            return *asked, torch.stack([self.preprocess(self.read(file)) for file in asked[1]] or [torch.empty(0)])
+            return *asked, torch.stack([self.preprocess(self.read(file)) for file in asked[1]]) if asked[1] else []
         except ValueError as error:
             return *asked, error
 

@@ -77,10 +77,7 @@ def _members(shard: Path) -> Iterator[dict[str, Any]]:
 
 
 def _sample(sample: dict[str, str], place: str) -> dict[str, Any]:
-    """A row of a sample of the shard in this place: its image is "0000.tar/key.jpg@1536-4096", from a byte on so many.
-
-    That is its name in the table, by which `_read_member` finds it.
-    """
+    """A row of the table, whose file says where in which shard the image is: "0000.tar/key.jpg@1536-4096"."""
     kind = next((kind for kind in sample if f".{kind}" in SUFFIXES), None)
     if kind is None:
         raise ValueError(f"{place} has no image beside {sample['__key__']}")
@@ -121,9 +118,9 @@ def _rows(path: Path, tables: list[Path]) -> tuple[pd.DataFrame, Any, str]:
 
 def _read_row(images: dict[str, Any], path: Path, file: str) -> Image.Image:
     split, _, row = file.rpartition("/")
-    ((image,),) = [images[split][int(row)].values()]
-    content = (image or {}).get("bytes")
-    return decoded(io.BytesIO(content) if content else Path((image or {}).get("path") or ""), f"{path}, {file},")
+    image = next(iter(images[split][int(row)].values())) or {}
+    content = image.get("bytes")
+    return decoded(io.BytesIO(content) if content else Path(image.get("path") or ""), f"{path}, {file},")
 
 
 def _told(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +130,7 @@ def _told(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"neither class, label, caption nor text among {', '.join(table)}")
     table = table.assign(**{name: value for name, value in COLUMNS.items() if name not in table})
     table["split"] = table["split"].replace(SPLIT_NAMES)
-    if "captions" not in table:
-        return table[["file", *COLUMNS]]
-    several = table["captions"].map(lambda said: SEPARATOR.join(said) if isinstance(said, list | np.ndarray) else said)
-    return table.assign(captions=several)[["file", *COLUMNS, "captions"]]
+    if captions := [*{"captions"} & set(table)]:
+        several = [SEPARATOR.join(said) if isinstance(said, list | np.ndarray) else said for said in table["captions"]]
+        table["captions"] = several
+    return table[["file", *COLUMNS, *captions]]

@@ -10,11 +10,8 @@ NO_CLASS = "image"  # of images that have captions and no classes
 SEPARATOR = " | "  # between the captions of one image
 SPLITS = ("train", "validation", "test")
 # Folders of these names are splits, not domains, where there is one for training and another.
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test",
-}  # fmt: skip
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "validation")
 # Other names of columns, as in open_clip's tables and shards and in data sets of the hub; the first that is there.
 CALLED = {"path": "file", "filepath": "file", "label": "class", "class_name": "class", "cls": "class"}
 CALLED |= dict.fromkeys(("caption", "text", "txt", "title"), "captions")
@@ -43,7 +40,9 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         if (gaps := table[column].isna()).any():
             raise ValueError(f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row")
         table[column] = table[column].astype(str)
-    hashes = np.fromiter(map(hash, table["file"]), np.int64, len(table))  # a tenth of what pandas takes to compare texts
+    hashes = np.fromiter(
+        map(hash, table["file"]), np.int64, len(table)
+    )  # a tenth of what pandas takes
     if len(np.unique(hashes)) < len(table) and (again := table["file"].duplicated()).any():
         raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")
     if "split" in table and (unknown := set(table["split"]) - set(SPLITS)):
