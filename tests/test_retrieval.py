@@ -179,7 +179,7 @@ def test_the_bench_measures_both_sources_of_captions(images, tmp_path, monkeypat
     words = images.table["captions"].where(images.table["domain"] == "photo", images.table["class"] + " | drawn")
     pictures = ImageSet.from_table(
         images.table.assign(captions=words, domain=images.table["domain"].replace("sketch", "emoji")),
-        images._read.root,
+        read=images._read,
         classes=images.classes,
         id_domain="photo",
     )

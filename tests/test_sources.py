@@ -119,6 +119,12 @@ def test_the_terminal_takes_every_source(home, source, tmp_path, monkeypatch, ca
     assert main(["sweep", str(tmp_path / "out" / "tuned"), source.format("classes"), "--alphas", "1"]) == 0
 
 
+def test_what_lies_beside_class_folders_is_no_source(tmp_path):
+    folder = make_folder(tmp_path / "shapes")
+    (folder / "notes.tar").touch()
+    assert load_images(folder).classes == NAMES
+
+
 # --- what is refused ---
 
 

@@ -31,7 +31,9 @@ def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     Raises ValueError for what cannot be read, is pickled, has no images, or neither classes nor captions, and if a
     library is missing.
     """
-    tars, tables = ([path] if path.suffix == kind else sorted(path.glob(f"*{kind}")) for kind in (".tar", ".parquet"))
+    inside = sorted(path.glob("[!.]*"))
+    files = [path] if not inside else [] if any(each.is_dir() for each in inside) else inside  # or class folders
+    tars, tables = ([file for file in files if file.suffix == kind] for kind in (".tar", ".parquet"))
     if not (tars or tables or any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))):
         return None
     try:
