@@ -8,6 +8,7 @@ import sys
 import tarfile
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,11 +20,11 @@ from datasets import Image as ImageFeature
 from webdataset import ShardWriter
 
 from radapter_lite.cli import main
+from radapter_lite.data import ImageSet, load_images, readers
 from radapter_lite.data import images as images_module
-from radapter_lite.data import load_images, readers
 from radapter_lite.encoding import predict
 from radapter_lite.evaluation import evaluate, sweep
-from radapter_lite.methods import tune
+from radapter_lite.methods import METHODS, tune
 from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig
 
@@ -106,6 +107,14 @@ def test_every_source_is_tuned_on_and_measured(home, source, what):
     metric = "accuracy" if what == "classes" else "recall"
     assert swept[metric].between(0, 100).all() and len(swept) == 2
     assert as_task(found).metric == metric
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_tuned_on_shards(home, method):
+    backbone, found = make_backbone(), load(home, "{}_tars")
+    few = {"steps": 8, "batch_size": 4} if METHODS[method].trains else {}
+    swept = sweep(backbone, tune(backbone, found.few_shot(2), method, **few), found.test, [1])
+    assert swept["accuracy"].between(0, 100).all() and swept["images"].tolist() == [6]
 
 
 @pytest.mark.parametrize("source", ["{}_tars", "{}.parquet", "{}_saved"])
@@ -232,6 +241,14 @@ def test_broken_images_are_skipped_named_and_counted(damaged):
 def sound_rows(found, sound):
     kept = set(sound.table["file"])
     return [row for row, file in enumerate(found.table["file"]) if file in kept]
+
+
+def test_broken_images_are_skipped_among_captions(damaged):
+    rows = load_images(damaged).table["file"].to_frame().assign(captions=lambda table: "a sheet of " + table["file"])
+    found = replace(ImageSet.from_table(rows, damaged), broken="skip")
+    with pytest.warns(UserWarning, match="4 of 24"):
+        scores = evaluate(make_backbone(), found)
+    assert (scores["images"].item(), scores["captions"].item()) == (20, 20)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
