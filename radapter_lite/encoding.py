@@ -18,11 +18,17 @@ BATCH = 256  # images or texts encoded at once
 def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
     """Unit features of images [N, D]."""
     parts = []
-    starts = range(0, len(images), BATCH)
-    for start in progress(starts, "encoding", disable=None if len(images) >= 10_000 else True):
-        rows = range(len(images))[start : start + BATCH]
-        parts.append(backbone.encode_images(images.tensor(backbone.preprocess, rows)))
+    rows = torch.arange(len(images)).split(BATCH)
+    found = images.tensors(backbone.preprocess, rows)
+    for pixels in progress(found, "encoding", total=len(rows), disable=None if len(images) >= 10_000 else True):
+        parts.append(backbone.encode_images(pixels))
     return torch.cat(parts)
+
+
+def readable(backbone: Backbone, images: ImageSet | Task) -> Task:
+    """The task, or that of a set of images; if broken images are to be skipped, on its `ImageSet.readable`."""
+    task = as_task(images)
+    return task if task.images.broken == "stop" else task.on(task.images.readable(backbone.preprocess))
 
 
 @torch.no_grad()

@@ -13,9 +13,9 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.calibration import answers
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import image_features, predict, text_features
+from radapter_lite.encoding import image_features, predict, readable, text_features
 from radapter_lite.progress import progress
-from radapter_lite.tasks import Retrieval, Segmentation, Task, as_task
+from radapter_lite.tasks import Retrieval, Segmentation, Task
 from radapter_lite.tuned import Tuned
 
 ALPHAS = tuple(number / 10 for number in range(11))
@@ -26,7 +26,7 @@ def evaluate(backbone: Backbone, images: ImageSet | Task) -> pd.DataFrame:
 
     In place of accuracy stands what the task measures.
     """
-    task = as_task(images)
+    task = readable(backbone, images)
     if isinstance(task, Retrieval):  # there may be more captions and images than their similarities fit into memory
         return task.recall(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))
     return task.score(predict(backbone, task))
@@ -56,7 +56,7 @@ def examine(
     by_image: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table of `sweep`, and with it, `by_image`, the `calibration.answers`: a row for each α and image."""
-    task, temperature = as_task(images), backbone.temperature
+    task, temperature = readable(backbone, images), backbone.temperature
     has_alpha = isinstance(tuned, Delta) or tuned.has_alpha
     points: list[Alpha] = list(alphas) if alphas is not None else list(ALPHAS if has_alpha else (0.0, 1.0))
     parts = []

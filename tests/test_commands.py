@@ -448,7 +448,7 @@ MISTAKES = {
     "no such device": ("export out/tuned --device gpu --out m.safetensors", "--device was given 'gpu'"),
     "export of PictoCLIP": ("export out/tuned --out e", "which load_clip("),
     "no table": ("tune no.csv", "There is no table no.csv"),
-    "a table without a column": ("tune column.csv", "column's table has no column class, only caption, file: give"),
+    "a table without a column": ("tune column.csv", "column's table has no column class, only file, words: give"),
     "an empty caption": ("tune gap.csv", "gap has no caption for a.png: write one, or drop its row"),
     "no table of text": ("tune bytes.tsv", "bytes.tsv is no table"),
     "names for a table": ("tune gap.csv --class-names n.csv", "gap.csv names its classes itself"),
@@ -471,7 +471,7 @@ def test_mistakes_end_in_one_sentence_and_exit_code_1(
         (tmp_path / "broken" / name / "broken.png").write_bytes(b"\x89PNG of nothing")
     (tmp_path / "empty" / "red").mkdir(parents=True)
     (tmp_path / "a_file").touch()
-    (tmp_path / "column.csv").write_text("file,caption\na.png,a cat\n")
+    (tmp_path / "column.csv").write_text("file,words\na.png,a cat\n")
     (tmp_path / "gap.csv").write_text("file,captions\na.png,\nb.png,a dog\n")
     (tmp_path / "bytes.tsv").write_bytes(b"\xff\xfe\x00")
     for name in ("corrupt", "no_json"):

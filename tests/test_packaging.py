@@ -97,6 +97,7 @@ def test_dependencies_are_open_ranges(project: dict[str, Any]) -> None:
 # The modules that a part of the repository may import beside the core's, by the extra that brings them.
 PARTS = {
     "radapter_lite": (),
+    "radapter_lite/data/sources.py": ("scale",),
     "radapter_lite/view/sliders.py": ("notebooks",),
     "radapter_lite/view/search_gallery.py": ("notebooks",),
     "radapter_lite/publish": ("notebooks",),

@@ -30,7 +30,7 @@ def images(tmp_path_factory) -> ImageSet:
     shared = found.table["class"] + " | a " + (order % 2).map({0: "first", 1: "second"}) + " shape"
     return ImageSet.from_table(
         found.table.assign(captions=shared.where(order % 3 > 0, found.table["class"])),
-        found._read.root,
+        read=found._read,
         classes=found.classes,
         id_domain="photo",
     )
@@ -181,7 +181,7 @@ def test_the_bench_measures_both_sources_of_captions(images, tmp_path, monkeypat
     words = images.table["captions"].where(images.table["domain"] == "photo", images.table["class"] + " | drawn")
     pictures = ImageSet.from_table(
         images.table.assign(captions=words, domain=images.table["domain"].replace("sketch", "emoji")),
-        images._read.root,
+        read=images._read,
         classes=images.classes,
         id_domain="photo",
     )

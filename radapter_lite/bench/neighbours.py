@@ -63,7 +63,8 @@ def run_neighbours(
         return [{"id_domain": images.id_domain, "variant": name, "value": v, "seed": of} for name, v in tried]
 
     grids = {name: METHODS[VARIANTS[name][0]].grid for name in names}
-    rows = run_missing(keys(SEED, grids), run, path).sort_values("value", kind="stable").query("id_domain == @images.id_domain and seed == @SEED")
+    rows = run_missing(keys(SEED, grids), run, path).sort_values("value", kind="stable")
+    rows = rows.query("id_domain == @images.id_domain and seed == @SEED")
     best = rows.loc[rows.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"]
     chosen: dict[str, tuple[float, ...]] = {name: (float(best[name]),) for name in names}
     return run_all([key for seed in range(seeds) for key in keys(seed, chosen)], run, path, ["variant"])

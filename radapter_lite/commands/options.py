@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,13 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "folder",
         metavar="FOLDER",
         help="of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class "
-        'or captions, and perhaps domain and split; or "pictoshift" for the embedded ones',
+        "or captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or "
+        '"pictoshift" for the embedded ones',
     )
+    parser.add_argument("--broken", choices=("stop", "skip"), default="stop", help="what broken images do (stop)")
+    workers = min(4, (os.cpu_count() or 1) - 1)
+    how = f"processes that read images ahead, if there are many ({workers})"
+    parser.add_argument("--workers", type=int, default=workers, metavar="N", help=how)
     parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
     parser.add_argument("--class-names", metavar="FILE", help="what class folders whose names are codes are called")
 
@@ -28,7 +34,8 @@ def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> 
     """The folder's images. Its division into training and test images is the same for every command."""
     from radapter_lite import data
 
-    return data.load_images(arguments.folder, id_domain=arguments.id or id_domain, class_names=arguments.class_names)
+    how = {"broken": arguments.broken, "workers": arguments.workers, "class_names": arguments.class_names}
+    return data.load_images(arguments.folder, id_domain=arguments.id or id_domain, **how)
 
 
 def full_folder(folder: str) -> str:
@@ -39,17 +46,6 @@ def full_folder(folder: str) -> str:
 def full_weights(weights: str) -> str:
     """A checkpoint by its full path; a tag as it is."""
     return str(Path(weights).resolve()) if Path(weights).is_file() else weights
-
-
-def read_all(images: "ImageSet", backbone: "Backbone") -> None:
-    """Read every image once, so that a broken one is found before anything long begins.
-
-    Raises ValueError naming the file.
-    """
-    from radapter_lite.progress import progress
-
-    for row in progress(range(len(images)), f"reading {images.name}", unit="image"):
-        images.tensor(backbone.preprocess, [row])
 
 
 def add_tuned(parser: argparse.ArgumentParser) -> None:

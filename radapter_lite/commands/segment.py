@@ -28,7 +28,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
     from radapter_lite.app.uploads import parse_class_names
     from radapter_lite.backbone import load_clip
-    from radapter_lite.data.readers import FolderReader
+    from radapter_lite.data.readers import read_file
     from radapter_lite.evaluation import segment
     from radapter_lite.files import whole
     from radapter_lite.view.segmentation import plot_overlay
@@ -37,7 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.image.with_name(f"{arguments.image.stem}_segments.png")
     if out.suffix != ".png" or out.is_dir():
         raise ValueError(f"{out} is no name for a picture: expected a file ending in .png for --out")
-    image, device = FolderReader(arguments.image.parent)(arguments.image.name), options.device(arguments)
+    image, device = read_file(arguments.image.parent, arguments.image.name), options.device(arguments)
     if arguments.delta:
         tuned, clip = options.load_tuned(arguments.delta, arguments, device)
     else:

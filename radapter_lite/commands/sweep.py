@@ -41,7 +41,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if out.suffix != ".csv" or out.is_dir():
         raise ValueError(f"{out} is no name for a table: expected a file ending in .csv for --out")
     test = _unseen(images.select(split="test"), about)
-    options.read_all(test, backbone)
+    test = test.readable(backbone.preprocess)
     metric, (swept, answers) = as_task(test).metric, examine(backbone, tuned, test, alphas)
     report.write(swept, answers, out.with_suffix(""), images.id_domain, metric)
     print(f"{metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, metric)}\n")

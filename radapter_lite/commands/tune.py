@@ -56,13 +56,13 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--seed was given {arguments.seed}: expected a whole number from 0 to {LARGEST_SEED}")
     method, prompts = find_method(arguments.method), options.prompts(arguments)
     device = options.device(arguments)
+    print(f"Listing {arguments.folder}.", flush=True)
     images = options.load_images(arguments)
     task = as_task(images)
     of_classes = task.metric == "accuracy"
     if arguments.shots is None:
         arguments.shots = 16 if of_classes else len(images)
-    few = images.few_shot(arguments.shots, arguments.seed)
-    test = images.test
+    few, test = images.few_shot(arguments.shots, arguments.seed), images.test
     run = _run(arguments, images, prompts)
     out = _folder(arguments, images, run)
     backbone = load_clip(arguments.backbone, arguments.pretrained, device=device, prompts=prompts)
@@ -72,6 +72,8 @@ def execute(arguments: argparse.Namespace) -> int:
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
+    print(f"Reading {len(few)} training images of {len(images)}.", flush=True)
+    few = few.readable(backbone.preprocess)
     classes = few.table["class"].nunique()
     of = f"{classes} classes" if of_classes else f"{len(texts)} captions"
     print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {of}, ID {images.id_domain}.")
@@ -81,9 +83,7 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"Some classes have fewer than {arguments.shots} training images, and give all they have.")
     checkpoint = out / f"training_{run}.pt"
     if checkpoint.exists():
-        print(f"Going on from {checkpoint}.")
-    for each in (few, test):
-        options.read_all(each, backbone)
+        print(f"Going on from {checkpoint}.", flush=True)
     tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
@@ -91,6 +91,8 @@ def execute(arguments: argparse.Namespace) -> int:
     about["training_images"] = few.table["file"].tolist()
     tuned = tuned.with_meta(data=about)
     tuned.save(out / "tuned")
+    print(f"Reading {len(test)} test images, and measuring.", flush=True)
+    test = test.readable(backbone.preprocess)
     swept, answers = examine(backbone, tuned, test, ALPHAS if tuned.has_alpha else None)
     report.write(swept, answers, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it

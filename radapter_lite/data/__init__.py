@@ -4,6 +4,8 @@
     load_images(id_domain="camera")        ID is photographs of those drawings, six clean styles are OOD
     load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
     load_images("captions.csv")            a table of files beside it, with their classes or captions
+    load_images("shards/{00..41}.tar")     WebDataset's shards, or a folder of them
+    load_images("birds.parquet")           Parquet files, or a folder that Hugging Face's `save_to_disk` wrote
     ImageSet.from_table(table, "photos")   a DataFrame with the file and the class of each image
 
 All give an `ImageSet`, and everything downstream takes one.
@@ -11,6 +13,7 @@ All give an `ImageSet`, and everything downstream takes one.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from radapter_lite.data.folders import load_folder
@@ -29,16 +32,21 @@ def load_images(
     seed: int = 0,
     severity: float | None = None,
     views: int | None = None,
+    broken: str = "stop",
+    workers: int = 0,
 ) -> ImageSet:
-    """Load PictoShift, a folder of images laid out as class/image or domain/class/image, or a table of images.
+    """Load PictoShift, a folder of images laid out as class/image or domain/class/image, a table, shards or a data set.
 
     Folders named train, val and test above the classes or the domains, or in a domain, are its splits. Where there is
     no val, validation images are drawn from train; where there is no test, val is the test. OOD images are all test.
     A table is what `ImageSet.from_table` takes, as a .csv or .tsv file in UTF-8, its files relative to its own folder;
     an image may have several captions in rows of their own.
 
+    A shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns
+    of images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
+
     Args:
-        source: "pictoshift", the folder, or the table.
+        source: "pictoshift", the folder, the table, the shards or the data set.
         id_domain: the domain to tune on; for PictoShift "outline", "camera" or another of its styles, for a folder its
             first one.
         class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
@@ -46,6 +54,7 @@ def load_images(
         seed: of the division of a folder's ID images into splits that it does not have.
         severity: of "camera", how far its photographs are from the drawings, from 0 to 1; 0.7 if not given.
         views: of "camera", how many photographs there are of each design to train on; 4 if not given.
+        broken, workers: see `ImageSet`.
 
     Raises:
         FileNotFoundError: for a folder, a table or a file of names that does not exist.
@@ -54,8 +63,10 @@ def load_images(
     """
     if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
         raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')
+    if broken not in ("stop", "skip"):
+        raise ValueError(f"broken images stop or skip, and do not {broken!r}")
     if source != "pictoshift":
-        return load_folder(Path(source), seed, id_domain, class_names)
+        return replace(load_folder(Path(source), seed, id_domain, class_names), broken=broken, workers=workers)
     if class_names is not None:
         raise ValueError("PictoShift's classes have their names: give class_names with a folder of images")
-    return load_pictoshift(id_domain, severity, views)
+    return replace(load_pictoshift(id_domain, severity, views), broken=broken, workers=workers)

@@ -10,16 +10,12 @@ import pandas as pd
 
 from radapter_lite.data.class_names import Names, name_classes
 from radapter_lite.data.images import ImageSet
-from radapter_lite.data.table import SEPARATOR, VALIDATION_SHARE, divide, some
+from radapter_lite.data.readers import SUFFIXES
+from radapter_lite.data.sources import open_source
+from radapter_lite.data.table import SEPARATOR, SPLIT_NAMES, VALIDATION_SHARE, divide, renamed, some
+from radapter_lite.progress import progress
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 TABLES = {".csv": ",", ".tsv": "\t"}
-# Folders of these names are splits, not domains, where there is one for training and another.
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test",
-}  # fmt: skip
 
 
 def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names | None) -> ImageSet:
@@ -27,29 +23,37 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
         if class_names is not None:
             raise ValueError(f"{root} names its classes itself: give class names with a folder of images")
         return _of_table(root, seed, id_domain)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
-        )
-    _check_name(root.resolve())
-    rows = []
-    for folder, domain, split in _class_folders(root):
-        place = folder.relative_to(root).as_posix()
-        code = re.sub("[_-]", " ", folder.name) if class_names is None else folder.name
-        rows += [(f"{place}/{file}", domain or "images", code, split) for file in _images(folder)]
-    table = pd.DataFrame(rows, columns=["file", "domain", "class", "split"])
+    table, options = open_source(root) or (_listed(root, class_names is None), {})
     id_domain = id_domain or table["domain"].iloc[0]
     if table.loc[table["domain"] == id_domain, "split"].isna().all():
         table = table.drop(columns="split")  # it is divided by the seed
     else:
         _complete(table, id_domain, seed)
-    images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed)
+    images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed, **options)
     if class_names is None:
         return images
     # After the division, which names thus leave as it is.
     names = name_classes(images.classes, class_names)
     table = images.table.assign(**{"class": images.table["class"].map(names)})
     return replace(images, table=table, classes=[*names.values()])
+
+
+def _listed(root: Path, in_words: bool) -> pd.DataFrame:
+    """A row for each image of a folder: file, domain, class and split, which is None where the folders name none."""
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
+        )
+    _check_name(root.resolve())
+    parts = []
+    with progress(what=f"listing {root.name}", unit="image") as bar:
+        for folder, domain, split in _class_folders(root):
+            place = folder.relative_to(root).as_posix()
+            files = [f"{place}/{file}" for file in _images(folder)]
+            code = re.sub("[_-]", " ", folder.name) if in_words else folder.name
+            parts.append(pd.DataFrame({"file": files, "domain": domain or "images", "class": code, "split": split}))
+            bar.update(len(files))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
@@ -59,6 +63,7 @@ def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
         table = pd.read_csv(path, sep=TABLES[path.suffix.lower()], dtype=str, keep_default_na=False, na_values=[""])
     except ValueError as error:
         raise ValueError(f"{path} is no table ({error}); expected UTF-8 text with the columns' names first.") from error
+    table = renamed(table)
     if {"file", "captions"} <= set(table):  # the captions of an image may stand in several rows
         table["captions"] = table.fillna({"captions": ""}).groupby("file")["captions"].transform(SEPARATOR.join)
         table = table[~table.duplicated() | table["file"].isna()]
@@ -83,7 +88,7 @@ def _class_folders(
     below = _folders(folder)
     if not below:
         raise ValueError(f"{folder} has no sub-folders; put each class's images into a sub-folder named after it.")
-    splits = {path: SPLIT_FOLDERS[path.name.lower()] for path in below if path.name.lower() in SPLIT_FOLDERS}
+    splits = {path: SPLIT_NAMES[path.name.lower()] for path in below if path.name.lower() in SPLIT_NAMES}
     if split is None and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
         if others := [path.name for path in below if path not in splits]:
             raise ValueError(

@@ -1,25 +1,32 @@
 """The set of images that everything downstream takes: a table, the classes, and how a file becomes a picture."""
 
 import os
+import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from radapter_lite.data.readers import FolderReader
+from radapter_lite.data.readers import Decoding, read_file
 from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
+MANY = 2000  # images still to be read, from which on other processes read them
+Preprocess = Callable[[Image.Image], Tensor]
 
 
-class TensorCache(weakref.WeakKeyDictionary[Callable[[Image.Image], Tensor], dict[str, Tensor]]):
+class TensorCache(weakref.WeakKeyDictionary[Preprocess, dict[str, Tensor]]):
     """For each preprocess, for as long as it lives, the tensors it made by file. Another process begins with none."""
 
     def __reduce__(self) -> tuple[type["TensorCache"], tuple[()]]:
@@ -36,12 +43,17 @@ class ImageSet:
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
+        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out ("skip") before the
+            images are trained on or measured.
+        workers: processes that read ahead of training and measuring, where many images are still to be read.
     """
 
     table: pd.DataFrame
     classes: list[str]
     id_domain: str
     name: str
+    broken: str = field(default="stop", kw_only=True)
+    workers: int = field(default=0, kw_only=True)
     _read: Callable[[str], Image.Image] = field(repr=False)
     _too_small: bool = field(default=False, repr=False)  # no class has an ID image for each split
     _tensors: TensorCache = field(default_factory=TensorCache, repr=False)  # selections share it
@@ -91,7 +103,7 @@ class ImageSet:
             splits = divide(own, seed, {"test": TEST_SHARE, "validation": VALIDATION_SHARE})
             table["split"] = splits.reindex(table.index, fill_value="test")
             too_small = bool((splits == "train").all())
-        return cls(table, names, id_domain, name, read or FolderReader(root), too_small)
+        return cls(table, names, id_domain, name, read or partial(read_file, root), too_small)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -109,8 +121,7 @@ class ImageSet:
     @property
     def labels(self) -> Tensor:
         """Index of each image's class in `classes` [N]."""
-        order = {name: label for label, name in enumerate(self.classes)}
-        return torch.tensor([order[name] for name in self.table["class"]])
+        return torch.from_numpy(pd.Index(self.classes).get_indexer(self.table["class"]))
 
     @property
     def train(self) -> "ImageSet":
@@ -178,10 +189,9 @@ class ImageSet:
             raise ValueError(
                 f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
             )
-        names = self.table["class"].to_numpy()[train]
         chosen: list[int] = []
-        for label, name in enumerate(self.classes):
-            order = np.random.default_rng([seed, label]).permutation(train[names == name])
+        for label, own in pd.Series(train).groupby(self.labels.numpy()[train]):
+            order = np.random.default_rng([seed, label]).permutation(own.to_numpy())
             if "view" in self.table:
                 order = order[np.argsort(self.table["view"].to_numpy()[order], kind="stable")]
             chosen += order[:shots].tolist()
@@ -191,25 +201,65 @@ class ImageSet:
         """The image in row `row` of the table, RGB."""
         return self._read(self.table["file"].iloc[row])
 
-    def tensor(self, preprocess: Callable[[Image.Image], Tensor], rows: Iterable[int] | None = None) -> Tensor:
+    def tensor(self, preprocess: Preprocess, rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
         Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
         ValueError for a file that is no readable image; the sentence names it.
         """
-        wanted = self.table["file"] if rows is None else self.table["file"].iloc[list(rows)]
+        wanted = range(len(self)) if rows is None else list(rows)
+        return next(replace(self, workers=0).tensors(preprocess, [wanted]))
+
+    def tensors(self, preprocess: Preprocess, parts: Iterable[Any], raises: bool = True) -> Iterator[Any]:
+        """The `tensor` of each of several lists of rows, of which the workers read a few ahead.
+
+        The error of a broken image raises, or is given in place of the tensor.
+        """
         kept = self._tensors.setdefault(preprocess, {})
-        missing = sum(file not in kept for file in wanted)
-        long = missing >= 2000
-        found = []
-        for file in progress(wanted, f"reading {self.name}", unit="image") if long else wanted:
-            image = kept.get(file)
-            if image is None:
-                image = preprocess(self._read(file))
+
+        def asked() -> Iterator[tuple[list[str], list[str]]]:
+            for rows in parts:
+                files = self.table["file"].iloc[np.asarray(rows)].tolist()
+                yield files, [file for file in files if file not in kept]
+
+        unread = (file for file in self.table["file"] if file not in kept)
+        loader: DataLoader[Any] = DataLoader(
+            Decoding(self._read, preprocess),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=asked(),
+            num_workers=self.workers if self.workers and next(islice(unread, MANY - 1, None), None) else 0,
+            generator=torch.Generator(),  # of its own, which leaves torch's random numbers as they are
+        )
+        for files, missing, found in loader:
+            if raises and isinstance(found, ValueError):
+                raise found
+            new = {} if isinstance(found, ValueError) else dict(zip(missing, found, strict=True))
+            for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
-                    kept[file] = image
-            found.append(image)
-        return torch.stack(found)
+                    kept[file] = image.clone()
+            as_it_is = missing == files or isinstance(found, ValueError)
+            yield found if as_it_is else torch.stack([kept[file] if file in kept else new[file] for file in files])
+
+    def readable(self, preprocess: Preprocess) -> "ImageSet":
+        """The images that can be read, each of which was read once; a warning counts and names the others.
+
+        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
+        Raises ValueError for the first of them, and where nothing is left.
+        """
+        found = self.tensors(preprocess, ([row] for row in range(len(self))), raises=self.broken == "stop")
+        broken, files, kept = {}, self.table["file"], self._tensors.setdefault(preprocess, {})
+        for row, image in enumerate(progress(found, f"reading {self.name}", total=len(self), unit="image")):
+            if isinstance(image, ValueError):
+                broken[row] = str(image)
+            elif self.broken == "stop" and files.iloc[row] not in kept:
+                break
+        if broken:
+            told = f"{self.name}: {len(broken)} of {len(self)} images cannot be read and are left out: "
+            told += "; ".join([*broken.values()][:3]) + " …" * (len(broken) > 3)
+            if len(broken) == len(self):
+                raise ValueError(told)
+            warnings.warn(told, stacklevel=2)
+        return replace(self.take(np.delete(np.arange(len(self)), [*broken])), broken="stop")
 
     def counts(self) -> pd.DataFrame:
         """Number of images and of classes by domain and split."""
@@ -218,4 +268,4 @@ class ImageSet:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images in these rows of the table, in this order."""
-        return replace(self, table=self.table.iloc[list(rows)].reset_index(drop=True))
+        return replace(self, table=self.table.iloc[np.asarray(rows, int)].reset_index(drop=True))

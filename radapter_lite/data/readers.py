@@ -3,34 +3,26 @@
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
 DRAFT = (1024, 1024)
 
 
-@dataclass(frozen=True)
-class FolderReader:
-    """Reads files by their place in a folder.
-
-    Calling it raises ValueError for a file that is no readable image; the sentence names it.
-    """
-
-    root: Path
-
-    def __call__(self, file: str) -> Image.Image:
-        path = self.root / file
-        try:
-            with Image.open(path) as image:
-                return upright_rgb(image)
-        except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
-            raise ValueError(f"{path} is no readable image ({error}); repair or remove it.") from error
+def read_file(root: Path, file: str) -> Image.Image:
+    """The image in this place of a folder."""
+    return decoded(root / file, str(root / file))
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,29 @@ class ArchiveReader:
 def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
     """The open archive of one process: forked processes that share one move each other's place in the file."""
     return zipfile.ZipFile(path)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What a DataLoader asks for files [n] and some of them: both, and of the latter [m] the tensors, or an error."""
+
+    read: Callable[[str], Image.Image]
+    preprocess: Callable[[Image.Image], Tensor]
+
+    def __getitem__(self, asked: tuple[list[str], list[str]]) -> tuple[list[str], list[str], Any]:
+        try:  # from another process, only what is returned arrives as it is
+            return *asked, torch.stack([self.preprocess(self.read(file)) for file in asked[1]]) if asked[1] else []
+        except ValueError as error:
+            return *asked, error
+
+
+def decoded(source: Path | io.BytesIO, name: str) -> Image.Image:
+    """The image of a file, as RGB. Raises ValueError for what is no readable image; the sentence has this name."""
+    try:
+        with Image.open(source) as image:
+            return upright_rgb(image)
+    except Exception as error:  # what is no image fails when it is opened, and decoders fail in many ways
+        raise ValueError(f"{name} is no readable image ({error}); repair or remove it.") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,12 @@ import pandas as pd
 NO_CLASS = "image"  # of images that have captions and no classes
 SEPARATOR = " | "  # between the captions of one image
 SPLITS = ("train", "validation", "test")
+# Folders of these names are splits, not domains, where there is one for training and another.
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation"), "validation")
+# Other names of columns, as in open_clip's tables and shards and in data sets of the hub; the first that is there.
+CALLED = {"path": "file", "filepath": "file", "label": "class", "class_name": "class", "cls": "class"}
+CALLED |= dict.fromkeys(("caption", "text", "txt", "title"), "captions")
 # How ID images are divided, class by class; the rest is for training.
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
@@ -34,7 +40,8 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         if (gaps := table[column].isna()).any():
             raise ValueError(f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row")
         table[column] = table[column].astype(str)
-    if (again := table["file"].duplicated()).any():
+    hashes = np.fromiter(map(hash, table["file"]), np.int64, len(table))  # a tenth of what pandas takes
+    if len(np.unique(hashes)) < len(table) and (again := table["file"].duplicated()).any():
         raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")
     if "split" in table and (unknown := set(table["split"]) - set(SPLITS)):
         raise ValueError(f"{name}'s table has the split {some(unknown)}: name splits {', '.join(SPLITS)}")
@@ -57,16 +64,22 @@ def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Ser
 
     A class with an image for every split has at least one in each; a smaller one is all for training.
     """
-    splits = pd.Series("train", index=classes.index)
+    splits = np.zeros(len(classes), int)
     rng = np.random.default_rng(seed)
-    for _, members in classes.groupby(classes):
-        order = rng.permutation(members.index)
+    for rows in classes.groupby(classes).indices.values():
+        order = rng.permutation(rows)
         start = 0
         for split, share in shares.items():
             end = start + max(int(len(order) * share), len(order) > len(shares))
-            splits.loc[order[start:end]] = split
+            splits[order[start:end]] = SPLITS.index(split)
             start = end
-    return splits
+    return pd.Series(np.array(SPLITS, object)[splits], index=classes.index)
+
+
+def renamed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the columns file, class and captions, where it has them under another name of `CALLED`."""
+    called = {CALLED[other]: other for other in reversed(CALLED) if other in table and CALLED[other] not in table}
+    return table.rename(columns={other: name for name, other in called.items()})
 
 
 def some(names: Iterable[str]) -> str:

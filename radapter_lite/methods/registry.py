@@ -24,10 +24,11 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.delta_file import read_delta
+from radapter_lite.encoding import readable
 from radapter_lite.methods.trainer import Train, trainer
 from radapter_lite.results import load_results
 from radapter_lite.settings import Above0, Settings, from_json, with_settings
-from radapter_lite.tasks import Task, as_task
+from radapter_lite.tasks import Task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import POINT, Answer, Tuned
 
@@ -98,8 +99,8 @@ class Method:
         checkpoint is a file that an interrupted run goes on from. Raises ValueError for an unknown setting and a model
         that carries adapters or a delta, TypeError for settings of another method, and what the method and `train` do.
         """
-        task = as_task(images)
         require_untouched(backbone.model)
+        task = readable(backbone, images)
         if config is None:
             counts = task.images.table["class"].value_counts()  # captions without classes are all of one
             shots = int(counts.max()) if len(counts) > 1 else len(task.images) // len(task.names)

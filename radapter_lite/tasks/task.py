@@ -93,11 +93,11 @@ class ImageBatches:
     def __iter__(self) -> Iterator[Batch]:
         device, matches = self.backbone.device, self.matches.view(len(self.images), -1)
         counts = (matches >= 0).sum(1)
-        for rows in torch.randperm(len(self.images)).split(self.config.batch_size):
-            pixels = self.images.tensor(self.backbone.preprocess, rows.tolist())
-            augmented = augment(pixels, self.config.crop, self.config.flip)
+        order = torch.randperm(len(self.images)).split(self.config.batch_size)
+        for rows, pixels in zip(order, self.images.tensors(self.backbone.preprocess, order), strict=True):
+            augmented = augment(pixels.to(device), self.config.crop, self.config.flip)
             own = matches[rows]  # (B, M)
             place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
             labels = own.gather(1, place[:, None])[:, 0]
             positives = (own[:, :, None] == labels).any(1)
-            yield Batch(augmented.to(device), labels.to(device), positives.to(device))
+            yield Batch(augmented, labels.to(device), positives.to(device))
