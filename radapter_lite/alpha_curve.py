@@ -109,7 +109,7 @@ class AlphaCurve:
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
-        image, text = _measure(backbone, delta, nodes, *_encoders(backbone, as_task(images)).values())
+        image, text = _measure(backbone, delta, nodes, *encoders_of(backbone, as_task(images)).values())
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
@@ -187,7 +187,7 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     from zero-shot.
     """
     task = as_task(images)
-    encoders = _encoders(backbone, task)
+    encoders = encoders_of(backbone, task)
     layers = [key for key in keys_of(delta.touched(backbone.model.state_dict())) if "." in key]
     rows = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
@@ -205,7 +205,7 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])
 
 
-def _encoders(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
+def encoders_of(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
     """What encodes a task's images and its texts with the model as it then stands."""
     return {
         "image": partial(image_features, backbone, task.images),

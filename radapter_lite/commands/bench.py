@@ -17,6 +17,7 @@ PARTS = {
     "segmentation": "scenes of several drawings, each painted by its name",
     "toolbox": "few-shot tricks, alone and together",
     "ablations": "R-Adapter without its parts",
+    "speed": "a step, its memory, a merged model, a sweep and the slider, each beside its peers",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",
     "overview": "run nothing; print every task in one table, from the CSV files in --out or else from this package's",
 }
