@@ -120,16 +120,16 @@ def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
     pixels = images.tensor(ours.preprocess, labels.tolist())
     batch = Batch(pixels, labels, labels[:, None] == labels)
 
-    def loss(clip: Backbone) -> Tensor:
-        return pair_loss(clip, as_task(images), RAdapterConfig().criterion)(batch)
+    def loss_of(clip: Backbone) -> Work:
+        return partial(pair_loss(clip, as_task(images), RAdapterConfig().criterion), batch)
 
     def training(clip: Backbone, module: nn.Module, after: Work) -> Work:
-        parameters = list(module.parameters())
-        optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+        loss, parameters = loss_of(clip), list(module.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0)
 
         def once() -> None:
             optimizer.zero_grad()
-            loss(clip).backward()
+            loss().backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             after()
@@ -144,7 +144,7 @@ def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
             return x
 
         with saved_tensors_hooks(keep, lambda x: x):
-            alive = loss(clip)  # with all that it keeps
+            alive = loss_of(clip)()  # with all that it keeps
         weights = [keep(each) for module in modules for each in (*module.parameters(), *module.buffers())]
         return sum(kept.values()) + 3 * sum(each.nbytes for each in weights if each.requires_grad & alive.requires_grad)
 
@@ -152,7 +152,7 @@ def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
     for clip in (authors, still):
         stack.enter_context(frozen(clip.model))
     inside, accumulate = authors_adapters(authors)
-    entries = [blocks_of(still, tower)[0] for tower in TOWERS]
+    entries, passing = [blocks_of(still, tower)[0] for tower in TOWERS], loss_of(still)
     stack.enter_context(changed_inputs(entries, lambda x: x.detach().requires_grad_()))
     random_delta(merged).apply(merged.model, 1.0)
     tokens = ours.tokenizer(["a photo of a cat."] * 32)
@@ -160,7 +160,7 @@ def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
         ("step", "R-Adapter", training(ours, adapters, adapters.accumulate)),
         ("step", "authors' code", training(authors, inside, accumulate)),
         ("step", "full fine-tuning", training(full, full.model, lambda: None)),
-        ("step", "frozen pass", lambda: loss(still).backward()),
+        ("step", "frozen pass", lambda: passing().backward()),
         ("memory", "R-Adapter", partial(memory, ours, ours.model, adapters)),
         ("memory", "full fine-tuning", partial(memory, full, full.model)),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
