@@ -368,7 +368,7 @@ def test_the_authors_adapter_is_theirs() -> None:
     clip = speed.Padded(**vars(make_backbone()))
     tokens = clip.tokenizer(["red", "dark blue"])
     start = clip.encode_texts(tokens)
-    inside, accumulate = speed.authors_adapters(clip)
+    inside = speed.authors_adapters(clip)
     assert len(inside) == 2 * 3 + 2 * 2 and torch.equal(clip.encode_texts(tokens), start)
     adapter, x = inside[0], torch.randn(400, 5, 64)
     torch.nn.init.normal_(adapter.weight)

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radapter_lite.adapter import AdapterSet
 from radapter_lite.alpha_curve import AlphaCurve
@@ -88,24 +89,17 @@ class AuthorsAdapter(nn.Module):
         return x + kept / 0.8 * self.scale * (x @ self.weight)
 
 
-def blocks_of(clip: Backbone, tower: str) -> list[Any]:
-    return list(clip.model.get_submodule(find_blocks(clip.model, tower)[0]).children())
+def blocks_of(clip: Backbone) -> list[list[Any]]:
+    """The blocks of each encoder."""
+    return [list(clip.model.get_submodule(find_blocks(clip.model, tower)[0]).children()) for tower in TOWERS]
 
 
-def authors_adapters(clip: Backbone) -> tuple[nn.Module, Work]:
-    """The authors' adapters, inside the blocks, where layer scales would be; and what lets a copy follow them."""
-    blocks = [block for tower in TOWERS for block in blocks_of(clip, tower)]
+def authors_adapters(clip: Backbone) -> nn.ModuleList:
+    """The authors' adapters, inside the blocks, where layer scales would be."""
+    blocks = sum(blocks_of(clip), [])
     for block in blocks:
         block.ls_1, block.ls_2 = (AuthorsAdapter(len(block.ln_1.weight)) for _ in range(2))
-    inside = nn.ModuleList(scale for block in blocks for scale in (block.ls_1, block.ls_2))
-    average = copy.deepcopy(inside)
-
-    @torch.no_grad()
-    def accumulate() -> None:
-        for followed, live in zip(average.parameters(), inside.parameters(), strict=True):
-            followed.lerp_(live, 0.001)
-
-    return inside, accumulate
+    return nn.ModuleList(scale for block in blocks for scale in (block.ls_1, block.ls_2))
 
 
 def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
@@ -151,14 +145,15 @@ def steps(images: ImageSet, stack: ExitStack) -> list[tuple[str, str, Work]]:
     adapters = AdapterSet(ours.model)
     for clip in (authors, still):
         stack.enter_context(frozen(clip.model))
-    inside, accumulate = authors_adapters(authors)
-    entries, passing = [blocks_of(still, tower)[0] for tower in TOWERS], loss_of(still)
+    inside, passing = authors_adapters(authors), loss_of(still)
+    average = AveragedModel(inside, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    entries = [blocks[0] for blocks in blocks_of(still)]
     stack.enter_context(changed_inputs(entries, lambda x: x.detach().requires_grad_()))
     random_delta(merged).apply(merged.model, 1.0)
     tokens = ours.tokenizer(["a photo of a cat."] * 32)
     return [
         ("step", "R-Adapter", training(ours, adapters, adapters.accumulate)),
-        ("step", "authors' code", training(authors, inside, accumulate)),
+        ("step", "authors' code", training(authors, inside, partial(average.update_parameters, inside))),
         ("step", "full fine-tuning", training(full, full.model, lambda: None)),
         ("step", "frozen pass", lambda: passing().backward()),
         ("memory", "R-Adapter", partial(memory, ours, ours.model, adapters)),

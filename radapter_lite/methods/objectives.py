@@ -37,21 +37,19 @@ def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
 
 
 def text_encoder(backbone: Backbone) -> Callable[[Tensor], Tensor]:
-    """`Backbone.encode_texts` of token ids [B, L]; each text once where nothing that is tuned reaches its features."""
-    known: dict[tuple[int, ...], Tensor] = {}
-    tuned = False  # seen at the first call: its features take a gradient
+    """`Backbone.encode_texts` of token ids [B, L]; each text once if no gradient reaches the first call's features."""
+    known: dict[tuple[int, ...], Tensor] | None = {}
 
     def encode(tokens: Tensor) -> Tensor:
-        nonlocal tuned
+        nonlocal known
         texts = [tuple(text) for text in tokens.tolist()]
-        new = [row for row, text in enumerate(texts) if text not in known]
-        if new:
+        if known is not None and (new := [row for row, text in enumerate(texts) if text not in known]):
             features = backbone.encode_texts(tokens[new])
-            tuned = tuned or features.requires_grad
-            if tuned:
+            if not known and features.requires_grad:
+                known = None
                 return features
             known.update(zip([texts[row] for row in new], features, strict=True))
-        return torch.stack([known[text] for text in texts])
+        return backbone.encode_texts(tokens) if known is None else torch.stack([known[text] for text in texts])
 
     return encode
 
