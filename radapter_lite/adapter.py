@@ -97,14 +97,13 @@ class LinearAdapter(nn.Module):
         """Adapt X [..., d], or [B, ..., d] where paths are dropped."""
         if not self.training:
             return x + x @ self.average
+        if self.drop == "adapter" and self.drop_prob and torch.rand(()).item() < self.drop_prob:
+            # Nothing of a dropped adapter is computed, but its gradient must be zero, not missing, or the optimizer
+            # would pass it over, and a step that drops all of them would have nothing to differentiate.
+            return x + 0.0 * sum(parameter.sum() for parameter in self.parameters())
         change = x @ self.matrix() if self.rank is None or self.basis is not None else x @ self.B @ self.A
-        if self.drop_prob == 0:
-            return x + change
-        # A dropped adapter is multiplied by zero, not skipped: its gradient must be zero, not missing, or the
-        # optimizer would pass it over, and a step that drops all of them would have nothing to differentiate.
-        if self.drop == "adapter":
-            gamma = float(torch.rand(()).item() >= self.drop_prob)
-            return x + gamma / (1 - self.drop_prob) * change
+        if self.drop == "adapter" or self.drop_prob == 0:
+            return x + 1 / (1 - self.drop_prob) * change
         shape = x.shape if self.drop == "number" else (len(x), *[1] * (x.ndim - 1))
         kept = (torch.rand(shape) >= self.drop_prob).to(change)
         return x + kept / (1 - self.drop_prob) * change

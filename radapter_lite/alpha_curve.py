@@ -186,10 +186,7 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     from zero-shot.
     """
     task = as_task(images)
-    encoders = {
-        "image": partial(image_features, backbone, task.images),
-        "text": partial(text_features, backbone, task.texts(backbone)),
-    }
+    encoders = encoders_of(backbone, task)
     layers = [key for key in keys_of(delta.touched(backbone.model.state_dict())) if "." in key]
     rows = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
@@ -205,3 +202,11 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
             rows.append({"tower": tower, "layer": int(layer) if layer.isdigit() else layer, **means})
     profile = pd.DataFrame(rows[1:]).astype({"id": float, "ood": float})
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])
+
+
+def encoders_of(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
+    """What encodes a task's images and its texts with the model as it then stands."""
+    return {
+        "image": partial(image_features, backbone, task.images),
+        "text": partial(text_features, backbone, task.texts(backbone)),
+    }

@@ -8,7 +8,8 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from radapter_lite.alpha import Alpha
+from radapter_lite.alpha import Alpha, keys_of
+from radapter_lite.alpha_curve import encoders_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.calibration import answers
 from radapter_lite.data import ImageSet
@@ -74,7 +75,8 @@ def along(
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """Each α with the similarities there [N, T], and zero-shot's beside them, which are computed if not given.
 
-    The weights are checked once, and are afterwards what they were before.
+    The weights are checked once, and are afterwards what they were before. An encoder that the delta leaves as it is
+    encodes once.
     """
     points = list(alphas)
     if isinstance(tuned, Tuned) and not isinstance(tuned.learned, Delta):
@@ -83,14 +85,19 @@ def along(
             yield alpha, zero_shot if alpha == 0 else tuned.similarities(backbone, task, alpha), zero_shot
         return
     delta = tuned if isinstance(tuned, Delta) else tuned.delta
+    changed, features = keys_of(delta.touched(backbone.model.state_dict())), dict[str, Tensor]()
+
+    def similarities() -> Tensor:
+        for tower, encode in encoders_of(backbone, task).items():
+            if tower in changed or tower not in features:
+                features[tower] = encode()
+        return features["image"] @ features["text"].T
+
     with delta.applied(backbone.model, 0.0):
-        zero_shot = predict(backbone, task) if zero_shot is None else zero_shot
+        zero_shot = similarities() if zero_shot is None else zero_shot
         for alpha in progress(points, "sweeping alpha"):
-            similarities = zero_shot
-            if alpha != 0:
-                delta.apply(backbone.model, alpha)
-                similarities = predict(backbone, task)
-            yield alpha, similarities, zero_shot
+            delta.apply(backbone.model, alpha)
+            yield alpha, zero_shot if alpha == 0 else similarities(), zero_shot
 
 
 def segment(

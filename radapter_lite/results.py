@@ -10,7 +10,7 @@ from radapter_lite.files import make_folder, whole
 
 NAMES = (
     *("search", "few_shot", "severity", "full_data", "base_to_novel", "retrieval"),
-    *("segmentation", "toolbox", "ablations", "neighbours"),
+    *("segmentation", "toolbox", "ablations", "neighbours", "speed"),
 )
 
 

@@ -28,8 +28,9 @@ from radapter_lite.seeding import reseed, seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
-Row = dict[str, float]  # of the history
+Row = dict[str, Any]  # of the history
 PRECISIONS = ("float32", "bfloat16")
+READ_EVERY = 10  # steps whose losses are read together: reading waits for the device
 MIXUP_LAYERS = ("input", "random")
 Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
 Layer = Annotated[str, Bound(f"be {' or '.join(MIXUP_LAYERS)}", MIXUP_LAYERS.__contains__)]
@@ -148,17 +149,21 @@ def train(
                 row = _step(loss_of_batch, batch, optimizer, config, len(history), total)
                 after_step()
                 history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
-                bar.set_postfix(loss=f"{row['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
                 bar.update()
+                if len(history) % READ_EVERY == 0:
+                    _read_losses(history, config)
+                    bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
                 if len(history) == total:
                     break
                 if len(history) % config.save_every == 0:
+                    _read_losses(history, config)
                     run.save(history, epoch, len(history) - begun_at)
             if len(history) == begun_at:
                 raise ValueError(
                     f"the batches gave nothing in epoch {epoch}: give what can be gone through more than once, as a "
                     f"list or a DataLoader"
                 )
+            _read_losses(history, config)
             epoch, done, random_state = epoch + 1, 0, None
             run.save(history, epoch, 0)
     return pd.DataFrame(history, columns=["step", "epoch", "loss", "lr", "seconds"])
@@ -176,7 +181,7 @@ def count_steps(batches: Iterable[Any], config: TrainingConfig) -> int:
 
 
 def _step(loss_of: Loss, batch: Any, optimizer: AdamW, config: TrainingConfig, step: int, total: int) -> Row:
-    """One step of the optimizer: its number, loss and learning rate."""
+    """One step of the optimizer: its number, loss, still on the device, and learning rate."""
     lr = float(learning_rate(step, total, config))
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
@@ -186,13 +191,21 @@ def _step(loss_of: Loss, batch: Any, optimizer: AdamW, config: TrainingConfig, s
     attention = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
     with torch.autocast(device, torch.bfloat16, enabled=half), attention:
         loss = loss_of(batch)
-    if not torch.isfinite(loss):
-        raise ValueError(f"the loss became {loss.item()} at step {step}: lower lr ({config.lr}) or clip_norm")
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(trained, config.clip_norm)
     optimizer.step()
-    return {"step": step, "loss": loss.item(), "lr": lr}
+    return {"step": step, "loss": loss.detach(), "lr": lr}
+
+
+def _read_losses(history: list[Row], config: TrainingConfig) -> None:
+    """Make numbers of the last losses. Raises ValueError for the first that is not finite."""
+    for row in history[-READ_EVERY:]:
+        row["loss"] = float(row["loss"])
+        if not math.isfinite(row["loss"]):
+            raise ValueError(
+                f"the loss became {row['loss']} at step {row['step']}: lower lr ({config.lr}) or clip_norm"
+            )
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:

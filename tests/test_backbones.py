@@ -3,12 +3,15 @@
 import logging
 import pickle
 import time
+from dataclasses import replace
 
 import huggingface_hub.constants
 import pytest
 import torch
-from conftest import features, make_clip, make_inputs, step
+from conftest import VISION, features, fill, make_backbone, make_clip, make_inputs, step
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.coca_model import CoCa
+from open_clip.model import CustomTextCLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -17,6 +20,7 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone, hub, load_clip
 from radapter_lite.backbone.hub import HubError
 from radapter_lite.backbone.load import LazyTokenizer
+from radapter_lite.backbone.sites import find_blocks
 
 
 @pytest.fixture
@@ -255,6 +259,64 @@ def test_the_temperature_is_the_models_own():
     picto = load_clip()
     assert picto.temperature == pytest.approx(1 / picto.model.logit_scale.exp().item())
     assert load_clip("ViT-B-32", pretrained="random").temperature == pytest.approx(0.07)
+
+
+# --- texts are encoded up to the longest of a batch ---
+
+CUSTOM = {"kind": CustomTextCLIP}
+COCA_VISION = VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+
+
+def small_coca(width, vision, text):
+    return CoCa(width, dict(context_length=8, width=width, heads=2, layers=1), text, vision)
+
+
+TEXTS = {
+    "clip": ({}, 5),
+    "clip, end token": ({"text": {"pool_type": "eos", "eos_id": 49}}, 5),
+    "apart": (CUSTOM, 5),
+    "apart, end token, projection": (CUSTOM | {"text": {"pool_type": "eos", "eos_id": 49, "proj_bias": True}}, 5),
+    "apart, no projection": (CUSTOM | {"text": {"proj_type": "none", "width": 32}}, 5),
+    "apart, own blocks": (CUSTOM | {"text": {"qk_norm": True, "scale_attn_inner": True}}, 5),
+    "no mask": ({"text": {"no_causal_mask": True}}, 8),
+    "apart, no mask": (CUSTOM | {"text": {"no_causal_mask": True}}, 8),
+    "last token": (CUSTOM | {"text": {"pool_type": "last"}}, 8),
+    "first token": ({"text": {"pool_type": "first"}}, 8),
+    "class token": (CUSTOM | {"text": {"embed_cls": True}}, 9),
+    "CoCa": ({"kind": small_coca, "text": {"embed_cls": True, "output_tokens": True}, "vision": COCA_VISION}, 9),
+}
+
+
+@pytest.mark.parametrize("family", TEXTS)
+def test_padding_is_not_encoded_where_it_changes_nothing(family):
+    settings, length = TEXTS[family]
+    model = make_clip(**settings)
+    backbone = replace(make_backbone(), model=model)
+    tokens = torch.randint(1, 48, (3, 8), generator=torch.Generator().manual_seed(0))
+    for row, end in enumerate((2, 4, 3)):
+        tokens[row, end], tokens[row, end + 1 :] = 49, 0
+    seen, found = [], []
+    blocks = model.get_submodule(find_blocks(model, "text")[0])
+    blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    for encode in (backbone.encode_texts, lambda ids: model.encode_text(ids, normalize=True)):
+        model.zero_grad()
+        features = encode(tokens)
+        features[:, 0].sum().backward()
+        found.append([features, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)])
+    assert seen == [length, 8 if length == 5 else length]
+    assert len(found[0]) == len(found[1]) > 10
+    for short, whole in zip(*found, strict=True):
+        torch.testing.assert_close(short, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_adapters_behind_a_text_tower_fire_on_short_texts_too():
+    backbone = make_backbone()
+    adapters = AdapterSet(backbone.model, AdapterConfig(drop_prob=0.0, towers=("text",)))
+    fill(adapters)
+    tokens = backbone.tokenizer(["red", "dark blue"])
+    short, whole = backbone.encode_texts(tokens), backbone.model.encode_text(tokens, normalize=True)
+    adapters.remove()
+    assert (short - whole).abs().max() < 1e-6 < 1e-3 < (short - backbone.encode_texts(tokens)).abs().max()
 
 
 # --- real architectures ---

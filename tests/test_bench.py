@@ -15,7 +15,8 @@ from conftest import make_backbone, make_folder
 
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
-from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search
+from radapter_lite.backbone import Backbone
+from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, speed
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
@@ -337,7 +338,7 @@ def test_the_terminal_says_something_of_every_part() -> None:
     """The terminal lists them without importing the benches, which takes seconds."""
     from radapter_lite.commands.bench import PARTS
 
-    assert set(PARTS) == {*bench.PARTS, "table", "overview"}
+    assert set(PARTS) == {*bench.PARTS, "table", "claims", "overview"}
 
 
 # --- several processes ---
@@ -402,3 +403,44 @@ def test_an_address_without_a_cluster(monkeypatch) -> None:
         with pytest.raises(ConnectionError, match=f"no Dask cluster with a worker answers at {address} .*dask worker"):
             with bench.workers(dask=address):
                 pass
+
+
+def test_speed_is_measured_beside_every_peer_and_goes_on_where_it_stopped(
+    images: ImageSet, tmp_path: Path, monkeypatch
+) -> None:
+    loaded = []
+
+    def load(name: str, source: str | Path) -> Backbone:
+        clip = make_backbone()
+        if source != "random":
+            loaded.append(torch.load(source))
+            clip.model.load_state_dict(loaded[-1])
+        return clip
+
+    monkeypatch.setattr(speed, "load_clip", load)
+    clip, path = make_backbone(), tmp_path / "speed.csv"
+    before = {name: weight.clone() for name, weight in clip.model.state_dict().items()}
+    assert len(bench.run_speed(clip, images, path, seeds=1)) == 7
+    ratios = bench.run_speed(clip, images, path, seeds=2)
+    table = pd.read_csv(path)
+    assert (table.groupby(["measure", "contender"])["seed"].nunique() == 2).all() and (table["cost"] > 0).all()
+    assert set(ratios["peer"]) == set(table["contender"]) - {"R-Adapter"}
+    assert (ratios["lowest"] <= ratios["percent"]).all() and (ratios["percent"] <= ratios["highest"]).all()
+    assert len(loaded) == 2 * 21 and torch.equal(loaded[0]["positional_embedding"], before["positional_embedding"])
+    assert any(not torch.equal(loaded[20][name], before[name]) for name in before)
+    assert all(torch.equal(weight, before[name]) for name, weight in clip.model.state_dict().items())
+
+
+def test_the_authors_adapter_is_theirs() -> None:
+    """Its scalar multiplies what it adds, each sample is dropped alone, and at the start it adds nothing."""
+    clip = speed.Padded(**vars(make_backbone()))
+    tokens = clip.tokenizer(["red", "dark blue"])
+    start = clip.encode_texts(tokens)
+    inside = speed.authors_adapters(clip)
+    assert len(inside) == 2 * 3 + 2 * 2 and torch.equal(clip.encode_texts(tokens), start)
+    adapter, x = inside[0], torch.randn(400, 5, 64)
+    torch.nn.init.normal_(adapter.weight)
+    added = adapter(x) - x
+    dropped = (added == 0).flatten(1).all(1)
+    assert 0.1 < dropped.float().mean() < 0.3
+    torch.testing.assert_close(added[~dropped], 0.1 / 0.8 * (x @ adapter.weight)[~dropped], rtol=1e-3, atol=1e-4)

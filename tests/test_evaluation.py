@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,11 @@ from radapter_lite.backbone.load import PHOTOS
 from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import image_features, predict, text_head
-from radapter_lite.evaluation import evaluate, sweep
+from radapter_lite.encoding import image_features, predict, text_features, text_head
+from radapter_lite.evaluation import along, evaluate, sweep
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.statistics import mean_and_interval, summarize
+from radapter_lite.tasks import as_task
 from radapter_lite.tasks.classification import accuracy_by_domain
 from radapter_lite.tuned import Tuned
 
@@ -103,14 +105,20 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
     for alpha in alphas:
         with delta.applied(backbone.model, alpha):
             expected.append(predict(backbone, images))
-    found, checks = [], []
+    found, encoded, checks = [], [], []
 
-    def watched(backbone, images):
-        found.append(predict(backbone, images))
-        return found[-1]
+    def watched(*arguments):
+        for point in along(*arguments):
+            found.append(point[1])
+            yield point
 
-    monkeypatch.setattr("radapter_lite.evaluation.predict", watched)
-    monkeypatch.setattr("radapter_lite.bench.measuring.predict", watched)
+    def counted(backbone, images):
+        encoded.append(len(images))
+        return image_features(backbone, images)
+
+    monkeypatch.setattr("radapter_lite.evaluation.along", watched)
+    monkeypatch.setattr("radapter_lite.bench.measuring.along", watched)
+    monkeypatch.setattr("radapter_lite.alpha_curve.image_features", counted)
     check = Delta._check_weights
     monkeypatch.setattr(Delta, "_check_weights", lambda self, state: (checks.append(1), check(self, state)))
     before = copy.deepcopy(backbone.model.state_dict())
@@ -118,9 +126,28 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
         sweep(backbone, delta, images, alphas)
     else:
         Exam.prepare(backbone, images).measure(Tuned(delta, pd.DataFrame(), 0), alphas)
-    wanted = [expected[1], expected[0], expected[2], expected[3]]  # zero-shot comes first, and once
-    assert len(found) == 4 and all(map(torch.equal, found, wanted)) and len(checks) == 1
+    assert len(found) == 4 and all(map(torch.equal, found, expected)) and len(checks) == 1
+    assert len(encoded) == (4 if measured == "sweep" else 3)  # zero-shot once, or not where it is known
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_along_alpha_an_encoder_that_does_not_change_encodes_once(images, monkeypatch, tower):
+    backbone, task = make_backbone(), as_task(images)
+    whole = changed(backbone)
+    own = {name: t for name, t in whole.tensors.items() if name.startswith("visual.") == (tower == "image")}
+    delta = Delta(whole.kind, own)  # a rest of it has no fingerprint
+    expected = []
+    for alpha in (0.5, 1.0):
+        with delta.applied(backbone.model, alpha):
+            expected.append(predict(backbone, images))
+    calls = Counter()
+    for name, function in {"image": image_features, "text": text_features}.items():
+        counted = lambda *given, name=name, function=function: calls.update([name]) or function(*given)  # noqa: E731
+        monkeypatch.setattr(f"radapter_lite.alpha_curve.{name}_features", counted)
+    found = [similarities for _, similarities, _ in along(backbone, delta, task, (0.5, 1.0))]
+    assert all(map(torch.equal, found, expected)) and not torch.equal(*found)
+    assert calls == {"image": 3 if tower == "image" else 1, "text": 3 if tower == "text" else 1}
 
 
 def test_a_sweep_starts_at_zero_shot_whatever_was_applied(images):

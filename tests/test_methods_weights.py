@@ -19,7 +19,7 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
-from radapter_lite.methods import trainer
+from radapter_lite.methods import objectives, trainer
 from radapter_lite.methods.bottleneck import AdaptFormerConfig, HoulsbyConfig, adaptformer, houlsby_adapter
 from radapter_lite.methods.fine_tuning import fine_tuning, flyp
 from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
@@ -448,3 +448,27 @@ def test_without_dropping_and_averaging_r_adapter_is_the_plain_adapter(images, m
     for site in sets[0].sites:
         expected = matrices[site.name.replace(".", "_")]
         torch.testing.assert_close(found.delta.tensors[site.linear], expected, rtol=0, atol=1e-4)
+
+
+# --- a text encoder that is not tuned ---
+
+
+@pytest.mark.parametrize("adversarial", [0.0, 0.1])
+def test_texts_are_encoded_once_where_their_encoder_is_not_tuned(images, adversarial, monkeypatch):
+    """And as often as before where an adversary moves their embeddings."""
+    tunings = []
+    for encoder in (objectives.text_encoder, lambda backbone: backbone.encode_texts):
+        monkeypatch.setattr(objectives, "text_encoder", encoder)
+        seen = []
+        backbone = make_backbone()
+        block = backbone.model.transformer.resblocks[0]
+        block.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        adapter = AdapterConfig(momentum=0.5, towers=("image",))
+        tuned = r_adapter(backbone, images, RAdapterConfig(replace(TRAINING, adversarial=adversarial), 0.05, adapter))
+        tunings.append((tuned.history["loss"].tolist(), sum(seen)))
+    (losses, encoded), (expected, encoded_each_step) = tunings
+    assert losses == pytest.approx(expected, rel=1e-4)
+    if adversarial:
+        assert encoded == encoded_each_step
+    else:
+        assert encoded <= 3 * len(make_backbone().prompts) < encoded_each_step

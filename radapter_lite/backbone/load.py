@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
+from radapter_lite.backbone.text_length import encode_text
 from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -77,7 +78,7 @@ class Backbone:
     def encode_texts(self, texts: Sequence[str] | Tensor) -> Tensor:
         """Unit features [B, D] of texts, or of their token ids [B, context length]; gradients flow."""
         tokens = texts if isinstance(texts, Tensor) else self.tokenizer(list(texts))
-        return self.model.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
+        return encode_text(self.model, tokens)
 
     def describe(self, classes: Iterable[str]) -> list[list[str]]:
         """Each class's name in every prompt [C][prompts]."""

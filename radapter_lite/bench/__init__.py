@@ -14,6 +14,7 @@ from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.runs import workers
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.segmentation import run_segmentation
+from radapter_lite.bench.speed import run_speed
 from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
 from radapter_lite.bench.toolbox import run_toolbox
 from radapter_lite.results import RESULTS, load_results, read_rows
@@ -30,6 +31,7 @@ PARTS: dict[str, Callable[..., pd.DataFrame]] = {
     "toolbox": run_toolbox,
     "ablations": run_ablations,
     "neighbours": run_neighbours,
+    "speed": run_speed,
 }
 
 # The runs are documented where they are.

@@ -24,16 +24,34 @@ def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> Batc
 
 def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
     """The loss of a batch of images, each paired with its text in a wording drawn at random."""
-    draw = wordings(backbone, task)
+    draw, encode = wordings(backbone, task), text_encoder(backbone)
 
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
         texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
         image_features = backbone.encode_images(batch.images)
-        text_features = backbone.encode_texts(texts)
+        text_features = encode(texts)
         return criterion(image_features, text_features.index_select(0, place.to(batch.images.device)), batch.positives)
 
     return loss
+
+
+def text_encoder(backbone: Backbone) -> Callable[[Tensor], Tensor]:
+    """`Backbone.encode_texts` of token ids [B, L]; each text once if no gradient reaches the first call's features."""
+    known: dict[tuple[int, ...], Tensor] | None = {}
+
+    def encode(tokens: Tensor) -> Tensor:
+        nonlocal known
+        texts = [tuple(text) for text in tokens.tolist()]
+        if known is not None and (new := [row for row, text in enumerate(texts) if text not in known]):
+            features = backbone.encode_texts(tokens[new])
+            if not known and features.requires_grad:
+                known = None
+                return features
+            known.update(zip([texts[row] for row in new], features, strict=True))
+        return backbone.encode_texts(tokens) if known is None else torch.stack([known[text] for text in texts])
+
+    return encode
 
 
 def wordings(backbone: Backbone, task: Task) -> Callable[[Tensor], Tensor]:

@@ -34,8 +34,9 @@ def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed
     """Set the bases of adapters that were just attached, from the zero-shot model's features.
 
     M is the mean over batches of 256 images or texts: at most 256 of the task's images, drawn with the seed, and all
-    wordings of its texts. Each batch counts alike, so that the inputs of a last one that is smaller count for more. The
-    adapters are attached to the backbone's model, and still at zero; their configuration's `whitening` is λ.
+    wordings of its texts with their padding. Each batch counts alike, so that the inputs of a last one that is smaller
+    count for more. The adapters are attached to the backbone's model, and still at zero; their configuration's
+    `whitening` is λ.
     """
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"
@@ -64,7 +65,7 @@ def second_moments(modules: Mapping[Any, nn.Module], backbone: Backbone, task: I
         for batch in images.tensor(backbone.preprocess, order.tolist()).split(BATCH):
             backbone.encode_images(batch)
         for part in tokens.split(BATCH):
-            backbone.encode_texts(part)
+            backbone.model.encode_text(part.to(backbone.device))  # type: ignore[operator]
     return {key: torch.stack(found).mean(0) for key, found in moments.items() if found}
 
 

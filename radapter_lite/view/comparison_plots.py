@@ -122,3 +122,15 @@ def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")
     axis.legend(loc="best")
+
+
+def plot_speed(axis: Axes, ratios: pd.DataFrame) -> None:
+    """R-Adapter's costs in percent of its peers', as `bench.speed.speed_ratios` gives them: medians and ranges."""
+    ordered = ratios.sort_values("percent", ascending=False, ignore_index=True)
+    axis.axvline(100, color=COLOURS[6], lw=1)
+    ends = [ordered["percent"] - ordered["lowest"], ordered["highest"] - ordered["percent"]]
+    axis.errorbar(ordered["percent"], ordered.index, xerr=ends, ls="", capsize=3, **look("R-Adapter", 8))
+    for place, percent in ordered["percent"].items():
+        axis.annotate(f"{percent:.3g}", (percent, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    axis.set_yticks(ordered.index, [f"{row.measure}: {row.peer}" for row in ordered.itertuples()])
+    axis.set(xscale="log", xlabel="R-Adapter's cost in percent of the peer's")
