@@ -1,0 +1,129 @@
+"""Several processes that train as one: each encodes its rows of a batch, and all see the loss of the whole.
+
+All draw the same random numbers, so that they agree on the batch, its texts and what is dropped. Features are gathered
+with their gradient, and the gradients of what is trained are averaged: N processes give the numbers of one, up to
+rounding. They are started by `accelerate launch`, by `notebook_launcher` or by `launch`; where none was, all of this is
+one process, and Accelerate is not imported.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def count() -> int:
+    """How many processes train together; the first call joins those that a launcher started."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return 1
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+    return dist.get_world_size()
+
+
+def rank() -> int:
+    """The number of this process, from 0; the first of them writes and prints."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def asks_for_shards() -> bool:
+    """Whether Accelerate's configuration asks several processes to divide the weights, by FSDP."""
+    return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def own_rows(size: int) -> Tensor:
+    """The rows of a batch of `size` that this process encodes [ceil(size / count)]; past the end they begin anew."""
+    each = math.ceil(size / count())
+    return (rank() * each + torch.arange(each)) % size
+
+
+def gathered(features: Tensor, size: int) -> Tensor:
+    """The features of a whole batch [size, D], from those of each process's own rows, or of a whole batch as they are.
+
+    Every process computes the same loss of them, so what flows back to its rows is `count` times their gradient, as it
+    is to weights behind the features; `average_gradients` sets both right.
+    """
+    if len(features) == size:
+        return features
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(features))[:size]
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes."""
+    gradients = [] if count() == 1 else [p.grad for p in parameters if p.grad is not None]
+    for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+        work.wait()
+    for gradient in gradients:
+        gradient /= count()
+
+
+def share(modules: Iterable[nn.Module]) -> None:
+    """Give every process the first one's weights and buffers, to the bit."""
+    for module in modules if count() > 1 else ():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Inside, what the backend says of a process that is gone becomes a ConnectionError of one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError(
+            f"process {rank() + 1} of {count()} has lost another one, and the run ends: start it again with the same "
+            f"checkpoint, and with any number of processes, to go on from the last state that was saved"
+        ) from error
+
+
+def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool = False) -> None:
+    """Call function(argument) in `number` processes of this machine that train together.
+
+    Raises ValueError with the sentence of a process that found a mistake, and ChildProcessError for one that was
+    killed; the others are then ended.
+    """
+    from accelerate.utils import PrepareForLaunch, get_free_port, patch_environment
+    from torch import multiprocessing
+
+    told = multiprocessing.get_context("spawn").SimpleQueue()
+    each = PrepareForLaunch(_tell, "MULTI_CPU")  # for any device: it sets RANK and LOCAL_RANK
+    threads = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // number))
+    where = {"master_addr": "127.0.0.1", "master_port": get_free_port(), "omp_num_threads": threads}
+    with patch_environment(**where, nproc=number, world_size=number, accelerate_use_cpu=cpu):
+        run = multiprocessing.start_processes(each, (told, function, argument), number, join=False)
+    try:
+        while not run.join():
+            pass
+    except multiprocessing.ProcessExitedException as error:
+        found = [] if told.empty() else told.get()
+        if found and error.signal_name is None:
+            raise ValueError(found) from None
+        raise ChildProcessError(
+            f"process {error.error_index + 1} of {number} ended ({error.signal_name or f'exit code {error.exit_code}'}"
+            f"{', perhaps for want of memory' * (error.signal_name == 'SIGKILL')}), and the run with it: the same "
+            f"command goes on from the last state that was saved, with any number of processes"
+        ) from None
+    finally:
+        for process in run.processes:
+            process.terminate()
+
+
+def _tell(told: Any, function: Callable[[Any], Any], argument: Any) -> None:
+    try:
+        function(argument)
+    except (OSError, ValueError) as error:
+        told.put(str(error))
+        raise SystemExit(1) from error
