@@ -47,16 +47,26 @@ def own_rows(size: int) -> Tensor:
 
 
 def gathered(features: Tensor, size: int) -> Tensor:
-    """The features of a whole batch [size, D], from those of each process's own rows, or of a whole batch as they are.
+    """The features of a whole batch [size, D] from those of each process's own rows; a whole batch as it is."""
+    return features if len(features) == size else _Gather.apply(features)[:size]
 
-    Every process computes the same loss of them, so what flows back to its rows is `count` times their gradient, as it
-    is to weights behind the features; `average_gradients` sets both right.
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes, whose losses of them are one and the same.
+
+    So every process knows the gradient of its own rows. It is given on `count` times, for the mean of the encoder's
+    gradients to be their sum; those of weights behind the features are alike everywhere, and their own mean.
     """
-    if len(features) == size:
-        return features
-    from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(all_gather(features))[:size]
+    @staticmethod
+    def forward(_: Any, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(count())]
+        dist.all_gather(parts, own.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return count() * gradient.chunk(count())[rank()]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -70,7 +80,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def share(modules: Iterable[nn.Module]) -> None:
     """Give every process the first one's weights and buffers, to the bit."""
-    for module in modules if count() > 1 else ():
+    if count() == 1:
+        return
+    dist.barrier()
+    for module in modules:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
 
@@ -95,7 +108,8 @@ def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool
     Raises ValueError with the sentence of a process that found a mistake, and ChildProcessError for one that was
     killed; the others are then ended.
     """
-    from accelerate.utils import PrepareForLaunch, get_free_port, patch_environment
+    from accelerate.utils import PrepareForLaunch, patch_environment
+    from accelerate.utils.other import get_free_port
     from torch import multiprocessing
 
     told = multiprocessing.get_context("spawn").SimpleQueue()

@@ -191,7 +191,7 @@ def _step(
         group["lr"] = lr * group["scale"]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     device, half = trained[0].device.type, config.precision != "float32"
-    # PyTorch's blocked attention takes three times as long as the plain one on the CPU in half precision, for 17 tokens.
+    # PyTorch's blocked attention takes three times as long as the plain one on the CPU in bfloat16, for 17 tokens.
     attention = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
     with torch.autocast(device, getattr(torch, config.precision), enabled=half), attention:
         loss = loss_of(batch)

@@ -40,7 +40,7 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
         for block in model.get_submodule(find_blocks(model, tower)[0]).children():
             fully_shard(block, **settings)
     scalars = {parameter for parameter in model.parameters() if not parameter.ndim}  # which FSDP refuses to divide
-    model = fully_shard(model, **settings, ignored_params=scalars)
+    fully_shard(model, **settings, ignored_params=scalars)
     for method in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, method)
     try:

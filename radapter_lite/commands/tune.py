@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shlex
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,25 @@ def add(commands: Commands) -> None:
     options.add_prompts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
     options.add_device(parser)
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="that train together on this machine (1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from radapter_lite import processes
+
+    if arguments.processes < 1:
+        raise ValueError(f"--processes was given {arguments.processes}: expected 1 or more")
+    if processes.count() == 1 < arguments.processes:
+        processes.launch(_tune, arguments, arguments.processes, cpu=options.device(arguments) == "cpu")
+    else:
+        with redirect_stdout(None) if processes.rank() else nullcontext():  # the first process speaks for all
+            _tune(arguments)
+    return 0
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from radapter_lite import processes
     from radapter_lite.backbone import load_clip
     from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
@@ -88,9 +104,11 @@ def execute(arguments: argparse.Namespace) -> int:
     checkpoint = out / f"training_{run}.pt"
     if checkpoint.exists():
         print(f"Going on from {checkpoint}.")
-    for each in (few, test):
+    for each in (few, test) if not processes.rank() else ():
         options.read_all(each, backbone)
     tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
+    if processes.rank():
+        return  # the first process measures and writes
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
     # Which sweep leaves out, however the folder changes.
@@ -112,7 +130,6 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
     if tuned.has_alpha:
         print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
-    return 0
 
 
 def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:

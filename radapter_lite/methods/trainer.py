@@ -52,8 +52,8 @@ class Train:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
         if asks_for_shards() and not is_sharded(self.backbone.model):
             raise ValueError(
-                f"{self.about['method']} does not train on a backbone in shards, as Accelerate's configuration asks for "
-                f"(distributed_type FSDP): choose R-Adapter, or a configuration without FSDP"
+                f"{self.about['method']} does not train on a backbone in shards, which Accelerate's configuration asks "
+                f"for: choose R-Adapter, or a configuration without FSDP"
             )
         return train(
             self.batches,
