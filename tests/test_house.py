@@ -18,7 +18,7 @@ FLOORS = (
     ("backbone", "data", "results", "statistics"),
     ("alpha", "delta_file", "delta", "losses", "training"),
     ("adapter", "tasks"),
-    ("encoding",),
+    ("encoding", "memory"),
     ("tuned", "alpha_choice", "alpha_curve", "calibration"),
     ("evaluation",),
     ("methods",),

@@ -20,7 +20,7 @@ ADAPTER = {"momentum": 0.5, "drop_prob": 0.3}
 RUNS = {
     "R-Adapter": ("R-Adapter", ADAPTER | {"whitening": 0.01}),
     "R-Adapter, stem": ("R-Adapter, stem", ADAPTER),
-    "FLYP": ("FLYP", {}),
+    "FLYP": ("FLYP", {"lr": 1e-3}),
     "LoRA": ("LoRA", {}),
     "LP-FT": ("LP-FT", {}),
     "CoOp": ("CoOp", {"init_text": None}),
@@ -113,7 +113,7 @@ def assert_close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("name", [name for name in RUNS if "float" not in name])
 def test_two_processes_give_the_numbers_of_one(alone, two, name):
     assert_close(two[0][name], alone[name])
-    assert alone[name][0][0] > 0.1 and max(each.abs().max() for each in alone[name][1].values()) > 1e-3
+    assert alone[name][0][0] > 0.01 and max(each.abs().max() for each in alone[name][1].values()) > 1e-3
 
 
 @pytest.mark.parametrize("name", [*RUNS, "resumed"])
@@ -125,7 +125,7 @@ def test_both_processes_end_in_the_same_bits(two, name):
 def test_narrow_precision_stays_near_float32(alone, two, name):
     for found in (alone[name], two[0][name]):
         assert found[0] != alone["R-Adapter"][0]
-        assert found[0] == pytest.approx(alone["R-Adapter"][0], abs=0.02)
+        assert found[0] == pytest.approx(alone["R-Adapter"][0], rel=0.02)
 
 
 def test_what_looks_across_a_batch_is_refused(two):
