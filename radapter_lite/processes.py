@@ -1,9 +1,8 @@
 """Several processes that train as one: each encodes its rows of a batch, and all see the loss of the whole.
 
 All draw the same random numbers, so that they agree on the batch, its texts and what is dropped. Features are gathered
-with their gradient, and the gradients of what is trained are averaged: N processes give the numbers of one, up to
-rounding. They are started by `accelerate launch`, by `notebook_launcher` or by `launch`; where none was, all of this is
-one process, and Accelerate is not imported.
+with their gradient, and gradients averaged: N processes give the numbers of one, up to rounding. `accelerate launch`,
+`notebook_launcher` or `launch` starts them; in a process that is alone, Accelerate is not even imported.
 """
 
 import math
@@ -16,22 +15,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+GO_ON = "start it again, with any number of processes, and it goes on from the last state that was saved"
+
 
 def count() -> int:
     """How many processes train together; the first call joins those that a launcher started."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return 1
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
+    if not dist.is_initialized():
+        if "RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+            return 1
+        from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
 
-    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+        PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
     return dist.get_world_size()
 
 
 def rank() -> int:
-    """The number of this process, from 0; the first of them writes and prints."""
+    """The number of this process, from 0; the first one writes and prints for all."""
     return dist.get_rank() if count() > 1 else 0
 
 
@@ -52,10 +52,10 @@ def gathered(features: Tensor, size: int) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes, whose losses of them are one and the same.
+    """The rows of all processes. Each computes the same loss of them, and so knows the gradient of its own rows.
 
-    So every process knows the gradient of its own rows. It is given on `count` times, for the mean of the encoder's
-    gradients to be their sum; those of weights behind the features are alike everywhere, and their own mean.
+    It is given on `count` times, so that the mean of the encoder's gradients is their sum; those of weights behind the
+    features are alike everywhere.
     """
 
     @staticmethod
@@ -65,26 +65,22 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return count() * gradient.chunk(count())[rank()]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes."""
-    gradients = [] if count() == 1 else [p.grad for p in parameters if p.grad is not None]
+    gradients = [] if count() == 1 else [p.grad.div_(count()) for p in parameters if p.grad is not None]
     for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
         work.wait()
-    for gradient in gradients:
-        gradient /= count()
 
 
 def share(modules: Iterable[nn.Module]) -> None:
-    """Give every process the first one's weights and buffers, to the bit."""
-    if count() == 1:
-        return
-    dist.barrier()
-    for module in modules:
-        for tensor in module.state_dict().values():
+    """Wait for all processes, and give them the first one's weights and buffers, to the bit."""
+    if count() > 1:
+        dist.barrier()
+        for tensor in [tensor for module in modules for tensor in module.state_dict().values()]:
             dist.broadcast(tensor, 0)
 
 
@@ -96,10 +92,7 @@ def together() -> Iterator[None]:
     except RuntimeError as error:
         if count() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise ConnectionError(
-            f"process {rank() + 1} of {count()} has lost another one, and the run ends: start it again with the same "
-            f"checkpoint, and with any number of processes, to go on from the last state that was saved"
-        ) from error
+        raise ConnectionError(f"another of the {count()} processes is gone, and the run ends: {GO_ON}") from error
 
 
 def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool = False) -> None:
@@ -113,23 +106,19 @@ def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool
     from torch import multiprocessing
 
     told = multiprocessing.get_context("spawn").SimpleQueue()
-    each = PrepareForLaunch(_tell, "MULTI_CPU")  # for any device: it sets RANK and LOCAL_RANK
+    worker = PrepareForLaunch(_tell, "MULTI_CPU")  # for any device: it sets RANK and LOCAL_RANK
     threads = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // number))
     where = {"master_addr": "127.0.0.1", "master_port": get_free_port(), "omp_num_threads": threads}
     with patch_environment(**where, nproc=number, world_size=number, accelerate_use_cpu=cpu):
-        run = multiprocessing.start_processes(each, (told, function, argument), number, join=False)
+        run = multiprocessing.start_processes(worker, (told, function, argument), number, join=False)
     try:
         while not run.join():
             pass
     except multiprocessing.ProcessExitedException as error:
-        found = [] if told.empty() else told.get()
-        if found and error.signal_name is None:
-            raise ValueError(found) from None
-        raise ChildProcessError(
-            f"process {error.error_index + 1} of {number} ended ({error.signal_name or f'exit code {error.exit_code}'}"
-            f"{', perhaps for want of memory' * (error.signal_name == 'SIGKILL')}), and the run with it: the same "
-            f"command goes on from the last state that was saved, with any number of processes"
-        ) from None
+        if error.signal_name is None and not told.empty():
+            raise ValueError(told.get()) from None
+        how = error.signal_name or f"exit code {error.exit_code}"
+        raise ChildProcessError(f"process {error.error_index + 1} of {number} ended ({how}): {GO_ON}") from None
     finally:
         for process in run.processes:
             process.terminate()

@@ -1,11 +1,9 @@
-"""A frozen backbone held in shards by several processes, where Accelerate's configuration asks for FSDP."""
+"""A frozen backbone in shards, of which each process holds one, where Accelerate's configuration asks for FSDP."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-
-from torch import nn
 
 from radapter_lite.backbone.load import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_blocks
@@ -16,9 +14,9 @@ from radapter_lite.processes import asks_for_shards, count
 def sharded(backbone: Backbone) -> Iterator[Backbone]:
     """The backbone; or, for processes that were started with FSDP on, a copy of which each holds a part.
 
-    A block's weights are gathered for its own pass alone, forward and backward, by torch's FSDP2 with the settings that
-    Accelerate was given. The whole model waits in the CPU's memory meanwhile. Raises ValueError for another version of
-    FSDP, and for towers that are no Transformer.
+    A block's weights are gathered for its own pass alone, forward and backward, by PyTorch's FSDP2 with the settings
+    that Accelerate was given. The whole model waits in the CPU's memory meanwhile. Raises ValueError for other towers
+    than Transformers.
     """
     if not asks_for_shards():
         yield backbone
@@ -27,15 +25,10 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    asked, device = FullyShardedDataParallelPlugin(), backbone.device
-    if asked.fsdp_version != 2:
-        raise ValueError(f"fsdp_version is {asked.fsdp_version} in Accelerate's configuration: set it to 2")
+    asked, device = FullyShardedDataParallelPlugin(fsdp_version=2), backbone.device
     model = copy.deepcopy(backbone.model.cpu()).requires_grad_(False)
-    settings = {
-        "mesh": init_device_mesh(device.type, (count(),)),
-        "reshard_after_forward": asked.reshard_after_forward,
-        "offload_policy": asked.cpu_offload,
-    }
+    settings = {"reshard_after_forward": asked.reshard_after_forward, "offload_policy": asked.cpu_offload}
+    settings["mesh"] = init_device_mesh(device.type, (count(),))
     for tower in TOWERS:
         for block in model.get_submodule(find_blocks(model, tower)[0]).children():
             fully_shard(block, **settings)
@@ -47,8 +40,3 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
         yield replace(backbone, model=model)
     finally:
         backbone.model.to(device)
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether a model is one of `sharded`'s copies."""
-    return hasattr(model, "set_reshard_after_forward")  # FSDP2's own

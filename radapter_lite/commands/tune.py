@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import re
 import shlex
 from contextlib import nullcontext, redirect_stdout
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
 SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
 LARGEST_SEED = 2**32 - 1
+LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}  # what `accelerate launch` calls precisions
 
 
 def add(commands: Commands) -> None:
@@ -56,7 +58,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.processes < 1:
         raise ValueError(f"--processes was given {arguments.processes}: expected 1 or more")
     if processes.count() == 1 < arguments.processes:
-        processes.launch(_tune, arguments, arguments.processes, cpu=options.device(arguments) == "cpu")
+        processes.launch(execute, arguments, arguments.processes, cpu=options.device(arguments) == "cpu")
     else:
         with redirect_stdout(None) if processes.rank() else nullcontext():  # the first process speaks for all
             _tune(arguments)
@@ -91,6 +93,8 @@ def _tune(arguments: argparse.Namespace) -> None:
     texts = as_task(few).names
     shots = arguments.shots if of_classes else max(1, len(few) // len(texts))  # of each caption
     config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
+    if method.trains and (asked := os.environ.get("ACCELERATE_MIXED_PRECISION")) in LAUNCHED:
+        config = with_settings(config, {"precision": LAUNCHED[asked]})
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 

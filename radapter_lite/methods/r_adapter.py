@@ -72,7 +72,6 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
     Raises what `AdapterSet`, `train` and `check_momentum` raise.
     """
     check_momentum(config.adapter.momentum, train.steps)
-    check_processes(config)
     with sharded(backbone) as own, ExitStack() as stack:
         adapters, stem = attach(own, task, config), None
         stack.callback(adapters.remove)
@@ -145,7 +144,16 @@ class Stem(nn.Module):
 
 
 def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet:
-    """Adapters on the backbone's model, in training mode, at the start of their training on the task."""
+    """Adapters on the backbone's model, in training mode, at the start of their training on the task.
+
+    Raises ValueError for what several processes cannot share.
+    """
+    if processes.count() > 1 and config.adapter.drop != "adapter":
+        raise ValueError(
+            f"drop={config.adapter.drop!r} draws for each image, which processes divide: set it to 'adapter'"
+        )
+    if processes.asks_for_shards() and config.stem_lr is not None:
+        raise ValueError("stem_lr trains the backbone's own weights, which FSDP divides: leave stem_lr out, or FSDP")
     with seeded(config.training.seed):  # low-rank adapters begin at random
         adapters = AdapterSet(backbone.model, config.adapter).train()
     if config.adapter.whitening is not None:
@@ -155,17 +163,6 @@ def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet
             adapters.remove()
             raise
     return adapters
-
-
-def check_processes(config: RAdapterConfig) -> None:
-    """Raise ValueError for what several processes cannot share."""
-    if processes.count() > 1 and config.adapter.drop != "adapter" and config.adapter.drop_prob:
-        raise ValueError(
-            f"drop={config.adapter.drop!r} draws for each image, and several processes divide the images: set drop to "
-            f"'adapter', as in the paper, or train in one process"
-        )
-    if processes.asks_for_shards() and config.stem_lr is not None:
-        raise ValueError("stem_lr trains the backbone's own weights, which FSDP divides: leave stem_lr out, or FSDP")
 
 
 def check_momentum(momentum: float, steps: int) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sharding import is_sharded
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.tricks import with_tricks
 from radapter_lite.processes import asks_for_shards
@@ -50,10 +49,10 @@ class Train:
         **state: nn.Module,
     ) -> pd.DataFrame:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
-        if asks_for_shards() and not is_sharded(self.backbone.model):
+        if asks_for_shards() and not hasattr(self.backbone.model, "reshard"):  # as FSDP's have
             raise ValueError(
-                f"{self.about['method']} does not train on a backbone in shards, which Accelerate's configuration asks "
-                f"for: choose R-Adapter, or a configuration without FSDP"
+                f"{self.about['method']} does not train on a backbone in shards: choose R-Adapter, or a configuration "
+                f"of Accelerate without FSDP"
             )
         return train(
             self.batches,

@@ -42,10 +42,7 @@ def with_tricks(loss: BatchLoss, backbone: Backbone, config: TrainingConfig, hea
     if not (config.mixup or config.adversarial or config.r_drop):
         return loss
     if processes.count() > 1:
-        raise ValueError(
-            "mixup, adversarial and r_drop look across the images of a batch, which several processes share: set them "
-            "to 0, or train in one process"
-        )
+        raise ValueError("mixup, adversarial and r_drop need whole batches, which processes divide: set them to 0")
 
     def tricky(batch: Batch) -> Tensor:
         once: Pass = partial(loss, batch)
