@@ -61,15 +61,18 @@ def _activations(model: nn.Module, adapter: AdapterConfig | None, batch: int) ->
         return tensor
 
     adapters = None if adapter is None else AdapterSet(model, adapter).to("meta").train()
+    for site in adapters.sites if adapters is not None and adapters.config.whitening else ():
+        adapters[site].basis = adapters[site].average  # type: ignore[index]  # of one shape
     clip: Any = model
     size = clip.visual.image_size
     pixels = torch.empty(batch, 3, *(size if isinstance(size, tuple) else (size, size)), device="meta")
     tokens = torch.empty(batch, clip.context_length, dtype=torch.long, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
         functional_call(model, state, (pixels, tokens))
+    weights = [*state.values()]
     if adapters is not None:
         adapters.remove()
-    weights = [*state.values(), *(adapters.parameters() if adapters is not None else ())]
+        weights += [*adapters.parameters(), *adapters.buffers()]
     return sum(each.nbytes() for each in held.values()) - sum(
         each.untyped_storage().nbytes() for each in weights if each.untyped_storage()._cdata in held
     )
