@@ -159,6 +159,7 @@ class AdapterSet(nn.Module):
         averaged: bool = True,
         *,
         backbone: Backbone | None = None,
+        original: Mapping[str, Tensor] | None = None,
         settings: Mapping[str, Any] | None = None,
         changes: Mapping[str, Tensor] | None = None,
     ) -> Delta:
@@ -167,6 +168,7 @@ class AdapterSet(nn.Module):
         Args:
             averaged: take the running averages, as `eval()` does; False takes the live weights.
             backbone: noted in the delta by its name and its weights' origin.
+            original: the model's state dict, where the one adapted is a sharded copy.
             settings: of the training, noted beside the adapters' own; must be JSON.
             changes: ΔW of weights that were tuned beside the adapters, by name.
         """
@@ -175,7 +177,7 @@ class AdapterSet(nn.Module):
             for site in self.sites
         }
         return Delta.from_adapters(
-            self._model.state_dict(),
+            original or self._model.state_dict(),
             matrices | dict(changes or {}),
             backbone=backbone,
             method="R-Adapter",

@@ -17,6 +17,7 @@ def progress(over: Iterable[Any] | None = None, what: str = "", **options: Any) 
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     in_kernel = hasattr(shell, "kernel")
     unwatched = not in_kernel and (not sys.stderr.isatty() or bool(os.environ.get("CI")))
-    options = {"disable": unwatched or bool(os.environ.get("TQDM_DISABLE"))} | options
+    silent = bool(os.environ.get("TQDM_DISABLE")) or os.environ.get("RANK", "0") != "0"  # of several, the first draws
+    options = {"disable": unwatched or silent} | options
     file = sys.stdout if in_kernel else sys.stderr
     return tqdm(over, desc=what, file=file, leave=False, mininterval=0.5, **options)

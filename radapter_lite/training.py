@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import AdamW
 
+from radapter_lite import processes
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
 from radapter_lite.seeding import reseed, seeded
@@ -29,10 +31,10 @@ from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Setting
 
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
 Row = dict[str, Any]  # of the history
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 READ_EVERY = 10  # steps whose losses are read together: reading waits for the device
 MIXUP_LAYERS = ("input", "random")
-Precision = Annotated[str, Bound(f"be {' or '.join(PRECISIONS)}", PRECISIONS.__contains__)]
+Precision = Annotated[str, Bound(f"be one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__)]
 Layer = Annotated[str, Bound(f"be {' or '.join(MIXUP_LAYERS)}", MIXUP_LAYERS.__contains__)]
 
 
@@ -50,8 +52,9 @@ class TrainingConfig(Settings):
         clip_norm: the gradient's norm is cut to this.
         crop: smallest share of the image's side a random crop keeps; 1 for no crop.
         flip: whether images are mirrored at random.
-        precision: "float32", or "bfloat16" to run the encoders under autocast, which is faster where the
-            processor has instructions for it; trained numbers and losses stay in float32.
+        precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast, which is faster where the
+            processor has instructions for it; trained numbers and losses stay in float32. With float16 the loss is
+            scaled, and a step whose gradients overflow is left out.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
         mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
@@ -80,18 +83,20 @@ class TrainingConfig(Settings):
     r_drop: AtLeast0 = 0.0
 
 
-def augment(images: Tensor, crop: float, flip: bool) -> Tensor:
+def augment(images: Tensor, crop: float, flip: bool, size: int | None = None) -> Tensor:
     """Crop a random square of at least `crop` of the side, stretch it to full size, mirror half of the images.
 
-    The images [B, 3, H, W] are normalized; the background at the borders is continued.
+    The images [B, 3, H, W] are normalized; the background at the borders is continued. With a size they are this
+    process's rows of a batch of so many, for all of which random numbers are drawn.
     """
-    size = len(images)
+    rows = torch.arange(len(images)) if size is None else processes.own_rows(size)
+    size = size or len(images)
     scale = torch.empty(size).uniform_(crop, 1.0)
     shift = (torch.rand(size, 2) * 2 - 1) * (1 - scale)[:, None]
     mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if flip else torch.ones(size)
     theta = torch.zeros(size, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * mirror, scale, shift
-    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta[rows].to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -110,7 +115,7 @@ def train(
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
     Raises ValueError for a checkpoint that is damaged or of another run, a loss that is no longer finite, and batches
-    whose number is not known, or that cannot be gone through once more.
+    whose number is not known, or that cannot be gone through once more; ConnectionError where another process is gone.
 
     Args:
         batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
@@ -131,11 +136,13 @@ def train(
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
-    run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, checkpoint)
+    scaler = GradScaler(groups[0]["params"][0].device.type, enabled=config.precision == "float16")
+    run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, scaler, checkpoint)
     history, epoch, done, random_state = run.resume()
+    processes.share(state.values())
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     bar = progress(what=description, total=total, initial=len(history))
-    with bar, seeded(config.seed):
+    with bar, seeded(config.seed), processes.together():
         while len(history) < total:
             # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
             reseed(config.seed * 100_003 + epoch)
@@ -146,7 +153,7 @@ def train(
                 torch.set_rng_state(random_state)
             begun_at = len(history) - done
             for batch in feed:
-                row = _step(loss_of_batch, batch, optimizer, config, len(history), total)
+                row = _step(loss_of_batch, batch, optimizer, scaler, config, len(history), total)
                 after_step()
                 history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
                 bar.update()
@@ -180,21 +187,26 @@ def count_steps(batches: Iterable[Any], config: TrainingConfig) -> int:
     return config.epochs * len(batches)
 
 
-def _step(loss_of: Loss, batch: Any, optimizer: AdamW, config: TrainingConfig, step: int, total: int) -> Row:
+def _step(
+    loss_of: Loss, batch: Any, optimizer: AdamW, scaler: GradScaler, config: TrainingConfig, step: int, total: int
+) -> Row:
     """One step of the optimizer: its number, loss, still on the device, and learning rate."""
     lr = float(learning_rate(step, total, config))
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    device, half = trained[0].device.type, config.precision == "bfloat16"
+    device, half = trained[0].device.type, config.precision != "float32"
     # PyTorch's blocked attention takes three times as long as the plain one on the CPU in bfloat16, for 17 tokens.
     attention = sdpa_kernel(SDPBackend.MATH) if half and device == "cpu" else nullcontext()
-    with torch.autocast(device, torch.bfloat16, enabled=half), attention:
+    with torch.autocast(device, getattr(torch, config.precision), enabled=half), attention:
         loss = loss_of(batch)
     optimizer.zero_grad()
-    loss.backward()
+    scaler.scale(loss).backward()
+    processes.average_gradients(trained)
+    scaler.unscale_(optimizer)
     nn.utils.clip_grad_norm_(trained, config.clip_norm)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return {"step": step, "loss": loss.detach(), "lr": lr}
 
 
@@ -224,6 +236,7 @@ class _Run:
     identity: dict[str, Any]
     state: Mapping[str, nn.Module]
     optimizer: AdamW
+    scaler: GradScaler
     checkpoint: str | os.PathLike[str] | None
 
     def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
@@ -248,16 +261,19 @@ class _Run:
         for name, module in self.state.items():
             module.load_state_dict(saved["state"][name])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved["scaler"])
         return place
 
     def save(self, history: list[Row], epoch: int, done: int) -> None:
         """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or processes.rank():
             return
         content = {
             "identity": self.identity,
             "state": {name: module.state_dict() for name, module in self.state.items()},
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "history": history,
             "epoch": epoch,
             "done": done,

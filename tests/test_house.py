@@ -14,11 +14,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "radapter_lite"
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = (
-    ("version", "errors", "files", "progress", "seeding", "settings", "assets"),
+    ("version", "errors", "files", "processes", "progress", "seeding", "settings", "assets"),
     ("backbone", "data", "results", "statistics"),
     ("alpha", "delta_file", "delta", "losses", "training"),
     ("adapter", "tasks"),
-    ("encoding",),
+    ("encoding", "memory"),
     ("tuned", "alpha_choice", "alpha_curve", "calibration"),
     ("evaluation",),
     ("methods",),
@@ -130,6 +130,7 @@ print(*{name.partition(".")[0] for name in sys.modules} - before - {"radapter_li
         "scipy",
         "skimage",
         "peft",
+        "accelerate",
         "IPython",
         "ipywidgets",
         "papermill",

@@ -3,8 +3,10 @@
 import argparse
 import hashlib
 import json
+import os
 import re
 import shlex
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
 SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
 LARGEST_SEED = 2**32 - 1
+LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}  # what `accelerate launch` calls precisions
 
 
 def add(commands: Commands) -> None:
@@ -40,10 +43,25 @@ def add(commands: Commands) -> None:
     options.add_prompts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
     options.add_device(parser)
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="that train together on this machine (1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    from radapter_lite import processes
+
+    if arguments.processes < 1:
+        raise ValueError(f"--processes was given {arguments.processes}: expected 1 or more")
+    if processes.count() == 1 < arguments.processes:
+        processes.launch(execute, arguments, arguments.processes, cpu=options.device(arguments) == "cpu")
+    else:
+        with redirect_stdout(None) if processes.rank() else nullcontext():  # the first process speaks for all
+            _tune(arguments)
+    return 0
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from radapter_lite import processes
     from radapter_lite.backbone import load_clip
     from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
@@ -69,6 +87,8 @@ def execute(arguments: argparse.Namespace) -> int:
     texts = as_task(few).names
     shots = arguments.shots if of_classes else max(1, len(few) // len(texts))  # of each caption
     config = recommended(method.name, backbone, shots, arguments.seed, images.id_domain)
+    if method.trains and (asked := os.environ.get("ACCELERATE_MIXED_PRECISION")) in LAUNCHED:
+        config = with_settings(config, {"precision": LAUNCHED[asked]})
     config = with_settings(config, {name: options.parse_value(text) for name, text in arguments.settings})
     make_folder(out)
 
@@ -85,6 +105,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if checkpoint.exists():
         print(f"Going on from {checkpoint}.", flush=True)
     tuned = method.tune(backbone, few, config, checkpoint=checkpoint)
+    if processes.rank():
+        return  # the first process measures and writes
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
     # Which sweep leaves out, however the folder changes.
@@ -107,7 +129,6 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
     if tuned.answer is None:  # a change of weights, which a plain model can carry
         print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
-    return 0
 
 
 def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
-from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy
+from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy, encode_batch
 from radapter_lite.methods.registry import WEIGHTS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train, count, restored
 from radapter_lite.tasks import Batch, Task
@@ -48,7 +48,7 @@ def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train
     head = text_features(backbone, task.texts(backbone))  # (C, D)
 
     def loss(batch: Batch) -> Tensor:
-        features = backbone.encode_images(batch.images)  # (B, D)
+        features = encode_batch(backbone, batch)  # (B, D)
         return cosine_cross_entropy(features, head, batch.labels, config.temperature)
 
     with restored(backbone.model) as before:

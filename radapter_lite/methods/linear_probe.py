@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from radapter_lite.backbone import Backbone
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import image_features, text_features
-from radapter_lite.methods.objectives import labels_of, no_steps, require_texts
+from radapter_lite.methods.objectives import encode_batch, labels_of, no_steps, require_texts
 from radapter_lite.methods.registry import LOOP, WEIGHTS_ELSEWHERE, register
 from radapter_lite.methods.trainer import Train, count, restored
 from radapter_lite.methods.whitening import inverse_root
@@ -78,7 +78,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
 
     def loss(batch: Batch) -> Tensor:
-        features = backbone.encode_images(batch.images)
+        features = encode_batch(backbone, batch)
         with torch.autocast(batch.images.device.type, enabled=False):
             return F.cross_entropy(head(features.float()), batch.labels)
 

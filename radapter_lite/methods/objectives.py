@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
+from radapter_lite.processes import gathered, own_rows
 from radapter_lite.tasks import Batch, Classification, Task
 
 BatchLoss = Callable[[Batch], Tensor]  # -> scalar
@@ -29,11 +30,17 @@ def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
         texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
-        image_features = backbone.encode_images(batch.images)
-        text_features = encode(texts)
-        return criterion(image_features, text_features.index_select(0, place.to(batch.images.device)), batch.positives)
+        image_features = encode_batch(backbone, batch)
+        text_features = gathered(encode(texts[own_rows(len(texts))]), len(texts))
+        device = image_features.device
+        return criterion(image_features, text_features.index_select(0, place.to(device)), batch.positives.to(device))
 
     return loss
+
+
+def encode_batch(backbone: Backbone, batch: Batch) -> Tensor:
+    """Unit features of all of a batch's images [B, D], of which each process encodes its own; gradients flow."""
+    return gathered(backbone.encode_images(batch.images), len(batch.labels))
 
 
 def text_encoder(backbone: Backbone) -> Callable[[Tensor], Tensor]:
@@ -66,7 +73,7 @@ def wordings(backbone: Backbone, task: Task) -> Callable[[Tensor], Tensor]:
 def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
     """Unit features of a batch's images [B, D], in float32, without a gradient."""
     with torch.no_grad():
-        return backbone.encode_images(batch.images).float()
+        return encode_batch(backbone, batch).float()
 
 
 def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods.coop import token_embedding
-from radapter_lite.methods.objectives import cosine_cross_entropy, wordings
+from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, wordings
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
 from radapter_lite.methods.trainer import Train, count
 from radapter_lite.seeding import seeded
@@ -112,7 +112,7 @@ def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: T
     def loss(batch: Batch) -> Tensor:
         with prefixes.installed(model):
             with torch.set_grad_enabled("image" in config.towers):
-                features = backbone.encode_images(batch.images)
+                features = encode_batch(backbone, batch)
             texts = backbone.encode_texts(draw(every)) if head is None else head
             return cosine_cross_entropy(features, texts, batch.labels, config.temperature)
 

@@ -4,14 +4,17 @@ Source: Kim et al. 2024 (arXiv 2408.05749).
 """
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from radapter_lite import processes
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.sharding import sharded
 from radapter_lite.backbone.sites import in_stem
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.objectives import pair_loss
@@ -69,24 +72,23 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
     Raises what `AdapterSet`, `train` and `check_momentum` raise.
     """
     check_momentum(config.adapter.momentum, train.steps)
-    adapters, stem = attach(backbone, task, config), None
-    try:
+    with sharded(backbone) as own, ExitStack() as stack:
+        adapters, stem = attach(own, task, config), None
+        stack.callback(adapters.remove)
         trained: list[Any] = [{"params": [*adapters.parameters()]}]
         state: dict[str, Any] = {"adapters": adapters}
         if config.stem_lr is not None:
             stem = state["stem"] = Stem(backbone.model, config.adapter.momentum)
+            stack.callback(stem.remove)
             trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
 
         def accumulate() -> None:
             for part in state.values():
                 part.accumulate()
 
-        history = train(pair_loss(backbone, task, config.criterion), trained, after_step=accumulate, **state)
-    finally:
-        adapters.remove()
-        if stem:
-            stem.remove()
-    delta = adapters.delta(changes=stem.changes() if stem else None)
+        loss = pair_loss(own, task, config.criterion)
+        history = replace(train, backbone=own)(loss, trained, after_step=accumulate, **state)
+    delta = adapters.delta(original=backbone.model.state_dict(), changes=stem.changes() if stem else None)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
 
 
@@ -142,7 +144,16 @@ class Stem(nn.Module):
 
 
 def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet:
-    """Adapters on the backbone's model, in training mode, at the start of their training on the task."""
+    """Adapters on the backbone's model, in training mode, at the start of their training on the task.
+
+    Raises ValueError for what several processes cannot share.
+    """
+    if processes.count() > 1 and config.adapter.drop != "adapter":
+        raise ValueError(
+            f"drop={config.adapter.drop!r} draws for each image, which processes divide: set it to 'adapter'"
+        )
+    if processes.asks_for_shards() and config.stem_lr is not None:
+        raise ValueError("stem_lr trains the backbone's own weights, which FSDP divides: leave stem_lr out, or FSDP")
     with seeded(config.training.seed):  # low-rank adapters begin at random
         adapters = AdapterSet(backbone.model, config.adapter).train()
     if config.adapter.whitening is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.tricks import with_tricks
+from radapter_lite.processes import asks_for_shards
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig, count_steps, train
 
@@ -48,6 +49,11 @@ class Train:
         **state: nn.Module,
     ) -> pd.DataFrame:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
+        if asks_for_shards() and not hasattr(self.backbone.model, "reshard"):  # as FSDP's have
+            raise ValueError(
+                f"{self.about['method']} does not train on a backbone in shards: choose R-Adapter, or a configuration "
+                f"of Accelerate without FSDP"
+            )
         return train(
             self.batches,
             with_tricks(loss, self.backbone, self.config, self.head),

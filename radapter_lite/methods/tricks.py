@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from radapter_lite import processes
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.attaching import changed_inputs
 from radapter_lite.backbone.sites import TOWERS, find_blocks
@@ -37,6 +38,8 @@ def with_tricks(loss: BatchLoss, backbone: Backbone, config: TrainingConfig, hea
     """
     if not (config.mixup or config.adversarial or config.r_drop):
         return loss
+    if processes.count() > 1:
+        raise ValueError("mixup, adversarial and r_drop need whole batches, which processes divide: set them to 0")
 
     def tricky(batch: Batch) -> Tensor:
         once: Pass = partial(loss, batch)

@@ -21,6 +21,7 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.losses import info_nce
+from radapter_lite.methods.objectives import encode_batch
 from radapter_lite.methods.registry import tune
 from radapter_lite.tasks import Batch, Classification, Task, as_task
 from radapter_lite.tasks.task import ImageBatches
@@ -95,8 +96,9 @@ def pretrain(backbone: Backbone, images: ImageSet, config: TrainingConfig) -> Ba
     whole = ImageBatches(adapted, images, torch.arange(len(images)), replace(config, crop=1.0, flip=False))
 
     def loss(batch: Batch) -> Tensor:
-        first, second = (augment(batch.images, config.crop, config.flip) for _ in range(2))
-        return info_nce(adapted.encode_images(first), adapted.encode_images(second), scale)
+        crops = (augment(batch.images, config.crop, config.flip, len(batch.labels)) for _ in range(2))
+        first, second = (encode_batch(adapted, replace(batch, images=each)) for each in crops)
+        return info_nce(first, second, scale)
 
     train(whole, loss, visual.parameters(), config, state={"visual": visual}, description="pretraining")
     return adapted

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
+from radapter_lite.processes import own_rows
 from radapter_lite.training import TrainingConfig, augment
 
 
@@ -25,7 +26,7 @@ class Batch:
     """What one step of training sees.
 
     Attributes:
-        images: augmented [B, 3, H, W].
+        images: augmented [B, 3, H, W]; of several processes each has its `own_rows` of them, and all of what follows.
         labels: for each image, which of the task's texts stands beside it [B].
         positives: True at (i, j) where image i and the text of image j match [B, B].
     """
@@ -94,8 +95,9 @@ class ImageBatches:
         device, matches = self.backbone.device, self.matches.view(len(self.images), -1)
         counts = (matches >= 0).sum(1)
         order = torch.randperm(len(self.images)).split(self.config.batch_size)
-        for rows, pixels in zip(order, self.images.tensors(self.backbone.preprocess, order), strict=True):
-            augmented = augment(pixels.to(device), self.config.crop, self.config.flip)
+        own = [rows[own_rows(len(rows))] for rows in order]  # this process's
+        for rows, pixels in zip(order, self.images.tensors(self.backbone.preprocess, own), strict=True):
+            augmented = augment(pixels.to(device), self.config.crop, self.config.flip, len(rows))
             own = matches[rows]  # (B, M)
             place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
             labels = own.gather(1, place[:, None])[:, 0]
