@@ -37,7 +37,9 @@ XLM = ROBERTA | dict(model_type="xlm-roberta", vocab_size=250002)
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 MT5 = dict(model_type="mt5", is_encoder_decoder=True, vocab_size=250112, feed_forward_proj="gated-gelu")
 MT5 |= dict(d_model=768, d_kv=64, d_ff=2048, num_layers=12, num_heads=12, pad_token_id=0)
-NLLB = dict(model_type="m2m_100", is_encoder_decoder=True, vocab_size=256206, d_model=1024, max_position_embeddings=1024)
+NLLB = dict(
+    model_type="m2m_100", is_encoder_decoder=True, vocab_size=256206, d_model=1024, max_position_embeddings=1024
+)
 NLLB |= dict(encoder_layers=12, encoder_attention_heads=16, encoder_ffn_dim=4096, decoder_layers=12)
 HUB = {  # the text towers' configurations, in the sizes that the hub has them
     "roberta-base": ROBERTA,

@@ -95,8 +95,8 @@ class ImageBatches:
         device, matches = self.backbone.device, self.matches.view(len(self.images), -1)
         counts = (matches >= 0).sum(1)
         order = torch.randperm(len(self.images)).split(self.config.batch_size)
-        own = [rows[own_rows(len(rows))] for rows in order]  # this process's
-        for rows, pixels in zip(order, self.images.tensors(self.backbone.preprocess, own), strict=True):
+        read = [rows[own_rows(len(rows))] for rows in order]  # by this process
+        for rows, pixels in zip(order, self.images.tensors(self.backbone.preprocess, read), strict=True):
             augmented = augment(pixels.to(device), self.config.crop, self.config.flip, len(rows))
             own = matches[rows]  # (B, M)
             place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
