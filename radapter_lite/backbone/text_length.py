@@ -25,7 +25,7 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     known = type(model) in (CLIP, CustomTextCLIP) and pool in ("argmax", "eos")
     if not known or mask is None or class_token is not None:
         return model.encode_text(tokens.to(device), normalize=True)
-    length = int((tokens if pool == "argmax" else tokens.eq(end).int()).argmax(-1).max()) + 1
+    length = int((tokens if pool == "argmax" else (tokens == end).int()).argmax(-1).max()) + 1
     tokens, dtype = tokens[:, :length].to(device), tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)  # (B, length, width)
     x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
