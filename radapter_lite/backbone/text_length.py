@@ -20,8 +20,8 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     """
     tower, device = getattr(model, "text", model), next(model.parameters()).device
     own = "text_" if isinstance(tower, CLIP) else ""
-    pool, end = (getattr(tower, f"{own}{name}", None) for name in ("pool_type", "eos_id"))
-    mask, class_token = (getattr(tower, name, None) for name in ("attn_mask", "cls_emb"))
+    pool, end = getattr(tower, f"{own}pool_type", ""), getattr(tower, f"{own}eos_id", -1)
+    mask, class_token = getattr(tower, "attn_mask", None), getattr(tower, "cls_emb", None)
     known = type(model) in (CLIP, CustomTextCLIP) and pool in ("argmax", "eos")
     if not known or mask is None or class_token is not None:
         return model.encode_text(tokens.to(device), normalize=True)
