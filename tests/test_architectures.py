@@ -21,7 +21,7 @@ from torch import nn
 
 from radapter_lite import load_tuned, tune
 from radapter_lite.adapter import AdapterConfig, AdapterSet
-from radapter_lite.alpha import keys_of
+from radapter_lite.alpha import keys_of, scales
 from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.backbone.sites import block_of, in_stem
@@ -151,6 +151,44 @@ def count_calls(model: nn.Module, adapters: AdapterSet) -> Counter:
         if kinds(model)["text"] == "Transformer":
             model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long))
     return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("visual.transformer.resblocks.11.mlp.c_proj.weight", "11"),
+        ("visual.trunk.blocks.3.attn.proj", "3"),
+        ("visual.trunk.stages.2.blocks.5.mlp.fc2", "2.5"),
+        ("visual.trunk.stages.2.downsample.1.weight", None),
+        ("visual.trunk.layers.2.blocks.5.attn.proj", "2.5"),
+        ("visual.trunk.layers.2.downsample.reduction.weight", None),
+        ("visual.trunk.patch_embed.backbone.stages.0.1.conv3_1x1", "0.1"),
+        ("visual.trunk.patch_embed.backbone.pool.proj.weight", None),
+        ("visual.layer3.4.conv3", "3.4"),
+        ("visual.attnpool.c_proj.weight", None),
+        ("text.transformer.encoder.layer.3.attention.output.dense", "3"),
+        ("text.transformer.block.3.layer.1.DenseReluDense.wo", "3"),
+        ("text.transformer.layers.3.fc2", "3"),
+    ],
+)
+def test_a_block_has_the_number_of_its_stage_and_its_own(name: str, block: str | None) -> None:
+    assert block_of(name) == block
+    tower = "image" if name.startswith("visual") else "text"
+    stem = "stem" if in_stem(name) else None
+    assert keys_of([name]) == [tower, *(f"{tower}.{part}" for part in (block or stem,) if part)]
+
+
+def test_keys_of_stages_come_in_order() -> None:
+    names = [f"visual.trunk.patch_embed.backbone.stages.{stage}.conv3_1x1" for stage in ("0.1", "0.0", "1.10", "1.9")]
+    names += [
+        "visual.trunk.blocks.10.attn",
+        "visual.trunk.blocks.9.attn",
+        "visual.trunk.patch_embed.backbone.stem.conv1",
+    ]
+    keys = ["image", "image.stem", "image.0.0", "image.0.1", "image.1.9", "image.1.10", "image.9", "image.10"]
+    assert keys_of(names) == keys
+    scale = scales({"image": 0.2, "image.0.1": 0.7}, names)
+    assert [scale(name) for name in names[:3]] == [0.7, 0.2, 0.2]
 
 
 # --- one of each family, for real ---

@@ -7,7 +7,6 @@ heads, and CoCa's decoder. The towers are open_clip's, timm's and, for texts, th
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -106,7 +105,7 @@ def is_dense(module: nn.Module) -> bool:
     return is_conv or isinstance(module, nn.Linear)
 
 
-def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str]]:
+def _branches(block: nn.Module, name: str, tower: str) -> list[tuple[str, str]]:
     """The kind and last layer of each branch of a block."""
     dense = [own for own, part in block.named_modules() if is_dense(part)]
     found = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
@@ -116,7 +115,7 @@ def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, st
             f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
             f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
         )
-    yield from ((kind, f"{name}.{own}") for kind, own in found.items())
+    return [(kind, f"{name}.{own}") for kind, own in found.items()]
 
 
 def _hooked(model: nn.Module, linear: str) -> str:
