@@ -1,11 +1,14 @@
 """The long runs: resumable, complete, judged on ID validation alone, and turned into the README's table."""
 
+import inspect
 import math
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import cloudpickle
 import distributed
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from conftest import make_backbone, make_folder
 
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
-from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search
+from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, segmentation
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
@@ -382,6 +385,24 @@ def test_a_cluster_that_loses_a_worker_loses_no_row_and_makes_none_twice(
             bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
     assert killed
     pd.testing.assert_frame_equal(as_a_set(path), alone, check_exact=True)
+
+
+@pytest.mark.parametrize("part", bench.PARTS)
+def test_the_runs_of_every_part_can_be_sent(part: str, images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    class Sent(Exception):
+        pass
+
+    def send(run, keys):
+        assert callable(pickle.loads(cloudpickle.dumps(run)))
+        raise Sent
+
+    monkeypatch.setattr(runs, "_each", send)
+    for scenes in ("TRAINING", "TEST", "VALIDATION"):
+        monkeypatch.setattr(segmentation, scenes, 2)
+    takes = inspect.signature(bench.PARTS[part]).parameters
+    shown = load_images() if part == "retrieval" else images
+    with pytest.raises(Sent):
+        bench.PARTS[part](make_backbone(), **{"images": shown} if "images" in takes else {}, path=tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
