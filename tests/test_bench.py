@@ -380,9 +380,9 @@ def test_a_cluster_that_loses_a_worker_loses_no_row_and_makes_none_twice(
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(runs, "add_rows", add)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with bench.workers(dask=cluster.scheduler_address):
-            bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, bench.workers(dask=cluster.scheduler_address):
+        bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
     assert killed
     pd.testing.assert_frame_equal(as_a_set(path), alone, check_exact=True)
 
@@ -420,6 +420,6 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(jobs: int, tmp_path: 
 def test_an_address_without_a_cluster(monkeypatch) -> None:
     monkeypatch.setattr(runs, "PATIENCE", 0.2)
     for address in ("tcp://127.0.0.1:9", "nowhere"):
-        with pytest.raises(ConnectionError, match=f"no Dask cluster with a worker answers at {address} .*dask worker"):
-            with bench.workers(dask=address):
-                pass
+        said = f"no Dask cluster with a worker answers at {address} .*dask worker"
+        with pytest.raises(ConnectionError, match=said), bench.workers(dask=address):
+            raise AssertionError("nothing may be run")

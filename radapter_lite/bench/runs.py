@@ -88,19 +88,19 @@ def _each(run: Run, keys: list[Key]) -> Iterator[tuple[Key, Callable[[], pd.Data
     if isinstance(where, int):
         threads = max(1, torch.get_num_threads() // where)
         pool = ProcessPoolExecutor(where, env={"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"})
-        stop = partial(pool.shutdown, kill_workers=True)
+        at_once = {"kill_workers": True}
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is large
             sent = where.submit(bytes, sent)  # the result of a task is made anew where it is lost
-        pool = where.get_executor(pure=False)
-        stop = partial(pool.shutdown, wait=False)
+        pool, at_once = where.get_executor(pure=False), {"wait": False}
     try:
         futures = {pool.submit(_make, sent, key): key for key in keys}
         yield from ((futures[future], future.result) for future in as_completed(futures))
-        stop = pool.shutdown  # all is done, nothing to interrupt
-    finally:
-        stop()
+    except BaseException:  # an interruption: what is being run is not waited for
+        pool.shutdown(**at_once)
+        raise
+    pool.shutdown()
 
 
 def _make(sent: bytes, key: Key) -> pd.DataFrame:
