@@ -44,8 +44,6 @@ def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite import bench
     from radapter_lite.backbone import load_clip
     from radapter_lite.data import load_images
-    from radapter_lite.view.comparison_plots import plot_speed
-    from radapter_lite.view.plots import save_figure
 
     run = bench.PARTS.get(arguments.part)
     takes = set(inspect.signature(run).parameters) if run else {"images"} if arguments.part == "table" else set()
@@ -66,7 +64,10 @@ def execute(arguments: argparse.Namespace) -> int:
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
     images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
     table = run(load_clip(), **images, path=path, **given)
-    if arguments.part == "speed":
-        save_figure(plot_speed(table), "speed", path.parent, "R-Adapter's costs in percent of its peers'.")
     print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")
+    if arguments.part == "speed":
+        from radapter_lite.view.comparison_plots import plot_speed
+        from radapter_lite.view.plots import save_figure
+
+        save_figure(plot_speed(table), "speed", path.parent, "R-Adapter's costs in percent of its peers'.")
     return 0

@@ -141,4 +141,5 @@ def plot_speed(ratios: pd.DataFrame) -> Figure:
         axis.annotate(f"{percent:.3g}", (percent, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
     axis.set_yticks(ordered.index, [f"{row.measure}: {row.peer}" for row in ordered.itertuples()])
     axis.set(xscale="log", xlabel="R-Adapter's cost in percent of the peer's")
+    axis.xaxis.set_major_formatter("{x:g}")
     return figure
