@@ -1,9 +1,9 @@
 """Where adapters sit: behind the last linear layer or 1x1 convolution of every residual branch, in both towers.
 
-A branch is an attention, an MLP, or the convolutions of a convolutional block. Behind a layer that mixes channels at each
-place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (RepMixer's
-depthwise convolutions, in FastViT), and neither has what is no residual branch: stems, downsampling, pooling heads,
-and CoCa's decoder. The towers are open_clip's, timm's and, for texts, those of Transformers.
+A branch is an attention, an MLP, or the convolutions of a convolutional block. Behind a layer that mixes channels at
+each place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (FastViT's
+RepMixer), and neither has what is no residual branch: stems, downsampling, pooling heads, and CoCa's decoder. The
+towers are open_clip's, timm's and, for texts, those of Transformers.
 """
 
 import re
@@ -17,7 +17,7 @@ TOWERS = ("image", "text")
 # A residual block's place in its tower: its number, behind that of its stage where there are stages.
 BLOCK = re.compile(
     r"(?:stages\.|layers\.|layer)(\d+)\.(?:blocks\.)?(\d+)\."  # timm's stages, Swin's and ResNet's
-    r"|(?:blocks|transformer\.(?:encoder\.)?(?:layers?|block))\.(\d+)\."  # open_clip's and timm's; those of Transformers
+    r"|(?:blocks|transformer\.(?:encoder\.)?(?:layers?|block))\.(\d+)\."  # open_clip's, timm's, Transformers'
 )
 # The last layer of a branch, by its name inside a block.
 LAST = {
@@ -27,9 +27,7 @@ LAST = {
 }
 # What comes before the first block of an image encoder, other than blocks in it: convolutions or the patch embedding,
 # class, register and position embeddings, and the first norm.
-STEM = (
-    r"stem|conv\d|bn\d|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token|reg_token|pos_embed|norm_pre"
-)
+STEM = r"stem|conv\d|bn\d|(class|positional)_embedding|ln_pre|patch_embed|(cls|reg)_token|pos_embed|norm_pre"
 
 
 def block_of(name: str) -> str | None:
@@ -51,10 +49,9 @@ class Site:
     """A place for one adapter: behind the last layer of an attention, of an MLP or of a convolutional block.
 
     Attributes:
-        name: "image.0.attn", "text.3.mlp", "image.2.5.conv"; in front of the kind stands the block's key for α.
-        tower: "image" or "text".
+        name: "image.0.attn", "text.3.mlp", "image.2.5.conv": the block's key for α, and "attn", "mlp" or "conv".
+        tower, kind: the first and the last part of the name.
         layer: the block's number in its tower, counted from 0, through all stages.
-        kind: "attn", "mlp" or "conv".
         linear: dotted name of the nn.Linear or 1x1 nn.Conv2d just before the adapter, which merging changes.
         hooked: dotted name of the module whose output is adapted: that layer itself, or the
             nn.MultiheadAttention around it, which uses its out_proj's weight without calling it.
@@ -76,10 +73,10 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
     Raises ValueError for a tower without residual blocks, or with one whose branches are not known.
     """
     return [
-        Site(f"{tower}.{block_of(block)}.{kind}", tower, layer, kind, linear, _hooked(model, linear), block)
+        Site(f"{tower}.{block_of(block)}.{kind}", tower, layer, kind, linear, hooked, block)
         for tower in towers
         for layer, block in enumerate(find_blocks(model, tower))
-        for kind, linear in _branches(model.get_submodule(block), block, tower)
+        for kind, linear, hooked in _branches(model, block, tower)
     ]
 
 
@@ -106,8 +103,9 @@ def is_dense(module: nn.Module) -> bool:
     return is_conv or isinstance(module, nn.Linear)
 
 
-def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str]]:
-    """The kind and last layer of each branch of a block."""
+def _branches(model: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str, str]]:
+    """The kind and last layer of each branch of a block, and the module to hook: the attention around it, or itself."""
+    block = model.get_submodule(name)
     dense = [own for own, part in block.named_modules() if is_dense(part)]
     found = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
     missed = "attn" not in found and any("attn" in own or "attention" in own.lower() for own in dense)
@@ -116,9 +114,7 @@ def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, st
             f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
             f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
         )
-    yield from ((kind, f"{name}.{own}") for kind, own in found.items())
-
-
-def _hooked(model: nn.Module, linear: str) -> str:
-    around = linear.rpartition(".")[0]
-    return around if isinstance(model.get_submodule(around), nn.MultiheadAttention) else linear
+    for kind, own in found.items():
+        linear, around = f"{name}.{own}", f"{name}.{own}".rpartition(".")[0]
+        in_attention = isinstance(model.get_submodule(around), nn.MultiheadAttention)
+        yield kind, linear, around if in_attention else linear

@@ -20,7 +20,7 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     """
     tower, device = getattr(model, "text", model), next(model.parameters()).device
     own = "text_" if isinstance(tower, CLIP) else ""
-    pool, end = (getattr(tower, f"{own}{name}", None) for name in ("pool_type", "eos_id"))
+    pool, end = getattr(tower, f"{own}pool_type", None), getattr(tower, f"{own}eos_id", -1)
     mask, class_token = (getattr(tower, name, None) for name in ("attn_mask", "cls_emb"))
     known = type(model) in (CLIP, CustomTextCLIP) and pool in ("argmax", "eos")
     if not known or mask is None or class_token is not None:

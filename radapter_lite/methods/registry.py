@@ -13,12 +13,11 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
@@ -172,17 +171,15 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     Raises what `read_delta` raises, and ValueError for tensors of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
-    name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
-    learned: Delta | dict[str, Tensor] = tensors
-    if about["kind"] != POINT:
-        learned = Delta.from_file(path, tensors, about)
-    elif method is None:
+    kind, name = about.pop("kind"), about.get("method", "")
+    learned = tensors if kind == POINT else Delta(kind, tensors, dict(about))
+    tuned = Tuned(learned, pd.DataFrame(), about.get("trained_parameters", 0), name, meta=about)
+    if method := METHODS.get(name):
+        config = from_json(type(method.config), about.get("settings", {}))
+        return replace(tuned, config=config, answer=method.answer, slides=method.slides)
+    if kind == POINT:
         raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
-    count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
-    if method is None:
-        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
-    config = from_json(type(method.config), about.get("settings", {}))
-    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer, method.slides)
+    return tuned
 
 
 def find_method(name: str) -> Method:

@@ -12,8 +12,9 @@ at the start, merged, averaged and dropped as before. This is not in the paper.
 Source: the preconditioner is the input factor of K-FAC, Martens and Grosse 2015.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,13 +56,12 @@ def second_moments(modules: Mapping[Any, nn.Module], backbone: Backbone, task: I
     A module that is never called, as an attention's last layer is not, has none.
     """
     moments: dict[Any, list[Tensor]] = {key: [] for key in modules}
-    task = as_task(task)
-    images = task.images
+    images, texts = (task := as_task(task)).images, task.texts(backbone)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
-    tokens = backbone.tokenizer([wording for wordings in task.texts(backbone) for wording in wordings])
+    tokens = backbone.tokenizer([wording for wordings in texts for wording in wordings])
     with ExitStack() as stack:
         for key, module in modules.items():
-            stack.callback(module.register_forward_pre_hook(_collect(moments[key])).remove)
+            stack.callback(module.register_forward_pre_hook(partial(_collect, moments[key])).remove)
         for batch in images.tensor(backbone.preprocess, order.tolist()).split(BATCH):
             backbone.encode_images(batch)
         for part in tokens.split(BATCH):
@@ -72,17 +72,13 @@ def second_moments(modules: Mapping[Any, nn.Module], backbone: Backbone, task: I
 def inverse_root(moment: Tensor, damping: float) -> Tensor:
     """r (M + λ r² I)^(-1/2) of a second moment M [d, d], r² = tr M / d, in M's type; the identity for M = 0."""
     wide = moment.cpu().double()  # not every device has float64
-    size = len(wide)
-    mean = wide.trace() / size
+    identity, mean = torch.eye(len(wide)).to(wide), wide.trace() / len(wide)
     if mean == 0:
-        return torch.eye(size).to(moment)
-    values, vectors = torch.linalg.eigh(wide + damping * mean * torch.eye(size).to(wide))
+        return identity.to(moment)
+    values, vectors = torch.linalg.eigh(wide + damping * mean * identity)
     return (mean.sqrt() * (vectors * values.rsqrt()) @ vectors.T).to(moment)
 
 
-def _collect(moments: list[Tensor]) -> Callable[..., None]:
-    def hook(module: torch.nn.Module, inputs: tuple[Tensor]) -> None:
-        x = inputs[0].flatten(0, -2)  # (tokens, d)
-        moments.append(x.T @ x / len(x))
-
-    return hook
+def _collect(moments: list[Tensor], module: nn.Module, inputs: tuple[Tensor]) -> None:
+    x = inputs[0].flatten(0, -2)  # (tokens, d)
+    moments.append(x.T @ x / len(x))
