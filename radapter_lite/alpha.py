@@ -26,22 +26,16 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
         value = _checked(alpha, "alpha")
         return lambda name: value
     known = keys_of(names)
-    values = {}
-    for key, each in alpha.items():
-        if key not in known:
-            raise ValueError(f"alpha has the unknown key {key!r}: it can be {', '.join(known)}")
-        values[key] = _checked(each, f"alpha of {key}")
+    if odd := [key for key in alpha if key not in known]:
+        raise ValueError(f"alpha has the unknown key {odd[0]!r}: it can be {', '.join(known)}")
+    values = {key: _checked(each, f"alpha of {key}") for key, each in alpha.items()}
     return lambda name: next((values[key] for key in _keys(name) if key in values), 0.0)
 
 
 def _keys(name: str) -> list[str]:
     """The keys that reach a weight, the most specific first: "image.3", "image"."""
-    if name.startswith("visual."):
-        tower = "image"
-    elif name.startswith(("logit_", "text_decoder.")):
-        tower = "other"
-    else:
-        tower = "text"
+    other = name.startswith(("logit_", "text_decoder."))
+    tower = "image" if name.startswith("visual.") else "other" if other else "text"
     part = block_of(name) or ("stem" if in_stem(name) else None)
     return [tower] if part is None else [f"{tower}.{part}", tower]
 

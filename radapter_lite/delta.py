@@ -132,8 +132,8 @@ class Delta:
 
         Always from the originals, which are kept until `restore`: deltas do not add up. The parameters stay the same
         objects. `alpha` is one number in [0, 1], or numbers by encoder and layer, as {"image": 0.5, "image.3": 1.0}:
-        see `alpha.scales`. Raises ValueError for another, for a model with other weights than those the delta was made on,
-        or for one that adapters are still attached to.
+        see `alpha.scales`. Raises ValueError for another, for a model with other weights than those the delta was made
+        on, or for one that adapters are still attached to.
         """
         record, state = _applied.get(model), model.state_dict()
         scale = scales(alpha, self.touched(state))
@@ -142,7 +142,7 @@ class Delta:
         if record is None or record.delta is not self:
             originals = state | record.originals if record else state
             self._check_fit(originals)
-            self._check_weights(originals)
+            require_weights(self.meta, originals, self.touched(state), "the delta was made on")
             self.restore(model)  # the state dict shares the model's memory, so it holds the originals from here on
             names = self.touched(state)
             changes = {name: self._change(name, state[name]) for name in names}
@@ -215,13 +215,6 @@ class Delta:
                     f"shape {tuple(state[name].shape)}: it is for {made_on(self.meta)}"
                 )
 
-    def _check_weights(self, state: State) -> None:
-        if self.meta.get("fingerprint") not in (None, fingerprint(state, self.touched(state))):
-            raise ValueError(
-                f"this model's weights are not the ones the delta was made on: it is for {made_on(self.meta)}, "
-                f"loaded afresh, without training or merging"
-            )
-
     # --- files ---
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -289,6 +282,15 @@ def made_on(meta: Mapping[str, Any]) -> str:
     if meta.get("backbone") is None:
         return "a model that was not named when it was made"
     return f"load_clip({meta['backbone']!r}, pretrained={meta['pretrained']!r})"
+
+
+def require_weights(meta: Mapping[str, Any], state: State, names: Iterable[str], what: str) -> None:
+    """Raise ValueError for a model, by its state dict, whose weights of these names are not the ones noted in meta."""
+    if meta.get("fingerprint") not in (None, fingerprint(state, names)):
+        raise ValueError(
+            f"this model's weights are not the ones {what}: it is for {made_on(meta)}, loaded afresh, without training "
+            f"or merging"
+        )
 
 
 def fingerprint(state: State, names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint, made_on, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, require_untouched, require_weights
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
@@ -92,11 +92,7 @@ class Tuned:
         assert self.answer is not None
         require_untouched(backbone.model)
         state = backbone.model.state_dict()
-        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
-            raise ValueError(
-                f"this model's weights are not the ones that {self.method} was trained with: it is for "
-                f"{made_on(self.meta)}, loaded afresh"
-            )
+        require_weights(self.meta, state, state, f"{self.method} was trained with")
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
             if alpha == 0:
                 return predict(backbone, task)
@@ -106,14 +102,13 @@ class Tuned:
         self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None, slides: bool
     ) -> Tuned:
         """The same with all that is known of how it was made."""
-        about: dict[str, Any] = {"trained_parameters": self.trained_parameters}
+        settings, about = asdict(config), dict[str, Any]()
         if isinstance(self.learned, Delta):
-            settings = self.learned.meta["settings"] | asdict(config)
+            settings = self.learned.meta["settings"] | settings
         else:
             state = backbone.model.state_dict()
-            about |= {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
-            settings = asdict(config)
-        about |= describe(backbone, method, settings)
+            about = {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
+        about |= describe(backbone, method, settings) | {"trained_parameters": self.trained_parameters}
         return replace(self.with_meta(**about), method=method, config=config, answer=answer, slides=slides)
 
     def with_meta(self, **about: Any) -> Tuned:

@@ -1,8 +1,7 @@
 """A linear probe, logistic regression on the frozen image encoder's features; and LP-FT, which goes on from there.
 
-LP-FT fine-tunes the image encoder and the probe's head together. The head fits the features before they move, so that
-they move, and forget, less. At α < 1 both are WiSE-FT: the head is mixed with zero-shot's, which is the texts' features
-over τ, and the encoder's weights with what they were.
+LP-FT fine-tunes the image encoder and the head, which fits the features before they move, so that they move, and
+forget, less. At α < 1 both are WiSE-FT: the head is mixed with zero-shot's, the texts' features over τ.
 
 Source: Radford et al. 2021 (CLIP), section 3.2, scikit-learn's LogisticRegression; Kumar et al. 2022, "Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution".
@@ -34,8 +33,7 @@ class LinearProbeConfig(Settings):
     """The linear probe's settings.
 
     Attributes:
-        C: inverse of the weight penalty's strength; the loss is C times the cross-entropy summed over images,
-            plus half the squared norm of the weights. Unit features want a large one.
+        C: the loss is C times the cross-entropy summed over images, plus half the squared norm of the weights.
         max_iter: the most steps of the solver (L-BFGS).
         whitening: a damping λ fits the features made equally loud in every direction, as `whiten` makes an adapter's
             inputs, so that the penalty weighs all directions alike.
@@ -93,8 +91,8 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
 def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, train: Train) -> Tuned:
     """Fit the probe on unit features of un-augmented images.
 
-    A class without training images has the similarity -inf, probability zero. It is convex and fast: there is no
-    checkpoint to write. Raises ValueError for images of a single class, or a task without classes.
+    A class without training images has the similarity -inf. There is no checkpoint to write. Raises ValueError for
+    images of a single class, or a task without classes.
     """
     labels = labels_of("a linear probe", task)
     features = image_features(backbone, task.images)
@@ -120,17 +118,15 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbe
     from sklearn.linear_model import LogisticRegression
 
     inputs = features.detach().cpu().double()
-    basis = None if config.whitening is None else inverse_root(inputs.T @ inputs / len(inputs), config.whitening)
+    basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    if config.whitening is not None:
+        basis = inverse_root(inputs.T @ inputs / len(inputs), config.whitening)  # symmetric
     regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
-    regression.fit((inputs if basis is None else inputs @ basis).numpy(), labels.cpu().numpy())
-    fitted_weight = torch.from_numpy(regression.coef_)
-    if basis is not None:  # symmetric
-        fitted_weight = fitted_weight @ basis
-    fitted_bias = torch.from_numpy(regression.intercept_)
+    regression.fit((inputs @ basis).numpy(), labels.cpu().numpy())
+    weight, bias = features.new_zeros(classes, len(basis)), features.new_full((classes,), -torch.inf)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
-        fitted_weight = torch.cat([torch.zeros_like(fitted_weight), fitted_weight])
-        fitted_bias = torch.cat([torch.zeros_like(fitted_bias), fitted_bias])
-    weight = features.new_zeros(classes, features.shape[1])
-    bias = features.new_full((classes,), -torch.inf)
-    weight[seen], bias[seen] = fitted_weight.to(weight), fitted_bias.to(bias)
+        bias[seen[0]] = 0
+        seen = seen[1:]
+    weight[seen] = (torch.from_numpy(regression.coef_) @ basis).to(weight)
+    bias[seen] = torch.from_numpy(regression.intercept_).to(bias)
     return weight, bias

@@ -37,8 +37,8 @@ class LoRAConfig(LossConfig):
         rank: of B A.
         scale: what B A is multiplied by; peft's lora_alpha / rank.
         towers: which encoders are tuned.
-        stem_lr, whitening: of R-Adapter, given to LoRA as well: the rate of the image encoder's stem, which is trained
-            along, and the damping λ of A = A' P, whose layer's inputs P makes equally loud. None for LoRA as it is.
+        stem_lr, whitening: as R-Adapter's: the rate of the image encoder's stem, trained along, and the damping λ of
+            A = A' P, whose layer's inputs P makes equally loud. None for LoRA as it is.
     """
 
     rank: Count = 4
@@ -59,9 +59,8 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
         model = lora_model(backbone.model, config)
     if config.whitening is not None:
         _whiten(model, backbone, task, config)
-    factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    trained: list[Any] = [{"params": factors}]
-    state: dict[str, nn.Module] = {"lora": nn.ParameterList(factors)}
+    state: dict[str, nn.Module] = {"lora": nn.ParameterList(p for p in model.parameters() if p.requires_grad)}
+    trained: list[Any] = [{"params": [*state["lora"].parameters()]}]
     stem = None
     if config.stem_lr is not None:
         stem = state["stem"] = Stem(model, momentum=0.0)
@@ -138,11 +137,9 @@ def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig
 def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """The attention with W + ΔW in place of W: the forward pass of peft's MultiheadAttention, put right.
 
-    peft 0.21.2 merges ΔW into the weights before each call and takes it out after. For out_proj it does so twice,
-    once in MultiheadAttention.merge and again in the merge of out_proj's own layer, which that calls: the output
-    is that of W + 2ΔW, the gradient that of W + ΔW, and so is a merged model wrong. Adding and subtracting at every
-    call also leaves rounding in the frozen weights. So neither its forward nor its merge is used for attention:
-    the sum is made here, once, and W is only read.
+    peft 0.21.2 merges ΔW into the weights before each call and takes it out after, for out_proj twice: the output is
+    that of W + 2ΔW, the gradient that of W + ΔW. It also leaves rounding in the frozen weights. So neither its forward
+    nor its merge is used for attention: the sum is made here, once, and W is only read.
     """
     attention, out_proj = layer.base_layer, layer.base_layer.out_proj
     weights = {

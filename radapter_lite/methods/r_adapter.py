@@ -104,12 +104,10 @@ register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEW
 class Stem(nn.Module):
     """A model's stem, thawed: all of the image encoder that comes before its first block, trained along with adapters.
 
-    Adapters sit behind the blocks and cannot change what the stem lets through. Where the images are of a kind that
-    pretraining hardly saw, that is where they fall short; the stem is small, and its change is averaged and merged as
-    theirs are. This is not in the paper.
-
-    The weights are the model's own, and are trained in place until `remove`. `accumulate` moves the running averages
-    of their changes, which begin at zero. Raises ValueError for an image encoder whose stem is not known.
+    Adapters sit behind the blocks and cannot change what the stem lets through, which is where they fall short on a
+    kind of image that pretraining hardly saw. This is not in the paper. The weights are the model's own, trained in
+    place until `remove`; `accumulate` moves the running averages of their changes, which begin at zero. Raises
+    ValueError for an image encoder whose stem is not known.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:
