@@ -16,10 +16,9 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
     Raises ValueError for a value that is no number in [0, 1], or a key that reaches none of the names.
 
     Args:
-        alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
-            "other" for what belongs to neither), layers ("image.3"; "image.2.5" is block 5 of stage 2, where a tower
-            has stages) and the image encoder's stem ("image.stem"). A layer's key wins over its tower's, and a weight
-            that no key reaches has α = 0.
+        alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", "other" for
+            what belongs to neither), layers ("image.3"; "image.2.5" is block 5 of stage 2) and the image encoder's stem
+            ("image.stem"). A layer's key wins over its tower's, and a weight that no key reaches has α = 0.
         names: the weights there are, or the modules that hold them; they say which keys exist.
     """
     if not isinstance(alpha, Mapping):

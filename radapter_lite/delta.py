@@ -33,8 +33,8 @@ KINDS = ("adapter", "difference", "low_rank")
 def require_untouched(model: nn.Module) -> None:
     """Raise ValueError for a model that is not as it was loaded, before it is tuned or adapters are attached to it.
 
-    It carries adapters, or a delta was applied to it at an α other than 0: what is learned on changed weights would
-    fit no model that anyone can load.
+    What is learned with adapters on it, or with a delta applied at an α other than 0, would fit no model that anyone
+    can load.
     """
     if model in attached_models:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
@@ -235,9 +235,8 @@ class Delta:
 
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
         standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
-
-        The model is the backbone the delta was made on, and keeps its weights; alpha is as in `apply`.
-        Raises ValueError for a path that does not end in .safetensors.
+        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path that does not end in
+        .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":

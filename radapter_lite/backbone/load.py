@@ -1,7 +1,6 @@
 """One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
 
-"picto" is embedded and needs no network; every other name is open_clip's. Weights come from a published tag,
-from the Hugging Face hub, from a local checkpoint, or at random. Files that others give are read as tensors,
+"picto" is embedded and needs no network; every other name is open_clip's. Files that others give are read as tensors,
 never unpickled as code.
 """
 
@@ -50,8 +49,7 @@ class Backbone:
         name: what `load_clip` was asked for: "picto", "ViT-B-32", "hf-hub:...".
         pretrained: its weights' origin: "picto", a tag, "hf-hub", "random", or a checkpoint's file name.
         prompts: what class names are put into; a class's vector is their mean.
-        search: the table of saved results with settings that were searched on this model; None where there is none,
-            and the papers' settings are recommended.
+        search: the saved results of a search for settings on this model; None where the papers' are recommended.
     """
 
     model: nn.Module
@@ -101,12 +99,9 @@ def load_clip(
     is one too, for weights that could not be fetched.
 
     Args:
-        name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a repository of the hub
-            ("hf-hub:owner/name").
-        pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors,
-            .pt, .pth, .bin), or "random". None is enough for "picto" and for hub repositories, which have no
-            "random"; a checkpoint is loaded over a repository's own weights.
-        device: where the model goes.
+        name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a hub repository ("hf-hub:owner/name").
+        pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors, .pt, .pth,
+            .bin), or "random". None is enough for "picto" and for hub repositories, which have no "random".
         seed: of the random weights; the global random state is left as it was.
         prompts: what class names are put into: "a chest X-ray of {}", several of them, or a text file with one a
             line; None for those that suit the model's pretraining.

@@ -97,16 +97,19 @@ def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
 
 def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """(scale · B [out, r], A [r, in]) by the name the weight has in the model without LoRA."""
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in _layers(model).items():
+        weight = "in_proj_weight" if isinstance(layer.base_layer, nn.MultiheadAttention) else "weight"
+        b, a = (part[ADAPTER].weight.flatten(1) for part in (layer.lora_B, layer.lora_A))
+        factors[f"{name}.{weight}"] = (layer.scaling[ADAPTER] * b, a)
+    return factors
+
+
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers, by the names that theirs have in the model without LoRA."""
     from peft.tuners.lora import LoraLayer
 
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoraLayer):
-            weight = "in_proj_weight" if isinstance(module.base_layer, nn.MultiheadAttention) else "weight"
-            parts: Any = (module.lora_B[ADAPTER], module.lora_A[ADAPTER])  # a whitened A is no parameter
-            b, a = (part.weight.flatten(1) for part in parts)
-            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b, a)
-    return factors
+    return {name.replace(".base_layer", ""): m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
 
 
 class _Whitened(nn.Module):
@@ -124,9 +127,7 @@ class _Whitened(nn.Module):
 
 def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
     """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name.replace(".base_layer", ""): m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    layers = _layers(model)
     inputs = {name: backbone.model.get_submodule(name) for name in layers}
     assert config.whitening is not None
     for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():

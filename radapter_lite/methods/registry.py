@@ -12,7 +12,7 @@ settings, a look in figures and a place in tables.
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from typing import Any
@@ -136,8 +136,9 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer, slides)
-        METHODS[name] = method
+        METHODS[name] = method = Method(
+            name, own, config, searched if grid else None, grid, elsewhere or {}, answer, slides
+        )
 
         @wraps(own)
         def call(*arguments: Any, **options: Any) -> Tuned:
@@ -192,11 +193,10 @@ def find_method(name: str) -> Method:
 def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0, id_domain: str = "outline") -> Any:
     """The settings we recommend for a method, a backbone and a number of shots.
 
-    For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
-    search`). For other backbones they are the papers' settings for small sets for R-Adapter, and the usual small
-    learning rates for the rest, untuned. Raises ValueError for a method that is none of `METHODS`.
-
-    Where anything but PictoShift's "outline" is tuned on, the search on "camera" counts, if there was one.
+    For PictoCLIP they are the best of those that `radapter-lite bench search` tried on ID validation images alone, of
+    "camera" where anything but PictoShift's "outline" is tuned on. For other backbones they are the paper's settings
+    for small sets for R-Adapter, and the usual small learning rates for the rest, untuned. Raises ValueError for a
+    method that is none of `METHODS`.
     """
     known = find_method(method)
     settings = dict(known.elsewhere)
@@ -209,8 +209,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
 def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -> Any:
     """A method's configuration with some settings, and the backbone's own temperature if it has one to set.
 
-    The papers' τ = 0.01 is the temperature that their CLIP was pretrained with. At a fifth of its own, a model is far
-    too sure of itself: its loss is all outliers, and lowering it need not raise accuracy.
+    The papers' τ = 0.01 is that of their CLIP; a model whose own is higher would be far too sure of itself at it.
     """
     config = METHODS[method].config
     own = {"temperature": backbone.temperature} if hasattr(config, "temperature") else {}
@@ -219,20 +218,18 @@ def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -
 
 def epochs(shots: int) -> int:
     """Passes over the images for a number of shots, from `EPOCHS`: those of the nearest number in it."""
-    return EPOCHS[min(EPOCHS, key=lambda k: abs(math.log2(k / max(shots, 1))))]
+    return EPOCHS[_nearest(shots, EPOCHS)]
+
+
+def _nearest(shots: int, known: Iterable[int]) -> int:
+    return min(known, key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
 
 
 def searched(method: str, shots: int, search: str = "search", id_domain: str = "outline") -> dict[str, Any]:
-    """The best settings that a search found: those of the number of shots nearest to `shots`, the larger of two.
-
-    None for a method that was not searched: its own settings stand.
-    """
+    """The best settings that a search found, at the nearest number of shots, the larger of two; {} if it tried none."""
     for place in ("outline", "camera") if id_domain == "outline" else ("camera", "outline"):
         if len(own := _results(search, id_domain=place).query("method == @method")):
-            break
-    else:
-        return {}
-    nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
-    rows = own[own["shots"] == nearest]
-    best = rows.loc[rows["validation"].idxmax()]
-    return {best["setting"]: float(best["value"])}
+            rows = own[own["shots"] == _nearest(shots, own["shots"].unique())]
+            best = rows.loc[rows["validation"].idxmax()]
+            return {best["setting"]: float(best["value"])}
+    return {}
