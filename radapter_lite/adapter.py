@@ -2,8 +2,7 @@
 
     h(X) = X W_adp + X          W_adp starts at zero, so the tuned model begins as the zero-shot model
 
-`LinearAdapter` is one of them; `AdapterSet` puts one at every site of a model with forward hooks, averages
-them over training, and hands back the `Delta` that merges them into the weights.
+`LinearAdapter` is one of them; `AdapterSet` puts one at every site of a model, and gives the `Delta` that merges them.
 """
 
 from collections.abc import Mapping
@@ -58,9 +57,7 @@ class AdapterConfig(Settings):
 class LinearAdapter(nn.Module):
     """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
 
-    The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
-    rank. To average B and A would keep it as small as they are, but is another matrix.
-
+    The average is of W_adp itself, as the paper writes it: while training lasts, a d x d matrix whatever the rank.
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the whole batch,
     from torch's global CPU generator; see `AdapterConfig` for other ways. In evaluation: the running average in place
     of W_adp, nothing dropped.
@@ -115,11 +112,10 @@ class LinearAdapter(nn.Module):
 class AdapterSet(nn.Module):
     """The adapters of one model, attached to it by forward hooks.
 
-    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters' alone. The
-    set has its own mode, apart from the model's: `adapters.train()` uses the live weights with dropping,
-    `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step, and `remove()` to
-    give the model back as it was. Raises ValueError for a tower that is no Transformer, a rank wider than a layer, or a
-    model that carries adapters already or has a delta applied to it.
+    The model's own weights are frozen meanwhile. The set has its own mode, apart from the model's: `adapters.train()`
+    uses the live weights with dropping, `adapters.eval()` the running averages without. Call `accumulate()` after each
+    optimizer step, and `remove()` to give the model back as it was. Raises ValueError for a tower whose branches are
+    not known, a rank wider than a layer, or a model that carries adapters already or has a delta applied to it.
     """
 
     _model: nn.Module

@@ -20,8 +20,7 @@ from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task, as_task
 
-# How a method that learned tensors of its own answers on a task: similarities [N, T]. One whose tensors are a head over
-# the classes, which can be mixed with zero-shot's, is given an α as well.
+# How a method that learned tensors of its own answers on a task: similarities [N, T]; one that slides is given an α.
 Answer = Callable[..., Tensor]
 
 POINT = "point"  # the kind of a file that holds no delta
@@ -32,8 +31,7 @@ class Tuned:
     """What a method learned.
 
     Attributes:
-        learned: a `Delta`, and with it a curve along α; or, of a method that changes no weight of CLIP, its own tensors
-            (a head, prompts, a network), which are one tuned model without an α.
+        learned: a `Delta`, and with it a curve along α; or a method's own tensors (a head, prompts, a network).
         history: a row a step, as `train` makes it; empty where nothing was trained by gradient, and after loading.
         trained_parameters: how many numbers were trained.
         method: its name in `METHODS`.

@@ -1,7 +1,6 @@
 """Changing what modules of a frozen model take and give, and giving the model back as it was.
 
-All that is tuned beside CLIP's own weights is attached in this one way: adapters behind a layer, networks beside one,
-vectors in place of a prompt's words, tokens beside an image's.
+Adapters, networks, learned prompts and tokens are all attached in this one way.
 """
 
 import weakref

@@ -195,7 +195,11 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         settings |= _image_settings(name)
         what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
     elif tag != "hf-hub":
-        _check_activation(name, tag)
+        # Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU.
+        theirs, built = open_clip.get_pretrained_cfg(name, tag), open_clip.get_model_config(name)
+        quick = theirs.get("quick_gelu") and not built.get("quick_gelu")
+        if quick and f"{name}-quickgelu" in open_clip.list_models():
+            raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {name}-quickgelu with its {tag}")
         settings["pretrained"], what = tag, f"{name} with weights {tag}"
     model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
@@ -210,14 +214,6 @@ def _image_settings(name: str) -> dict[str, Any]:
     configs = [open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)]
     found = [{f"image_{key}": config[key] for key in keys if key in config} for config in configs]
     return found[0] if found and all(each == found[0] for each in found) else {}
-
-
-def _check_activation(name: str, tag: str) -> None:
-    """Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU."""
-    trained_quick = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
-    built_quick = open_clip.get_model_config(name).get("quick_gelu", False)
-    if trained_quick and not built_quick and (quick := f"{name}-quickgelu") in open_clip.list_models():
-        raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {quick} with pretrained='{tag}'")
 
 
 @cache

@@ -7,7 +7,6 @@ towers are open_clip's, timm's and, for texts, those of Transformers.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -72,12 +71,22 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
 
     Raises ValueError for a tower without residual blocks, or with one whose branches are not known.
     """
-    return [
-        Site(f"{tower}.{block_of(block)}.{kind}", tower, layer, kind, linear, hooked, block)
-        for tower in towers
-        for layer, block in enumerate(find_blocks(model, tower))
-        for kind, linear, hooked in _branches(model, block, tower)
-    ]
+    sites = []
+    for tower, layer, name in ((own, *found) for own in towers for found in enumerate(find_blocks(model, own))):
+        block = model.get_submodule(name)
+        dense = [own for own, part in block.named_modules() if is_dense(part)]
+        ends = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
+        missed = "attn" not in ends and any("attn" in own or "attention" in own.lower() for own in dense)
+        if missed or not {"mlp", "conv"} & ends.keys():
+            raise ValueError(
+                f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
+                f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
+            )
+        for kind, own in ends.items():
+            linear, around = f"{name}.{own}", f"{name}.{own}".rpartition(".")[0]
+            hooked = around if isinstance(model.get_submodule(around), nn.MultiheadAttention) else linear
+            sites.append(Site(f"{tower}.{block_of(name)}.{kind}", tower, layer, kind, linear, hooked, name))
+    return sites
 
 
 def find_blocks(model: nn.Module, tower: str) -> list[str]:
@@ -101,20 +110,3 @@ def is_dense(module: nn.Module) -> bool:
     """Whether a layer is linear over the channels of each place alone: nn.Linear, or a 1x1 convolution in one group."""
     is_conv = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
     return is_conv or isinstance(module, nn.Linear)
-
-
-def _branches(model: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str, str]]:
-    """The kind and last layer of each branch of a block, and the module to hook: the attention around it, or itself."""
-    block = model.get_submodule(name)
-    dense = [own for own, part in block.named_modules() if is_dense(part)]
-    found = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
-    missed = "attn" not in found and any("attn" in own or "attention" in own.lower() for own in dense)
-    if missed or not {"mlp", "conv"} & found.keys():
-        raise ValueError(
-            f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
-            f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
-        )
-    for kind, own in found.items():
-        linear, around = f"{name}.{own}", f"{name}.{own}".rpartition(".")[0]
-        in_attention = isinstance(model.get_submodule(around), nn.MultiheadAttention)
-        yield kind, linear, around if in_attention else linear

@@ -1,7 +1,7 @@
 """Texts are encoded up to the longest of a batch, not up to the context length.
 
-Under a causal mask no token sees what follows it, and CLIP reads a text's features at its end token. So the padding
-behind the longest text changes nothing, and is most of the work: 77 tokens, of which a class name in a prompt has 8.
+Under a causal mask no token sees what follows it, and CLIP reads a text at its end token: the padding behind the
+longest changes nothing, and is most of the work.
 """
 
 from typing import Any

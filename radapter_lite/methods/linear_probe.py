@@ -68,9 +68,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     A class without training images has the similarity -inf. The tuned image encoder is put into the backbone for
     the length of an answer, and taken out again. Raises what `linear_probe` and `train` raise.
     """
-    model, labels = backbone.model, labels_of("LP-FT", task)
-    features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config)
+    model, (weight, bias) = backbone.model, fit_head(backbone, task, config, "LP-FT")
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
@@ -94,9 +92,7 @@ def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, trai
     A class without training images has the similarity -inf. There is no checkpoint to write. Raises ValueError for
     images of a single class, or a task without classes.
     """
-    labels = labels_of("a linear probe", task)
-    features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config)
+    weight, bias = fit_head(backbone, task, config, "a linear probe")
     return Tuned({HEAD + "weight": weight, HEAD + "bias": bias}, no_steps(), count_head(weight, bias))
 
 
@@ -105,11 +101,12 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
     return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
-def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbeConfig) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of a logistic regression on features [N, D] and labels [N], which are below C.
+def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: str) -> tuple[Tensor, Tensor]:
+    """Weights [C, D] and biases [C] of a logistic regression on the features of a task's images.
 
     The bias of a class without images is -inf. Raises ValueError if all images are of one class.
     """
+    labels, features = labels_of(method, task), image_features(backbone, task.images)
     seen = labels.unique().tolist()
     if len(seen) < 2:
         raise ValueError(
@@ -123,7 +120,7 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbe
         basis = inverse_root(inputs.T @ inputs / len(inputs), config.whitening)  # symmetric
     regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
     regression.fit((inputs @ basis).numpy(), labels.cpu().numpy())
-    weight, bias = features.new_zeros(classes, len(basis)), features.new_full((classes,), -torch.inf)
+    weight, bias = features.new_zeros(len(task.names), len(basis)), features.new_full((len(task.names),), -torch.inf)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
         bias[seen[0]] = 0
         seen = seen[1:]
