@@ -11,9 +11,7 @@ Alpha = float | Mapping[str, float]
 
 
 def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
-    """Return the function from a weight's name to its α.
-
-    Raises ValueError for a value that is no number in [0, 1], or a key that reaches none of the names.
+    """Return the function from a weight's name to its α; ValueError for no number in [0, 1], or an unknown key.
 
     Args:
         alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", "other" for

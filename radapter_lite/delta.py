@@ -66,21 +66,17 @@ class Delta:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(
-                f"a delta of kind {self.kind!r} where {', '.join(KINDS)} are known: what a method without a delta "
-                f"learned is read by load_tuned"
-            )
+            known = f"{', '.join(KINDS)} are known: what a method without a delta learned is read by load_tuned"
+            raise ValueError(f"a delta of kind {self.kind!r} where {known}")
 
     # --- making one ---
 
     @classmethod
     def from_adapters(cls, original: State, matrices: State, **about: Any) -> "Delta":
-        """Return the delta of linear adapters.
+        """Return the delta of linear adapters, from the untuned model's state dict.
 
-        Args:
-            original: the untuned model's state dict.
-            matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter, and ΔW by that of a weight.
-            about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
+        The matrices are W_adp [d, d] by the dotted name of the nn.Linear before it, and ΔW by that of a weight; `about`
+        is noted in meta: backbone (a Backbone), method (its name) and settings (JSON).
         """
         return cls._make("adapter", original, matrices, **about)
 
@@ -218,10 +214,7 @@ class Delta:
     # --- files ---
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable).
-
-        Raises FileNotFoundError if the folder does not exist.
-        """
+        """Write `path`.safetensors (the tensors) and `path`.json (all else). Raises OSError if it cannot be written."""
         write_delta(path, self.tensors, {"kind": self.kind} | self.meta)
 
     @classmethod

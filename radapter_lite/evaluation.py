@@ -72,8 +72,7 @@ def along(
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """Each α with the similarities there [N, T], and zero-shot's beside them, which are computed if not given.
 
-    The weights are checked once, and are afterwards what they were before. An encoder that the delta leaves as it is
-    encodes once.
+    The weights are checked once, and are afterwards as before. An encoder that the delta does not change encodes once.
     """
     points = list(alphas)
     if isinstance(tuned, Tuned) and not isinstance(tuned.learned, Delta):

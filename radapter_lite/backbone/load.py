@@ -129,8 +129,8 @@ def load_clip(
 def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
     """Prompts from a prompt, from several, or from the path of a text file with one a line.
 
-    A text with {} in it is a prompt and no path. Raises ValueError for no prompt at all, or one that has not exactly
-    one {} where the name goes, and FileNotFoundError for a path that is no file.
+    A text with {} in it is no path. Raises ValueError for no prompt at all, or one that has not exactly one {}, and
+    FileNotFoundError for a path that is no file.
     """
     if isinstance(prompts, os.PathLike) or (isinstance(prompts, str) and "{}" not in prompts):
         path = Path(prompts)
@@ -199,7 +199,7 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         theirs, built = open_clip.get_pretrained_cfg(name, tag), open_clip.get_model_config(name)
         quick = theirs.get("quick_gelu") and not built.get("quick_gelu")
         if quick and f"{name}-quickgelu" in open_clip.list_models():
-            raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {name}-quickgelu with its {tag}")
+            raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {name}-quickgelu, {tag!r} instead")
         settings["pretrained"], what = tag, f"{name} with weights {tag}"
     model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before

@@ -30,10 +30,7 @@ STEM = r"stem|conv\d|bn\d|(class|positional)_embedding|ln_pre|patch_embed|(cls|r
 
 
 def block_of(name: str) -> str | None:
-    """The residual block that a module or weight lies in, "3", or "2.5" for number 5 of stage 2; None outside of any.
-
-    Numbers are those of the model's own names: most count from 0, ResNet's stages from 1.
-    """
+    """The residual block of a module or weight in the model's numbers, "3", or "2.5" for 5 of stage 2; None if none."""
     found = BLOCK.search(f"{name}.")
     return ".".join(filter(None, found.groups())) if found else None
 
@@ -51,10 +48,9 @@ class Site:
         name: "image.0.attn", "text.3.mlp", "image.2.5.conv": the block's key for α, and "attn", "mlp" or "conv".
         tower, kind: the first and the last part of the name.
         layer: the block's number in its tower, counted from 0, through all stages.
-        linear: dotted name of the nn.Linear or 1x1 nn.Conv2d just before the adapter, which merging changes.
-        hooked: dotted name of the module whose output is adapted: that layer itself, or the
-            nn.MultiheadAttention around it, which uses its out_proj's weight without calling it.
-        block: dotted name of the residual block.
+        linear, block: dotted names of the nn.Linear or 1x1 nn.Conv2d that merging changes, and of its residual block.
+        hooked: dotted name of the module whose output is adapted: that layer itself, or the nn.MultiheadAttention
+            around it, which uses its out_proj's weight without calling it.
     """
 
     name: str

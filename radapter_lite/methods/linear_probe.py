@@ -65,8 +65,7 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned, alpha: float) -> Tenso
 def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> Tuned:
     """Fit a head, then train it with the image encoder by cross-entropy.
 
-    A class without training images has the similarity -inf. The tuned image encoder is put into the backbone for
-    the length of an answer, and taken out again. Raises what `linear_probe` and `train` raise.
+    A class without training images has the similarity -inf. Raises what `linear_probe` and `train` raise.
     """
     model, (weight, bias) = backbone.model, fit_head(backbone, task, config, "LP-FT")
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)

@@ -52,8 +52,8 @@ class LoRAConfig(LossConfig):
 def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tuned:
     """Train the factors on images and their texts; the delta holds them, the scale in B.
 
-    peft works on a copy of the model, so that the backbone is never touched. Queries, keys and values share A
-    where the model keeps their weights in one matrix. Raises what `train` and `lora_model` raise.
+    peft works on a copy of the model. Queries, keys and values share A where the model keeps their weights in one
+    matrix. Raises what `train` and `lora_model` raise.
     """
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
@@ -127,9 +127,9 @@ class _Whitened(nn.Module):
 
 def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
     """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
+    assert config.whitening is not None
     layers = _layers(model)
     inputs = {name: backbone.model.get_submodule(name) for name in layers}
-    assert config.whitening is not None
     for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
         basis = _Whitened(inverse_root(moment, config.whitening))
         register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)

@@ -36,8 +36,7 @@ class RAdapterConfig(LossConfig):
         margin, smoothing: δ and ε of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
-        stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
-            the adapters and averages it as they are, see `Stem`.
+        stem_lr: the learning rate of the image encoder's `Stem`; None leaves it as it is, as in the paper.
     """
 
     adapter: AdapterConfig = AdapterConfig()

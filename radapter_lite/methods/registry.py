@@ -5,8 +5,7 @@
         history = train(loss, parameters, head=head)
         return Tuned(delta, history, count)
 
-From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`, and it has recommended
-settings, a look in figures and a place in tables.
+From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`.
 """
 
 import inspect
@@ -56,12 +55,10 @@ class Method:
     Attributes:
         name: in code, tables and figures.
         function: what tunes: backbone, task, settings and a `Train` to a `Tuned`.
-        config: its settings on PictoCLIP, but for what was searched.
+        config, elsewhere: its settings on PictoCLIP, but for what was searched, and the papers' on other backbones.
         searched: the one setting that the search chooses; None for a method that is not searched.
         grid: the three values the search begins with, each as many times the one before it.
-        elsewhere: settings for other backbones, from the papers.
-        answer: how it answers with tensors of its own; None for a method that ends in a delta.
-        slides: whether they answer at every α.
+        answer, slides: how it answers with tensors of its own, None for a delta; and whether they do at every α.
     """
 
     name: str
@@ -136,9 +133,8 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        METHODS[name] = method = Method(
-            name, own, config, searched if grid else None, grid, elsewhere or {}, answer, slides
-        )
+        chosen = searched if grid else None
+        METHODS[name] = method = Method(name, own, config, chosen, grid, elsewhere or {}, answer, slides)
 
         @wraps(own)
         def call(*arguments: Any, **options: Any) -> Tuned:
