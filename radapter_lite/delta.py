@@ -49,7 +49,7 @@ class Delta:
 
     Attributes:
         kind: how `tensors` stand for ΔW:
-            "adapter": by layer, nn.Linear or nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written
+            "adapter": by nn.Linear or 1x1 nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written
                 for row vectors, x W + b (PyTorch keeps W transposed).
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
@@ -75,7 +75,7 @@ class Delta:
     def from_adapters(cls, original: State, matrices: State, **about: Any) -> "Delta":
         """Return the delta of linear adapters, from the untuned model's state dict.
 
-        The matrices are W_adp [d, d] by the dotted name of the nn.Linear before it, and ΔW by that of a weight; `about`
+        The matrices are W_adp [d, d] by the dotted name of the layer before it, and ΔW by that of a weight; `about`
         is noted in meta: backbone (a Backbone), method (its name) and settings (JSON).
         """
         return cls._make("adapter", original, matrices, **about)

@@ -24,8 +24,8 @@ LAST = {
     "mlp": r"mlp\.(c_proj|fc2|w2)|fc2|output\.dense|layer\.1\.DenseReluDense\.wo",
     "conv": r"conv3(_1x1)?",
 }
-# What comes before the first block of an image encoder, other than blocks in it: convolutions or the patch embedding,
-# class, register and position embeddings, and the first norm.
+# open_clip's names and timm's of what comes before the first block of an image encoder: the convolutions or the patch
+# embedding, class, register and position embeddings, and the first norm.
 STEM = r"stem|conv\d|bn\d|(class|positional)_embedding|ln_pre|patch_embed|(cls|reg)_token|pos_embed|norm_pre"
 
 

@@ -1,4 +1,4 @@
-"""LoRA on the attention and MLP weights of both encoders, through peft: W + scale · B A, with B zero at the start.
+"""LoRA on linear layers and 1x1 convolutions of both encoders' blocks, through peft: W + scale · B A, B = 0 at first.
 
 Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
 """
@@ -76,7 +76,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
     """A copy of the model with peft's LoRA layers in it, all else frozen.
 
-    Raises ValueError for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
+    Raises ValueError for a tower whose blocks are not known, or whose attention keeps weights that peft cannot reach.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -100,7 +100,7 @@ def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in _layers(model).items():
         weight = "in_proj_weight" if isinstance(layer.base_layer, nn.MultiheadAttention) else "weight"
-        b, a = (part[ADAPTER].weight.flatten(1) for part in (layer.lora_B, layer.lora_A))
+        b, a = (part[ADAPTER].weight.flatten(1) for part in (layer.lora_B, layer.lora_A))  # a convolution's: 4-d
         factors[f"{name}.{weight}"] = (layer.scaling[ADAPTER] * b, a)
     return factors
 
