@@ -295,8 +295,8 @@ def test_padding_is_not_encoded_where_it_changes_nothing(family):
     for row, end in enumerate((2, 4, 3)):
         tokens[row, end], tokens[row, end + 1 :] = 49, 0
     seen, found = [], []
-    blocks = model.get_submodule(find_blocks(model, "text")[0])
-    blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    first = model.get_submodule(find_blocks(model, "text")[0])
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     for encode in (backbone.encode_texts, lambda ids: model.encode_text(ids, normalize=True)):
         model.zero_grad()
         features = encode(tokens)
