@@ -36,8 +36,7 @@ class RAdapterConfig(LossConfig):
         margin, smoothing: δ and ε of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
-        stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
-            the adapters and averages it as they are, see `Stem`.
+        stem_lr: the learning rate of the image encoder's `Stem`; None leaves it as it is, as in the paper.
     """
 
     adapter: AdapterConfig = AdapterConfig()
@@ -104,12 +103,10 @@ register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEW
 class Stem(nn.Module):
     """A model's stem, thawed: all of the image encoder that comes before its first block, trained along with adapters.
 
-    Adapters sit behind the blocks and cannot change what the stem lets through. Where the images are of a kind that
-    pretraining hardly saw, that is where they fall short; the stem is small, and its change is averaged and merged as
-    theirs are. This is not in the paper.
-
-    The weights are the model's own, and are trained in place until `remove`. `accumulate` moves the running averages
-    of their changes, which begin at zero. Raises ValueError for an image encoder whose stem is not known.
+    Adapters sit behind the blocks and cannot change what the stem lets through, which is where they fall short on a
+    kind of image that pretraining hardly saw. This is not in the paper. The weights are the model's own, trained in
+    place until `remove`; `accumulate` moves the running averages of their changes, which begin at zero. Raises
+    ValueError for an image encoder whose stem is not known.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:
