@@ -15,13 +15,10 @@ from radapter_lite.data import ImageSet
 def unlabelled_statistics(
     similarities: Tensor, images: ImageSet, zero_shot: Tensor, temperature: float
 ) -> pd.DataFrame:
-    """What predictions tell of themselves, no label being used: a row a domain.
-
-    Cosine similarities of the images with the classes [N, C], at some α and at 0 for zero-shot, are divided by the
-    temperature, which is the backbone's own, to become logits.
+    """What predictions tell of themselves, no label being used, given cosine similarities at some α and at 0 [N, C].
 
     Returns:
-        domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the
+        domain, a row each; confidence, the mean of the largest class probability in percent; entropy, the mean of the
         predictions' entropy in nats; information, the entropy of the mean prediction less that, in nats;
         agreement, the share of images in percent whose top class is the one of zero-shot.
     """
@@ -101,10 +98,8 @@ def compare_rules(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame
     for names, run in table.groupby(key, sort=False):
         validation = run[(run["split"] == "validation") & run["is_id"]]
         if validation.empty or not {0.0, 0.5, 1.0} <= set(run["alpha"]):
-            raise ValueError(
-                f"the run {dict(zip(key, names, strict=True))} needs ID validation rows, and α = 0, 0.5 and 1 "
-                "among its values"
-            )
+            run_name = dict(zip(key, names, strict=True))
+            raise ValueError(f"the run {run_name} needs ID validation rows, and α = 0, 0.5 and 1 among its values")
         for (domain, is_id), target in run[run["split"] == "test"].groupby(["domain", "is_id"], sort=False):
             accuracy = target.set_index("alpha")["accuracy"]
             for rule, choose in RULES.items():

@@ -39,11 +39,9 @@ def load_images(
 
     Folders named train, val and test above the classes or the domains, or in a domain, are its splits. Where there is
     no val, validation images are drawn from train; where there is no test, val is the test. OOD images are all test.
-    A table is what `ImageSet.from_table` takes, as a .csv or .tsv file in UTF-8, its files relative to its own folder;
-    an image may have several captions in rows of their own.
-
-    A shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns
-    of images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
+    A table is what `ImageSet.from_table` takes, in UTF-8; an image may have several captions in rows of their own. A
+    shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns of
+    images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
 
     Args:
         source: "pictoshift", the folder, the table, the shards or the data set.

@@ -24,10 +24,8 @@ def name_classes(codes: list[str], source: Names) -> dict[str, str]:
         raise ValueError(f"{where} has no name for {some(lacking)}: add one for each class folder")
     times = Counter(named[code] for code in codes)
     if shared := [name for name, number in times.items() if number > 1]:
-        found = (
-            f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's name behind"
-        )
-        warnings.warn(f"{found} it: give them names of their own for prompts that tell them apart", stacklevel=4)
+        told = f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's behind it"
+        warnings.warn(f"{told}: give them names of their own for prompts that tell them apart", stacklevel=4)
     return {code: named[code] if times[named[code]] == 1 else f"{named[code]} ({code})" for code in codes}
 
 

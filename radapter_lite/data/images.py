@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from radapter_lite.data.readers import Decoding, read_file
-from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
+from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, checked, divide, some
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
@@ -72,9 +71,6 @@ class ImageSet:
     ) -> "ImageSet":
         """Make an image set of a table with a row an image.
 
-        Raises ValueError for a table without rows, without those columns or with gaps in them, a file named twice, an
-        unknown split, class or domain; the sentence names it.
-
         Args:
             table: with the columns file and class, or file and captions, and perhaps domain (one, "images", if there
                 is none) and split ("train", "validation" or "test"); without it, ID images are divided class by class
@@ -85,14 +81,14 @@ class ImageSet:
             name: what errors and reports call it; the folder's name if not given.
             read: gives a file's image, RGB, in place of reading it from `root`; picklable if the image set is to be.
             seed: of the division into splits.
+
+        Raises:
+            ValueError: for a table without rows, without those columns or with gaps in them, a file named twice, an
+                unknown split, class or domain; the sentence names it.
         """
         root = Path(root).absolute()
         name = name or root.resolve().name
-        table = checked(table, name)
-        names = sorted(table["class"].unique()) if classes is None else [str(known) for known in classes]
-        check_classes(names, table, name)
-        if "domain" not in table:
-            table["domain"] = "images"
+        table, names = checked(table, name, classes)
         id_domain = id_domain or table["domain"].iloc[0]
         own = table.loc[table["domain"] == id_domain, "class"]
         if own.empty:
@@ -178,9 +174,8 @@ class ImageSet:
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.
 
-        For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images gives all
-        it has. Of photographs, all designs are drawn once before one is drawn again. Raises ValueError for shots below
-        1, or if the ID domain has no training images.
+        For one seed the draws are nested: those for 4 shots are among those for 8. Of photographs, all designs are
+        drawn once before one is drawn again. Raises ValueError for shots below 1, or without training images.
         """
         if type(shots) is not int or shots < 1:
             raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
@@ -216,29 +211,28 @@ class ImageSet:
         The error of a broken image raises, or is given in place of the tensor.
         """
         kept = self._tensors.setdefault(preprocess, {})
-
-        def asked() -> Iterator[tuple[list[str], list[str]]]:
-            for rows in parts:
-                files = self.table["file"].iloc[np.asarray(rows)].tolist()
-                yield files, [file for file in files if file not in kept]
-
-        unread = (file for file in self.table["file"] if file not in kept)
+        unread = sum(file not in kept for file in self.table["file"]) if self.workers else 0
+        named = (self.table["file"].iloc[np.asarray(rows)].tolist() for rows in parts)
         loader: DataLoader[Any] = DataLoader(
             Decoding(self._read, preprocess),  # type: ignore[arg-type]
             batch_size=None,
-            sampler=asked(),
-            num_workers=self.workers if self.workers and next(islice(unread, MANY - 1, None), None) else 0,
+            sampler=((files, [file for file in files if file not in kept]) for files in named),
+            num_workers=self.workers if unread >= MANY else 0,
             generator=torch.Generator(),  # of its own, which leaves torch's random numbers as they are
         )
         for files, missing, found in loader:
-            if raises and isinstance(found, ValueError):
-                raise found
-            new = {} if isinstance(found, ValueError) else dict(zip(missing, found, strict=True))
+            if isinstance(found, ValueError):
+                if raises:
+                    raise found
+                yield found
+                continue
+            new = dict(zip(missing, found, strict=True))
             for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
                     kept[file] = image.clone()
-            as_it_is = missing == files or isinstance(found, ValueError)
-            yield found if as_it_is else torch.stack([kept[file] if file in kept else new[file] for file in files])
+            yield (
+                found if missing == files else torch.stack([new[file] if file in new else kept[file] for file in files])
+            )
 
     def readable(self, preprocess: Preprocess) -> "ImageSet":
         """The images that can be read, each of which was read once; a warning counts and names the others.

@@ -25,17 +25,14 @@ def read_file(root: Path, file: str) -> Image.Image:
     return decoded(root / file, str(root / file))
 
 
-@dataclass(frozen=True)
-class ArchiveReader:
-    """Reads files by their name in a zip archive, which every process opens for itself."""
+def read_archived(archive: Path, file: str) -> Image.Image:
+    """The image of this name in a zip archive."""
+    return Image.open(io.BytesIO(archived(archive, file))).convert("RGB")
 
-    path: Path
 
-    def __call__(self, file: str) -> Image.Image:
-        return Image.open(io.BytesIO(self.read_bytes(file))).convert("RGB")
-
-    def read_bytes(self, file: str) -> bytes:
-        return _open_archive(self.path, os.getpid()).read(file)
+def archived(archive: Path, file: str) -> bytes:
+    """The content of a file in a zip archive, which every process opens for itself."""
+    return _open_archive(archive, os.getpid()).read(file)
 
 
 @lru_cache(maxsize=4)

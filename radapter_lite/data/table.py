@@ -19,12 +19,10 @@ CALLED |= dict.fromkeys(("caption", "text", "txt", "title"), "captions")
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
 
-def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A copy of a table whose rows each name a file and its class, as text, and perhaps its domain and its split.
+def checked(table: pd.DataFrame, name: str, classes: Iterable[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """A copy of a table whose rows each name a file, its class and its domain as text, and all classes.
 
-    Where there are captions and no classes, all images are of the class "image". Raises ValueError for a table without
-    rows, without these columns or with gaps in them, for a file that is named twice and for an unknown split; the
-    sentence names it.
+    Where there are captions and no classes, all images are of the class "image". Raises as `ImageSet.from_table`.
     """
     if "captions" in table and "class" not in table:
         table = table.assign(**{"class": NO_CLASS})
@@ -40,23 +38,17 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         if (gaps := table[column].isna()).any():
             raise ValueError(f"{name}'s table has no {column} in row {gaps.idxmax()}: fill it in or drop the row")
         table[column] = table[column].astype(str)
-    hashes = np.fromiter(map(hash, table["file"]), np.int64, len(table))  # a tenth of what pandas takes
-    if len(np.unique(hashes)) < len(table) and (again := table["file"].duplicated()).any():
+    if (again := table["file"].duplicated()).any():
         raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")
     if "split" in table and (unknown := set(table["split"]) - set(SPLITS)):
         raise ValueError(f"{name}'s table has the split {some(unknown)}: name splits {', '.join(SPLITS)}")
-    return table
-
-
-def check_classes(classes: list[str], table: pd.DataFrame, name: str) -> None:
-    """Raise ValueError unless `classes` names all of a table's classes, and each of its own once."""
-    if again := [known for known, times in Counter(classes).items() if times > 1]:
-        raise ValueError(f"the classes of {name} have {some(again)} twice: give each class a name of its own")
-    if unknown := set(table["class"]) - set(classes):
-        raise ValueError(
-            f"{name}'s table has the class {some(unknown)}, but its classes are {some(classes)}: add it there or "
-            f"drop its rows"
-        )
+    names = sorted(table["class"].unique()) if classes is None else [str(known) for known in classes]
+    if twice := [known for known, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"the classes of {name} have {some(twice)} twice: give each class a name of its own")
+    if strange := set(table["class"]) - set(names):
+        told = f"{name}'s table has the class {some(strange)}, but its classes are {some(names)}"
+        raise ValueError(f"{told}: add it there or drop its rows")
+    return table if "domain" in table else table.assign(domain="images"), names
 
 
 def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Series:

@@ -55,9 +55,8 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
     place, domains = pd.factorize(images.table["domain"])
     count = np.bincount(place)
     accuracy = 100 * (np.bincount(place, correct) / count)
-    is_id = domains == images.id_domain
-    table = pd.DataFrame({"domain": domains, "is_id": is_id, "accuracy": accuracy, "images": count})
-    return table.sort_values("is_id", ascending=False, ignore_index=True, kind="stable")
+    table = pd.DataFrame({"is_id": domains == images.id_domain, "accuracy": accuracy, "images": count}, domains)
+    return table.loc[images.domains].rename_axis("domain").reset_index()
 
 
 def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.DataFrame:
