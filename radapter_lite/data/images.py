@@ -141,21 +141,18 @@ class ImageSet:
 
         Raises ValueError if nothing is left; the sentence says what there is.
         """
-        keep = pd.Series(True, index=self.table.index)
-        for column, wanted in (("domain", domain), ("split", split)):
+        classes = None if classes is None else list(classes)
+        keep = np.ones(len(self), bool)
+        for column, wanted in (("domain", domain and [domain]), ("split", split and [split]), ("class", classes)):
             if wanted is not None:
-                keep &= self.table[column] == wanted
-        if classes is not None:
-            classes = list(classes)
-            keep &= self.table["class"].isin(classes)
+                keep &= self.table[column].isin(wanted)
         if not keep.any():
             there = self.table.groupby(["domain", "split"]).size()
-            counts = ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
+            told = f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has "
+            told += ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
             if self._too_small and split in ("validation", "test") and domain in (None, self.id_domain):
-                counts += "; each class needs at least 3 ID images, one for each split"
-            raise ValueError(
-                f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
-            )
+                told += "; each class needs at least 3 ID images, one for each split"
+            raise ValueError(told)
         return self.take(np.flatnonzero(keep))
 
     def only(self, classes: Iterable[str]) -> "ImageSet":
@@ -163,13 +160,11 @@ class ImageSet:
 
         Raises ValueError for a class that is not there, and a split without an image of them.
         """
-        classes = list(classes)
+        classes = list(dict.fromkeys(classes))
         if not classes or (unknown := set(classes) - set(self.classes)):
-            raise ValueError(
-                f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}: name some of its "
-                f"{len(self.classes)} ({some(self.classes)})"
-            )
-        return replace(self.select(classes=classes), classes=list(dict.fromkeys(classes)))
+            told = f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}"
+            raise ValueError(f"{told}: name some of its {len(self.classes)} ({some(self.classes)})")
+        return replace(self.select(classes=classes), classes=classes)
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.

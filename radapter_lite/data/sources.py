@@ -42,10 +42,10 @@ def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
         needs = f"{path} needs {error.name}, which is not installed"
         raise ValueError(f'{needs}: pip install "radapter-lite[scale]"') from error
     except Exception as error:  # damaged files fail in many ways
-        raise ValueError(
-            f"{path} cannot be read ({error}): expected shards of uncompressed tar, Parquet files, or a folder that "
-            f"save_to_disk wrote, with an image and a class or a caption in each row"
-        ) from error
+        wanted = (
+            "shards of uncompressed tar, Parquet files, or a folder that save_to_disk wrote, with an image and a class"
+        )
+        raise ValueError(f"{path} cannot be read ({error}): expected {wanted} or a caption in each row") from error
     classes = set(table["class"].dropna().astype(str))
     in_order = sorted(classes, key=int) if all(map(str.isdecimal, classes)) else None  # as lists of their names are
     return table, {"classes": in_order, "name": name, "read": read}
@@ -80,8 +80,7 @@ def _members(shard: Path) -> Iterator[dict[str, Any]]:
 
 def _sample(sample: dict[str, str], place: str) -> dict[str, Any]:
     """A row of the table, whose file says where in which shard the image is: "0000.tar/key.jpg@1536-4096"."""
-    kind = next((kind for kind in sample if f".{kind}" in SUFFIXES), None)
-    if kind is None:
+    if (kind := next((kind for kind in sample if f".{kind}" in SUFFIXES), None)) is None:
         raise ValueError(f"{place} has no image beside {sample['__key__']}")
     texts = {name: sample[name].strip() for name in ("cls", "txt") if name in sample}
     file = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
@@ -132,7 +131,7 @@ def _told(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"neither class, label, caption nor text among {', '.join(table)}")
     table = table.assign(**{name: value for name, value in COLUMNS.items() if name not in table})
     table["split"] = table["split"].replace(SPLIT_NAMES)
-    if captions := [*{"captions"} & set(table)]:
+    if "captions" in table:
         several = [SEPARATOR.join(said) if isinstance(said, list | np.ndarray) else said for said in table["captions"]]
         table["captions"] = several
-    return table[["file", *COLUMNS, *captions]]
+    return table[[name for name in ("file", *COLUMNS, "captions") if name in table]]

@@ -1,9 +1,7 @@
 """Retrieval: images and the captions people gave them, of which one may fit many images, and one image have many.
 
-A model ranks all there are of a domain by cosine similarity. Recall@k is the share of images, or of captions, that find
-one of their own among the first k, and `recall` the mean of recall@1 both ways.
-
-Source: Karpathy and Fei-Fei 2015 (the protocol).
+Recall@k is the share of a domain's images, or of its captions, that find one of their own among the first k by cosine
+similarity, and `recall` the mean of recall@1 both ways. Source: Karpathy and Fei-Fei 2015 (the protocol).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,8 +47,9 @@ class Retrieval:
         """
         if column not in images.table:
             needed = f"a column {column!r}, with {SEPARATOR!r} between the captions of one image"
-            there = ", ".join(images.table.columns)
-            raise ValueError(f"{images.name} has no captions: its table needs {needed}; it has {there}")
+            raise ValueError(
+                f"{images.name} has no captions: its table needs {needed}; it has {', '.join(images.table)}"
+            )
         own = [[*dict.fromkeys(map(str.strip, str(text).split(SEPARATOR)))] for text in images.table[column].fillna("")]
         if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
             raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
@@ -91,10 +90,7 @@ class Retrieval:
         return pd.DataFrame(rows)
 
     def recall(self, image_features: Tensor, text_features: Tensor) -> pd.DataFrame:
-        """The `score` of features of the images [N, D] and of the captions [T, D], by `search`.
-
-        All similarities of 100,000 images and captions take 40 GB, a search among them some 30 MB beside the features.
-        """
+        """The `score` of features of images [N, D] and captions [T, D], however many: by `search`, in some 30 MB."""
         rows = []
         for domain, images, texts, pairs in self._domains():
             f, g = image_features.cpu()[images], text_features.cpu()[texts]

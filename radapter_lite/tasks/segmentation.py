@@ -63,10 +63,7 @@ class Segmentation(Classification):
 
     @classmethod
     def of_picture(cls, picture: Image.Image, names: Sequence[str], temperature: float) -> "Segmentation":
-        """Segmentation of one picture, made smaller beyond 720 pixels; it is to be painted, for nobody knows its truth.
-
-        Raises ValueError for fewer than two names.
-        """
+        """Segmentation of one picture, made smaller beyond 720 pixels. Raises ValueError for fewer than two names."""
         if len(set(names)) < 2:
             raise ValueError(f"segmentation was given {len(set(names))} class name: give two or more to tell apart")
         limit = min(LARGEST, max(picture.size))
@@ -97,8 +94,8 @@ class Segmentation(Classification):
         """Mean intersection over union in percent of the classes that occur: a row a domain, ID first.
 
         Returns:
-            domain, is_id, miou, images (the scenes); with `tuned_on` also tuned and novel, the mean over the names that
-            were tuned on and over the others; and of the pixels that zero-shot's [N, C] has right what is forgotten.
+            domain, is_id, miou, images (the scenes); with `tuned_on` also tuned and novel, the means over those names
+            and over the others; and of the pixels that zero-shot's [N, C] has right what is forgotten.
         """
         painted, before = self.paint(similarities), self.paint(similarities if zero_shot is None else zero_shot)
         tuned = np.isin(self.names, list(self.tuned_on or ()))
