@@ -1,7 +1,6 @@
 """Choosing α without OOD labels, by the rules of `RULES`.
 
-Some look at labelled ID validation images, and give one α for all domains; the others at unlabelled images of the
-domain where the model will be used, and give an α for each.
+Some look at labelled ID validation images, and give one α for all domains; others at a domain's unlabelled images.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,10 +39,9 @@ def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
 
 
 def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
-    """The smallest α whose accuracy is at most one standard error below the highest.
+    """The smallest α whose accuracy, in percent, is at most one standard error below the highest.
 
-    Of the models that cannot be told apart, it is the one that is least changed. Accuracies are in percent, over
-    `images` images, which give the highest one's binomial standard error. Source: Breiman et al. 1984, for trees.
+    The error is binomial, of the highest over `images` images. Source: Breiman et al. 1984, for trees.
     """
     shares = pd.Series(list(accuracies), list(alphas)) / 100
     error = (shares.max() * (1 - shares.max()) / images) ** 0.5
@@ -53,9 +51,8 @@ def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], ima
 def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
     """The α of the highest expected accuracy in the target, which no label of it enters.
 
-    It is the accuracy on ID validation images, less by as much as the mean confidence falls from them to the target.
-    Rows of ID validation images have the columns alpha, accuracy and confidence (percent); those of the target's
-    unlabelled images have alpha and confidence. Source: Guillory et al. 2021.
+    It is the accuracy on ID validation images, less by as much as the mean confidence (both in percent) falls from
+    them to the target's unlabelled images. Source: Guillory et al. 2021.
     """
     known, unlabelled = validation.set_index("alpha"), target.set_index("alpha")
     expected = known["accuracy"] - (known["confidence"] - unlabelled["confidence"])

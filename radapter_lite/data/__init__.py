@@ -56,8 +56,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: for a folder, a table or a file of names that does not exist.
-        ValueError: for an empty class, a mixed layout, an unknown domain, a class without a name, a name that is not
-            UTF-8; the sentence names it.
+        ValueError: for what cannot be read or does not fit together; the sentence names it.
     """
     if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
         raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')

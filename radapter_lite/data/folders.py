@@ -47,14 +47,14 @@ def _listed(root: Path, in_words: bool) -> pd.DataFrame:
         )
     _check_names([str(root.resolve())])
     parts = []
-    for folder, domain, split in progress(_class_folders(root), f"listing {root.name}", unit="folder"):
+    for folder, above in progress(_class_folders(root), f"listing {root.name}", unit="folder"):
         names = [name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in SUFFIXES]
         if not (seen := [name for name in names if name[0] != "."]):
             raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
         _check_names([str(folder), *(f"{folder}/{name}" for name in seen)])
         files = [f"{folder.relative_to(root).as_posix()}/{name}" for name in seen]
         code = re.sub("[_-]", " ", folder.name) if in_words else folder.name
-        parts.append(pd.DataFrame({"file": files, "domain": domain or "images", "class": code, "split": split}))
+        parts.append(pd.DataFrame({"file": files, "domain": "images", "class": code, "split": None} | above))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -82,31 +82,27 @@ def _completed(splits: pd.Series, classes: pd.Series, seed: int) -> pd.Series:
     return splits
 
 
-def _class_folders(
-    folder: Path, domain: str | None = None, split: str | None = None
-) -> list[tuple[Path, str | None, str | None]]:
-    """The class folders below the root, a domain or a split, each with the domain and the split that it is in."""
+def _class_folders(folder: Path, **above: str) -> list[tuple[Path, dict[str, str]]]:
+    """The class folders below the root, a domain or a split, each with the domain and the split that are above it."""
     below = _folders(folder)
     if not below:
         raise ValueError(f"{folder} has no sub-folders; put each class's images into a sub-folder named after it.")
     splits = {path: SPLIT_NAMES[path.name.lower()] for path in below if path.name.lower() in SPLIT_NAMES}
-    if split is None and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
+    if "split" not in above and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
         if others := [path.name for path in below if path not in splits]:
+            told = f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}"
             raise ValueError(
-                f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}; put the splits "
-                f"into a sub-folder of their own, a domain, or the others elsewhere."
+                f"{told}; put the splits into a sub-folder of their own, a domain, or the others elsewhere."
             )
         in_order = sorted(splits, key=lambda path: splits[path] != "train")
-        return [found for path in in_order for found in _class_folders(path, domain, splits[path])]
-    if domain is None and any(with_folders := [bool(_folders(path)) for path in below]):
+        return [found for path in in_order for found in _class_folders(path, **above, split=splits[path])]
+    if "domain" not in above and any(with_folders := [bool(_folders(path)) for path in below]):
         if not all(with_folders):
             odd = below[with_folders.index(False)]
-            raise ValueError(
-                f"{odd} holds images while other sub-folders of {folder} hold folders; use class/image or "
-                f"domain/class/image throughout."
-            )
-        return [found for path in below for found in _class_folders(path, path.name, split)]
-    return [(path, domain, split) for path in below]
+            told = f"{odd} holds images while other sub-folders of {folder} hold folders"
+            raise ValueError(f"{told}; use class/image or domain/class/image throughout.")
+        return [found for path in below for found in _class_folders(path, **above, domain=path.name)]
+    return [(path, above) for path in below]
 
 
 def _folders(folder: Path) -> list[Path]:

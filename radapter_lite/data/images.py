@@ -37,8 +37,7 @@ class ImageSet:
     """Images, each with a class, a domain and a split. It can be pickled, as workers of a DataLoader need.
 
     Attributes:
-        table: a row an image, with the columns file, class, domain and split (and, for PictoShift, captions,
-            author, licence and more); `file` is its place in the folder or in PictoShift's archive.
+        table: a row an image, with the columns file, class, domain and split, and perhaps captions and more.
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
@@ -82,9 +81,7 @@ class ImageSet:
             read: gives a file's image, RGB, in place of reading it from `root`; picklable if the image set is to be.
             seed: of the division into splits.
 
-        Raises:
-            ValueError: for a table without rows, without those columns or with gaps in them, a file named twice, an
-                unknown split, class or domain; the sentence names it.
+        Raises ValueError for lacking columns or rows, gaps, a file named twice, an unknown split, class or domain.
         """
         root = Path(root).absolute()
         name = name or root.resolve().name
@@ -137,14 +134,11 @@ class ImageSet:
     def select(
         self, *, domain: str | None = None, split: str | None = None, classes: Iterable[str] | None = None
     ) -> "ImageSet":
-        """The images of one domain, one split or some classes.
-
-        Raises ValueError if nothing is left; the sentence says what there is.
-        """
+        """The images of one domain, one split or some classes. Raises ValueError, saying what there is, if none is."""
         classes = None if classes is None else list(classes)
         keep = np.ones(len(self), bool)
-        for column, wanted in (("domain", domain and [domain]), ("split", split and [split]), ("class", classes)):
-            if wanted is not None:
+        for column, wanted in (("domain", [domain]), ("split", [split]), ("class", classes)):
+            if wanted not in (None, [None]):
                 keep &= self.table[column].isin(wanted)
         if not keep.any():
             there = self.table.groupby(["domain", "split"]).size()
@@ -156,10 +150,7 @@ class ImageSet:
         return self.take(np.flatnonzero(keep))
 
     def only(self, classes: Iterable[str]) -> "ImageSet":
-        """The images of some classes, as if there were no others: they are its `classes`, in this order.
-
-        Raises ValueError for a class that is not there, and a split without an image of them.
-        """
+        """The images of some classes, as if there were no others. Raises ValueError for a class that is not there."""
         classes = list(dict.fromkeys(classes))
         if not classes or (unknown := set(classes) - set(self.classes)):
             told = f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}"
@@ -176,9 +167,8 @@ class ImageSet:
             raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
         train = np.flatnonzero((self.table["domain"] == self.id_domain) & (self.table["split"] == "train"))
         if not len(train):
-            raise ValueError(
-                f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
-            )
+            told = f"{self.name} has no training images in its ID domain {self.id_domain!r}"
+            raise ValueError(f"{told}: choose another id_domain")
         chosen: list[int] = []
         for label, own in pd.Series(train).groupby(self.labels.numpy()[train]):
             order = np.random.default_rng([seed, label]).permutation(own.to_numpy())
@@ -194,17 +184,14 @@ class ImageSet:
     def tensor(self, preprocess: Preprocess, rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
-        Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
-        ValueError for a file that is no readable image; the sentence names it.
+        Files are kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises ValueError for
+        a file that is no readable image; the sentence names it.
         """
         wanted = range(len(self)) if rows is None else list(rows)
         return next(replace(self, workers=0).tensors(preprocess, [wanted]))
 
     def tensors(self, preprocess: Preprocess, parts: Iterable[Any], raises: bool = True) -> Iterator[Any]:
-        """The `tensor` of each of several lists of rows, of which the workers read a few ahead.
-
-        The error of a broken image raises, or is given in place of the tensor.
-        """
+        """The `tensor` of each list of rows, read ahead by the workers; unless it `raises`, a broken image's error."""
         kept = self._tensors.setdefault(preprocess, {})
         unread = sum(file not in kept for file in self.table["file"]) if self.workers else 0
         named = (self.table["file"].iloc[np.asarray(rows)].tolist() for rows in parts)

@@ -67,9 +67,8 @@ def decoded(source: Path | io.BytesIO, name: str) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
 
-    Of 16 bits of grey the upper 8 are kept, as Pillow does for colours. A large JPEG is decoded at a half, a quarter
-    or an eighth of its size, which is faster, while no side falls below 1024 pixels. Raises what Pillow raises for
-    a damaged file, which are errors of many kinds.
+    Of 16 bits of grey the upper 8 are kept. A large JPEG is decoded at a half, a quarter or an eighth of its size while
+    no side falls below 1024 pixels. Raises what Pillow raises for a damaged file, which are errors of many kinds.
     """
     image.draft("RGB", DRAFT)
     image.load()

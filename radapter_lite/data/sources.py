@@ -28,8 +28,7 @@ COLUMNS = {"domain": "images", "class": NO_CLASS, "split": None}  # and what sta
 def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """The table of shards, Parquet files or a saved data set, and the options of `from_table`; None for anything else.
 
-    Raises ValueError for what cannot be read, is pickled, has no images, or neither classes nor captions, and if a
-    library is missing.
+    Raises ValueError for what cannot be read, is pickled, or lacks images or classes, and if a library is missing.
     """
     inside = sorted(path.glob("[!.]*"))
     files = [path] if not inside else [] if any(each.is_dir() for each in inside) else inside  # or class folders

@@ -27,10 +27,8 @@ def checked(table: pd.DataFrame, name: str, classes: Iterable[str] | None) -> tu
     if "captions" in table and "class" not in table:
         table = table.assign(**{"class": NO_CLASS})
     if lacking := [column for column in ("file", "class") if column not in table]:
-        raise ValueError(
-            f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}: give the "
-            f"file and the class, or the captions, of each image"
-        )
+        told = f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}"
+        raise ValueError(f"{told}: give the file and the class, or the captions, of each image")
     if table.empty:
         raise ValueError(f"{name}'s table has no rows: give one for each image")
     table = table.reset_index(drop=True)
@@ -56,16 +54,13 @@ def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Ser
 
     A class with an image for every split has at least one in each; a smaller one is all for training.
     """
-    splits = np.zeros(len(classes), int)
+    splits = np.full(len(classes), "train", object)
     rng = np.random.default_rng(seed)
     for rows in classes.groupby(classes).indices.values():
-        order = rng.permutation(rows)
-        start = 0
-        for split, share in shares.items():
-            end = start + max(int(len(order) * share), len(order) > len(shares))
-            splits[order[start:end]] = SPLITS.index(split)
-            start = end
-    return pd.Series(np.array(SPLITS, object)[splits], index=classes.index)
+        sizes = [max(int(len(rows) * share), len(rows) > len(shares)) for share in shares.values()]
+        for split, own in zip(shares, np.split(rng.permutation(rows), np.cumsum(sizes)), strict=False):
+            splits[own] = split
+    return pd.Series(splits, index=classes.index)
 
 
 def renamed(table: pd.DataFrame) -> pd.DataFrame:

@@ -76,8 +76,8 @@ class Retrieval:
         """Recall in percent among the images and the captions of each domain: a row a domain, ID first.
 
         Returns:
-            domain, is_id, recall; text@1, text@5, text@10 (captions found for images), image@1, image@5, image@10
-            (images found for captions); images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
+            domain, is_id, recall; text@1, 5 and 10 (captions found for images), image@1, 5 and 10 (the reverse);
+            images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
         """
         rows = []
         for domain, images, texts, pairs in self._domains():
@@ -136,10 +136,7 @@ def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tenso
 
 
 def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21) -> Tensor:
-    """`recall` of many questions, by blocks of `at_once` similarities, whose temporaries are all it takes [Q, K].
-
-    Given unit vectors of questions [Q, D] and answers [A, D], and `recall`'s pairs, whose flip(1) asks the other way.
-    """
+    """`recall` [Q, K] of unit vectors of questions [Q, D] and answers [A, D], by blocks of `at_once` similarities."""
     pairs, block = pairs[pairs[:, 0].argsort()], max(1, at_once // len(others))
     parts = []
     for start in range(0, len(features), block):

@@ -24,8 +24,8 @@ class Segmentation(Classification):
     """Crops of scenes' regions, among the names of all classes; the score is the mean IoU of the painted scenes.
 
     Attributes:
-        images: the crops, one of a scene at least. Their table has the columns scene and region, their numbers, and
-            iou, that of the region with the object it fits best, whose class is the crop's.
+        images: the crops. Their table has scene and region, by number, and the iou with the object that it fits best,
+            whose class is the crop's.
         regions: of each scene, bool [P, H, W].
         temperature: of the backbone, by which similarities become probabilities.
         threshold: what a pixel's class must have to be painted; a pixel with less is ground.
@@ -76,10 +76,7 @@ class Segmentation(Classification):
         return replace(self, images=images)
 
     def paint(self, similarities: Tensor) -> dict[int, np.ndarray]:
-        """Of each scene, by number, the class of every pixel, by number, and -1 for ground [H, W].
-
-        A pixel's class is that with the largest sum of probabilities over the regions it lies in.
-        """
+        """By scene, the class of each pixel, that of the largest sum over its regions, and -1 for ground [H, W]."""
         probabilities = (similarities.float().cpu() / self.temperature).softmax(1).numpy()
         painted, places = {}, self.images.table["region"].to_numpy()
         for scene, rows in self.images.table.groupby("scene", sort=False).indices.items():
