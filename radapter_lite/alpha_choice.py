@@ -101,6 +101,5 @@ def compare_rules(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame
             accuracy = target.set_index("alpha")["accuracy"]
             for rule, choose in RULES.items():
                 alpha = choose(validation, target)
-                left = accuracy.max() - accuracy[alpha]
-                rows.append((*names, domain, is_id, rule, alpha, accuracy[alpha], left))
+                rows.append((*names, domain, is_id, rule, alpha, accuracy[alpha], accuracy.max() - accuracy[alpha]))
     return pd.DataFrame(rows, columns=[*key, "domain", "is_id", "rule", "alpha", "accuracy", "left"])

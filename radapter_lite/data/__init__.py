@@ -45,8 +45,7 @@ def load_images(
 
     Args:
         source: "pictoshift", the folder, the table, the shards or the data set.
-        id_domain: the domain to tune on; for PictoShift "outline", "camera" or another of its styles, for a folder its
-            first one.
+        id_domain: the domain to tune on, for PictoShift also "camera"; "outline" or a folder's first if not given.
         class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
             and names, or of a name for each class folder in sorted order; classes keep the order of the codes.
         seed: of the division of a folder's ID images into splits that it does not have.

@@ -42,17 +42,15 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
 def _listed(root: Path, in_words: bool) -> pd.DataFrame:
     """A row for each image of a folder: file, domain, class and split, which is None where the folders name none."""
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
-        )
+        raise FileNotFoundError(f"There is no folder {root}; give one that holds a folder of images for each class.")
     _check_names([str(root.resolve())])
     parts = []
     for folder, above in progress(_class_folders(root), f"listing {root.name}", unit="folder"):
-        names = [name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in SUFFIXES]
-        if not (seen := [name for name in names if name[0] != "."]):
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+        if not names:
             raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
-        _check_names([str(folder), *(f"{folder}/{name}" for name in seen)])
-        files = [f"{folder.relative_to(root).as_posix()}/{name}" for name in seen]
+        _check_names([str(folder), *(f"{folder}/{name}" for name in names)])
+        files = [f"{folder.relative_to(root).as_posix()}/{name}" for name in names]
         code = re.sub("[_-]", " ", folder.name) if in_words else folder.name
         parts.append(pd.DataFrame({"file": files, "domain": "images", "class": code, "split": None} | above))
     return pd.concat(parts, ignore_index=True)
@@ -91,9 +89,7 @@ def _class_folders(folder: Path, **above: str) -> list[tuple[Path, dict[str, str
     if "split" not in above and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
         if others := [path.name for path in below if path not in splits]:
             told = f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}"
-            raise ValueError(
-                f"{told}; put the splits into a sub-folder of their own, a domain, or the others elsewhere."
-            )
+            raise ValueError(f"{told}; put the splits into a sub-folder of their own, a domain, or move the others.")
         in_order = sorted(splits, key=lambda path: splits[path] != "train")
         return [found for path in in_order for found in _class_folders(path, **above, split=splits[path])]
     if "domain" not in above and any(with_folders := [bool(_folders(path)) for path in below]):

@@ -104,8 +104,7 @@ class ImageSet:
     @property
     def domains(self) -> list[str]:
         """The ID domain first, then the others."""
-        found = list(dict.fromkeys(self.table["domain"]))
-        return sorted(found, key=lambda domain: domain != self.id_domain)
+        return sorted(self.table["domain"].unique(), key=lambda domain: domain != self.id_domain)
 
     @property
     def ood_domains(self) -> list[str]:
@@ -212,15 +211,14 @@ class ImageSet:
             for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
                     kept[file] = image.clone()
-            yield (
-                found if missing == files else torch.stack([new[file] if file in new else kept[file] for file in files])
-            )
+            if missing != files:
+                found = torch.stack([new[file] if file in new else kept[file] for file in files])
+            yield found
 
     def readable(self, preprocess: Preprocess) -> "ImageSet":
-        """The images that can be read, each of which was read once; a warning counts and names the others.
+        """The images that can be read, of the same classes; a warning counts and names the others.
 
-        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
-        Raises ValueError for the first of them, and where nothing is left.
+        Where broken images stop, this reads what fits into memory alone, and raises ValueError for the first of them.
         """
         found = self.tensors(preprocess, ([row] for row in range(len(self))), raises=self.broken == "stop")
         broken, files, kept = {}, self.table["file"], self._tensors.setdefault(preprocess, {})

@@ -46,10 +46,8 @@ class Retrieval:
         without it, an image without a caption, and a caption that is not in `names`.
         """
         if column not in images.table:
-            needed = f"a column {column!r}, with {SEPARATOR!r} between the captions of one image"
-            raise ValueError(
-                f"{images.name} has no captions: its table needs {needed}; it has {', '.join(images.table)}"
-            )
+            told = f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the"
+            raise ValueError(f"{told} captions of one image; it has {', '.join(images.table)}")
         own = [[*dict.fromkeys(map(str.strip, str(text).split(SEPARATOR)))] for text in images.table[column].fillna("")]
         if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
             raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
@@ -108,8 +106,8 @@ class Retrieval:
             yield domain, images, texts[missing:], torch.stack([image, place[image, slot] - missing], 1)
 
     def _row(self, domain: str, of_images: Tensor, of_texts: Tensor) -> dict[str, object]:
-        row: dict[str, object] = {"domain": domain, "is_id": domain == self.images.id_domain}
-        row["recall"] = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+        mean = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+        row = {"domain": domain, "is_id": domain == self.images.id_domain, "recall": mean}
         for name, found in (("text", of_images), ("image", of_texts)):
             row |= {f"{name}@{k}": 100 * share for k, share in zip(KS, found.mean(0).tolist(), strict=True)}
         return row | {"images": len(of_images), "captions": len(of_texts)}
