@@ -41,8 +41,7 @@ class ImageSet:
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
-        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out ("skip") before the
-            images are trained on or measured.
+        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out before that ("skip").
         workers: processes that read ahead of training and measuring, where many images are still to be read.
     """
 
@@ -68,7 +67,7 @@ class ImageSet:
         read: Callable[[str], Image.Image] | None = None,
         seed: int = 0,
     ) -> "ImageSet":
-        """Make an image set of a table with a row an image.
+        """Make an image set of a table with a row an image; a ValueError names what is missing, unknown or there twice.
 
         Args:
             table: with the columns file and class, or file and captions, and perhaps domain (one, "images", if there
@@ -80,8 +79,6 @@ class ImageSet:
             name: what errors and reports call it; the folder's name if not given.
             read: gives a file's image, RGB, in place of reading it from `root`; picklable if the image set is to be.
             seed: of the division into splits.
-
-        Raises ValueError for lacking columns or rows, gaps, a file named twice, an unknown split, class or domain.
         """
         root = Path(root).absolute()
         name = name or root.resolve().name
@@ -140,9 +137,8 @@ class ImageSet:
             if wanted not in (None, [None]):
                 keep &= self.table[column].isin(wanted)
         if not keep.any():
-            there = self.table.groupby(["domain", "split"]).size()
             told = f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has "
-            told += ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
+            told += ", ".join(f"{d} {s}: {n}" for d, s, n, _ in self.counts().itertuples(index=False))
             if self._too_small and split in ("validation", "test") and domain in (None, self.id_domain):
                 told += "; each class needs at least 3 ID images, one for each split"
             raise ValueError(told)
