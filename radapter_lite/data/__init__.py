@@ -1,12 +1,14 @@
 """Images with a class, a domain and a split: the embedded PictoShift, or images of the user's own.
 
-load_images()                          PictoShift: ID is "outline", five other styles are OOD
-load_images(id_domain="camera")        ID is photographs of those drawings, six clean styles are OOD
-load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
-load_images("captions.csv")            a table of files beside it, with their classes or captions
-load_images("shards/{00..41}.tar")     WebDataset's shards, or a folder of them
-load_images("birds.parquet")           Parquet files, or a folder that Hugging Face's `save_to_disk` wrote
-ImageSet.from_table(table, "photos")   a DataFrame with the file and the class of each image
+    load_images()                          PictoShift: ID is "outline", five other styles are OOD
+    load_images(id_domain="camera")        ID is photographs of those drawings, six clean styles are OOD
+    load_images("photos", id_domain="web") a folder, one sub-folder a class, and a domain above it if there is one
+    load_images("captions.csv")            a table of files beside it, with their classes or captions
+    load_images("shards/{00..41}.tar")     WebDataset's shards, or a folder of them
+    load_images("birds.parquet")           Parquet files, or a folder that Hugging Face's `save_to_disk` wrote
+    ImageSet.from_table(table, "photos")   a DataFrame with the file and the class of each image
+
+All give an `ImageSet`, and everything downstream takes one.
 """
 
 import os

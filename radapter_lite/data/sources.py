@@ -82,8 +82,8 @@ def _sample(sample: dict[str, str], place: str) -> dict[str, Any]:
     if (kind := next((kind for kind in sample if f".{kind}" in SUFFIXES), None)) is None:
         raise ValueError(f"{place} has no image beside {sample['__key__']}")
     texts = {name: sample[name].strip() for name in ("cls", "txt") if name in sample}
-    file = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
-    return json.loads(sample.get("json", "{}")) | texts | {"file": file}
+    texts["file"] = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
+    return json.loads(sample.get("json", "{}")) | texts
 
 
 def _read_member(root: Path, file: str) -> Image.Image:
@@ -131,6 +131,6 @@ def _told(table: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(**{name: value for name, value in COLUMNS.items() if name not in table})
     table["split"] = table["split"].replace(SPLIT_NAMES)
     if "captions" in table:
-        several = [SEPARATOR.join(said) if isinstance(said, list | np.ndarray) else said for said in table["captions"]]
-        table["captions"] = several
+        said = table["captions"]
+        table["captions"] = [SEPARATOR.join(each) if isinstance(each, list | np.ndarray) else each for each in said]
     return table[[name for name in ("file", *COLUMNS, "captions") if name in table]]

@@ -42,8 +42,7 @@ class Retrieval:
     def of(cls, images: ImageSet, column: str = "captions", names: Sequence[str] | None = None) -> "Retrieval":
         """Retrieval among some images and their captions, or among `names`, which these captions are of.
 
-        The column holds captions as text, several of one image with " | " between them. Raises ValueError for a table
-        without it, an image without a caption, and a caption that is not in `names`.
+        The column holds captions as text, with " | " between those of one image. Raises ValueError if one is missing.
         """
         if column not in images.table:
             told = f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the"
