@@ -137,7 +137,8 @@ def train(
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
     scaler = GradScaler(groups[0]["params"][0].device.type, enabled=config.precision == "float16")
-    run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, scaler, checkpoint)
+    identity = json.loads(json.dumps(dict(about or {}) | settings))
+    run = _Run(identity, dict(state) | {"optimizer": optimizer, "scaler": scaler}, checkpoint)
     history, epoch, done, random_state = run.resume()
     processes.share(state.values())
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
@@ -166,10 +167,8 @@ def train(
                     _read_losses(history, config)
                     run.save(history, epoch, len(history) - begun_at)
             if len(history) == begun_at:
-                raise ValueError(
-                    f"the batches gave nothing in epoch {epoch}: give what can be gone through more than once, as a "
-                    f"list or a DataLoader"
-                )
+                again = "give what can be gone through more than once, as a list or a DataLoader"
+                raise ValueError(f"the batches gave nothing in epoch {epoch}: {again}")
             _read_losses(history, config)
             epoch, done, random_state = epoch + 1, 0, None
             run.save(history, epoch, 0)
@@ -215,9 +214,8 @@ def _read_losses(history: list[Row], config: TrainingConfig) -> None:
     for row in history[-READ_EVERY:]:
         row["loss"] = float(row["loss"])
         if not math.isfinite(row["loss"]):
-            raise ValueError(
-                f"the loss became {row['loss']} at step {row['step']}: lower lr ({config.lr}) or clip_norm"
-            )
+            found = f"the loss became {row['loss']} at step {row['step']}"
+            raise ValueError(f"{found}: lower lr ({config.lr}) or clip_norm")
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
@@ -234,50 +232,32 @@ class _Run:
     """A run's checkpoint: what it is of, and what changes."""
 
     identity: dict[str, Any]
-    state: Mapping[str, nn.Module]
-    optimizer: AdamW
-    scaler: GradScaler
+    parts: Mapping[str, Any]  # what changes, each with a state dict
     checkpoint: str | os.PathLike[str] | None
 
     def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
         """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return [], 0, 0, None
+        again = "remove the file to start anew, or name another"
         try:
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            found = saved["identity"]
-            place = saved["history"], saved["epoch"], saved["done"], saved["random_state"]
+            found, parts, place = saved["identity"], saved["parts"], saved["place"]
         except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.checkpoint} is damaged or no checkpoint of a training: remove the file to start anew, or name "
-                f"another"
-            ) from error
+            raise ValueError(f"{self.checkpoint} is damaged or no checkpoint of a training: {again}") from error
         for name, value in self.identity.items():
             if found.get(name) != value:
-                raise ValueError(
-                    f"{self.checkpoint} is of a run with {name}={found.get(name)}, this one has {value}: remove the "
-                    f"file to start anew, or name another"
-                )
-        for name, module in self.state.items():
-            module.load_state_dict(saved["state"][name])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(saved["scaler"])
+                other = f"a run with {name}={found.get(name)}, this one has {value}"
+                raise ValueError(f"{self.checkpoint} is of {other}: {again}")
+        for name, part in self.parts.items():
+            part.load_state_dict(parts[name])
         return place
 
     def save(self, history: list[Row], epoch: int, done: int) -> None:
         """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
         if self.checkpoint is None or processes.rank():
             return
-        content = {
-            "identity": self.identity,
-            "state": {name: module.state_dict() for name, module in self.state.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "history": history,
-            "epoch": epoch,
-            "done": done,
-            "random_state": torch.get_rng_state() if done else None,
-        }
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        place = history, epoch, done, torch.get_rng_state() if done else None
         with whole(self.checkpoint) as temporary:
-            torch.save(content, temporary)
+            torch.save({"identity": self.identity, "parts": parts, "place": place}, temporary)

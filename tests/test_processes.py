@@ -177,7 +177,7 @@ def test_a_killed_process_ends_the_run_and_one_goes_on(alone, folder, tmp_path):
         ChildProcessError, match=r"^process \d of 2 ended \(.*\): start it again, with any number of processes, and it"
     ):
         processes.launch(die, (folder, checkpoint), 2, cpu=True)
-    assert len(torch.load(checkpoint)["history"]) == KILLED_AFTER
+    assert len(torch.load(checkpoint)["place"][0]) == KILLED_AFTER
     assert_close(run("R-Adapter", folder, checkpoint=checkpoint), alone["R-Adapter"])
 
 
