@@ -35,7 +35,8 @@ def estimate(
         each.requires_grad_(each.ndim > 0)  # the temperature stays fixed
     if adapter is not None:
         with torch.device("meta"):
-            adapters = AdapterSet(model, replace(adapter, drop_prob=0.0)).train()
+            own = replace(adapter, drop_prob=0.0) if adapter.drop == "adapter" else adapter  # at most, none is
+            adapters = AdapterSet(model, own).train()
         for site in adapters.sites if adapter.whitening else ():
             adapters[site].basis = torch.empty_like(adapters[site].average)
     weights = [*model.parameters(), *model.buffers(), *adapters.parameters()]

@@ -108,12 +108,13 @@ def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool
         while not run.join():
             pass
     except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
-        kind, _, sentence = str(error).strip().splitlines()[-1].partition(": ")  # of what was raised
-        if kind in MISTAKES:
+        # The last line of a process's traceback; of one that was killed, how.
+        how, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+        if how in MISTAKES:
             raise ValueError(sentence) from None
-        if sentence and kind != "ConnectionError":
+        if isinstance(error, multiprocessing.ProcessRaisedException) and how != "ConnectionError":
             raise
-        how = getattr(error, "signal_name", None) or kind
+        how = how.rpartition(" terminated with ")[2]
         raise ChildProcessError(f"process {error.error_index + 1} of {number} ended ({how}): {GO_ON}") from None
     finally:
         for process in run.processes:

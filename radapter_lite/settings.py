@@ -1,9 +1,9 @@
 """Settings are frozen dataclasses: checked when they are made, changed by name, and read back from JSON."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import chain
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -55,17 +55,16 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     """
     for name, value in settings.items():
         if (changed := _set(config, name, value)) is None:
-            known = ", ".join(setting_names(config))
-            raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {known}")
+            raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {', '.join(by_name(config))}")
         config = changed
     return config
 
 
-def setting_names(config: Any) -> list[str]:
-    """The names of a configuration's settings, those of its parts among them."""
+def by_name(config: Any) -> dict[str, Any]:
+    """A configuration's settings, those of its parts among them."""
     parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    own = [setting_names(part) if is_dataclass(part) else [name] for name, part in parts.items()]
-    return [*chain(*own)]
+    own = [by_name(part) if is_dataclass(part) else {name: part} for name, part in parts.items()]
+    return dict(ChainMap(*reversed(own)))
 
 
 def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:

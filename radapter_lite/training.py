@@ -26,7 +26,7 @@ from torch.optim import AdamW
 from radapter_lite import processes
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
-from radapter_lite.seeding import reseed, seeded
+from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
@@ -44,17 +44,15 @@ class TrainingConfig(Settings):
 
     Attributes:
         epochs: passes over the batches.
-        steps: train for so many steps instead, through the batches as often as it takes; batches of unknown number
-            need it.
+        steps: train for so many instead; batches of unknown number need it.
         batch_size: images a step; the last batch of an epoch is smaller where they do not divide.
         lr: peak learning rate; it falls along a cosine to `min_lr`, after `warmup_steps` of rising.
         weight_decay: AdamW's.
         clip_norm: the gradient's norm is cut to this.
         crop: smallest share of the image's side a random crop keeps; 1 for no crop.
         flip: whether images are mirrored at random.
-        precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast, which is faster where the
-            processor has instructions for it; trained numbers and losses stay in float32. With float16 the loss is
-            scaled, and a step whose gradients overflow is left out.
+        precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast; trained numbers and losses
+            stay in float32. With float16 the loss is scaled, and a step whose gradients overflow is left out.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
         mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
@@ -89,8 +87,8 @@ def augment(images: Tensor, crop: float, flip: bool, size: int | None = None) ->
     The images [B, 3, H, W] are normalized; the background at the borders is continued. With a size they are this
     process's rows of a batch of so many, for all of which random numbers are drawn.
     """
-    rows = torch.arange(len(images)) if size is None else processes.own_rows(size)
     size = size or len(images)
+    rows = processes.own_rows(size)
     scale = torch.empty(size).uniform_(crop, 1.0)
     shift = (torch.rand(size, 2) * 2 - 1) * (1 - scale)[:, None]
     mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if flip else torch.ones(size)
@@ -121,8 +119,7 @@ def train(
         batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
             of torch's random numbers is decided by the seed.
         loss_of_batch: of one of them, a scalar.
-        parameters: to be trained; or groups of them, {"params": [...], "scale": 0.1}, whose learning rates are as many
-            times the loop's.
+        parameters: to be trained; or groups, {"params": [...], "scale": 0.1}, at so many times the learning rate.
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
         about: what a resumed run must have in common with the interrupted one beside the loop's settings, JSON.
@@ -142,30 +139,29 @@ def train(
     history, epoch, done, random_state = run.resume()
     processes.share(state.values())
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    bar = progress(what=description, total=total, initial=len(history))
-    with bar, seeded(config.seed), processes.together():
+    with progress(what=description, total=total, initial=len(history)) as bar, processes.together():
         while len(history) < total:
-            # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
-            reseed(config.seed * 100_003 + epoch)
-            feed = iter(batches)
-            for _ in islice(feed, done):
-                pass
-            if random_state is not None:
-                torch.set_rng_state(random_state)
             begun_at = len(history) - done
-            for batch in feed:
-                row = _step(loss_of_batch, batch, optimizer, scaler, config, len(history), total)
-                after_step()
-                history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
-                bar.update()
-                if len(history) % READ_EVERY == 0:
-                    _read_losses(history, config)
-                    bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
-                if len(history) == total:
-                    break
-                if len(history) % config.save_every == 0:
-                    _read_losses(history, config)
-                    run.save(history, epoch, len(history) - begun_at)
+            # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
+            with seeded(config.seed * 100_003 + epoch):
+                feed = iter(batches)
+                for _ in islice(feed, done):
+                    pass
+                if random_state is not None:
+                    torch.set_rng_state(random_state)
+                for batch in feed:
+                    row = _step(loss_of_batch, batch, optimizer, scaler, config, len(history), total)
+                    after_step()
+                    history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
+                    bar.update()
+                    if len(history) % READ_EVERY == 0:
+                        _read_losses(history, config)
+                        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
+                    if len(history) == total:
+                        break
+                    if len(history) % config.save_every == 0:
+                        _read_losses(history, config)
+                        run.save(history, epoch, len(history) - begun_at)
             if len(history) == begun_at:
                 again = "give what can be gone through more than once, as a list or a DataLoader"
                 raise ValueError(f"the batches gave nothing in epoch {epoch}: {again}")

@@ -47,7 +47,7 @@ def run(name, folder, **more):
     settings = SETTINGS | settings | ({} if method == "LP-FT" else {"temperature": 0.1})
     checkpoint = more.pop("checkpoint", None)
     tuned = tune(make_backbone(), load_images(folder).few_shot(5), method, checkpoint=checkpoint, **settings | more)
-    return tuned.history["loss"].tolist(), tuned.delta.tensors if tuned.has_alpha else tuned.tensors
+    return tuned.history["loss"].tolist(), getattr(tuned.learned, "tensors", tuned.learned)
 
 
 def run_all(job):

@@ -149,9 +149,8 @@ def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet
     Raises ValueError for what several processes cannot share.
     """
     if processes.count() > 1 and config.adapter.drop != "adapter":
-        raise ValueError(
-            f"drop={config.adapter.drop!r} draws for each image, which processes divide: set it to 'adapter'"
-        )
+        drop = f"drop={config.adapter.drop!r}"
+        raise ValueError(f"{drop} draws for each image, which processes divide: set it to 'adapter'")
     if processes.asks_for_shards() and config.stem_lr is not None:
         raise ValueError("stem_lr trains the backbone's own weights, which FSDP divides: leave stem_lr out, or FSDP")
     with seeded(config.training.seed):  # low-rank adapters begin at random
