@@ -53,11 +53,10 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
     Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
-    for name, value in settings.items():
-        if (changed := _set(config, name, value)) is None:
-            raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {', '.join(by_name(config))}")
-        config = changed
-    return config
+    known = by_name(config)
+    for name in settings.keys() - known.keys():
+        raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {', '.join(known)}")
+    return _changed(config, settings)
 
 
 def by_name(config: Any) -> dict[str, Any]:
@@ -97,13 +96,12 @@ def _check_type(config: Any, name: str, value: Any) -> None:
         raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")
 
 
-def _set(config: Any, name: str, value: Any) -> Any:
-    """A copy with one setting changed, in a part of it if it stands there; None if it has no such setting."""
-    for field in fields(config):
-        part = getattr(config, field.name)
-        if field.name == name:
-            _check_type(config, name, value)
-            return replace(config, **{name: value})
-        if is_dataclass(part) and (changed := _set(part, name, value)) is not None:
-            return replace(config, **{field.name: changed})
-    return None
+def _changed(config: Any, settings: Mapping[str, Any]) -> Any:
+    own = {}
+    for name in [field.name for field in fields(config)]:
+        if name in settings:
+            _check_type(config, name, settings[name])
+            own[name] = settings[name]
+        elif is_dataclass(part := getattr(config, name)):
+            own[name] = _changed(part, settings)
+    return replace(config, **own)

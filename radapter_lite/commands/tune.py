@@ -145,8 +145,9 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     """
     from radapter_lite.delta_file import read_delta
 
-    named = f"{images.id_domain}_{arguments.backbone}_{arguments.method}_{arguments.shots}_shots_seed_{arguments.seed}"
-    out = arguments.out or Path("out") / re.sub(r"[^\w.-]", "_", f"{images.name}_{named}_{run[:6]}")
+    told = f"{arguments.backbone}_{arguments.method}_{arguments.shots}_shots_seed_{arguments.seed}_{run[:6]}"
+    told = re.sub(r"[^\w.-]", "_", told)
+    out = arguments.out or Path("out") / f"{images.name}_{images.id_domain}_{told}"
     if out.is_file():
         raise ValueError(f"{out} is a file where a folder for the results was expected: name another --out")
     held = [f"the checkpoint of another run, {path.name}" for path in out.glob("training_*.pt") if run not in path.name]

@@ -73,13 +73,8 @@ def trainer(
     loop = getattr(config, "training", None) or TrainingConfig()
     images = task.images
     files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
-    about: dict[str, Any] = {
-        "method": name,
-        "backbone": backbone.name,
-        "pretrained": backbone.pretrained,
-        "data": images.name,
-    }
-    about |= {"images": len(images), "files": files, "prompts": backbone.prompts}
+    about: dict[str, Any] = {"method": name, "data": images.name, "images": len(images), "files": files}
+    about |= {"backbone": backbone.name, "pretrained": backbone.pretrained, "prompts": backbone.prompts}
     about |= {key: value for key, value in by_name(config).items() if key not in by_name(loop)}
     head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
     return Train(task.batches(backbone, loop), loop, about, checkpoint, backbone, head)
