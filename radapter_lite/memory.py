@@ -1,9 +1,8 @@
 """How much memory training takes, counted from shapes before it starts, in bytes a process.
 
-In float32 and by AdamW, each number that is trained takes 4 bytes, its gradient 4, and the optimizer 8. ZeRO divides
-the last among N processes (stage 1), then the gradients too (2), then all weights (3). The FSDP of this package divides
-the frozen backbone alone. Running averages and bases of adapters are never divided. Full fine-tuning is counted without
-the copy of the original weights from which its delta is made.
+In float32 and by AdamW, a trained number takes 4 bytes, its gradient 4, the optimizer 8. ZeRO divides the last among N
+processes (stage 1), then the gradients too (2), then all weights (3); this package's FSDP the frozen backbone alone.
+Averages and bases of adapters are never divided. Full fine-tuning is counted without the copy its delta is made from.
 """
 
 import copy

@@ -47,8 +47,7 @@ class TrainingConfig(Settings):
         steps: train for so many instead; batches of unknown number need it.
         batch_size: images a step; the last batch of an epoch is smaller where they do not divide.
         lr: peak learning rate; it falls along a cosine to `min_lr`, after `warmup_steps` of rising.
-        weight_decay: AdamW's.
-        clip_norm: the gradient's norm is cut to this.
+        weight_decay, clip_norm: AdamW's; what the gradient's norm is cut to.
         crop: smallest share of the image's side a random crop keeps; 1 for no crop.
         flip: whether images are mirrored at random.
         precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast; trained numbers and losses
@@ -108,7 +107,6 @@ def train(
     after_step: Callable[[], None] = lambda: None,
     about: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    description: str = "training",
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
@@ -116,16 +114,15 @@ def train(
     whose number is not known, or that cannot be gone through once more; ConnectionError where another process is gone.
 
     Args:
-        batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
-            of torch's random numbers is decided by the seed.
+        batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes.
         loss_of_batch: of one of them, a scalar.
         parameters: to be trained; or groups, {"params": [...], "scale": 0.1}, at so many times the learning rate.
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
-        about: what a resumed run must have in common with the interrupted one beside the loop's settings, JSON.
+        about: what a resumed run must share with the interrupted one beside the loop's settings, JSON; its "method" is
+            shown.
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
-        description: for the progress bar.
     """
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]
@@ -133,13 +130,14 @@ def train(
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
-    scaler = GradScaler(groups[0]["params"][0].device.type, enabled=config.precision == "float16")
-    identity = json.loads(json.dumps(dict(about or {}) | settings))
+    device = next(p.device.type for group in groups for p in group["params"])
+    scaler = GradScaler(device, enabled=config.precision == "float16")
+    identity = json.loads(json.dumps({"method": "training"} | dict(about or {}) | settings))
     run = _Run(identity, dict(state) | {"optimizer": optimizer, "scaler": scaler}, checkpoint)
     history, epoch, done, random_state = run.resume()
     processes.share(state.values())
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    with progress(what=description, total=total, initial=len(history)) as bar, processes.together():
+    with progress(what=identity["method"], total=total, initial=len(history)) as bar, processes.together():
         while len(history) < total:
             begun_at = len(history) - done
             # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.

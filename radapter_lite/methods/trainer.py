@@ -62,7 +62,6 @@ class Train:
             after_step=after_step,
             about=self.about,
             checkpoint=self.checkpoint,
-            description=self.about["method"],
         )
 
 
