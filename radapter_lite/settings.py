@@ -1,6 +1,7 @@
 """Settings are frozen dataclasses: checked when they are made, changed by name, and read back from JSON."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
@@ -53,7 +54,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
     parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    known = setting_names(config)
+    known = by_name(config)
     if odd := [name for name in settings if name not in (*known, *parts)]:
         raise ValueError(f"{type(config).__name__} has no setting {odd[0]!r}; it has {', '.join(known)}")
     changed = {name: settings[name] for name in parts if name in settings}
@@ -61,15 +62,16 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
         _check_type(config, name, value)
     for name, part in parts.items():
         if is_dataclass(part := changed.get(name, part)):
-            inside = {own: settings[own] for own in setting_names(part) if own in settings}
+            inside = {own: settings[own] for own in by_name(part) if own in settings}
             changed[name] = with_settings(part, inside)
     return replace(config, **changed)
 
 
-def setting_names(config: Any) -> list[str]:
-    """The names of a configuration's settings, those of its parts among them."""
+def by_name(config: Any) -> dict[str, Any]:
+    """A configuration's settings, those of its parts among them."""
     parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    return [own for name, part in parts.items() for own in (setting_names(part) if is_dataclass(part) else [name])]
+    own = [by_name(part) if is_dataclass(part) else {name: part} for name, part in parts.items()]
+    return dict(ChainMap(*reversed(own)))
 
 
 def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
