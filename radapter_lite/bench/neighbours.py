@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all
-from radapter_lite.bench.runs import run_missing
-from radapter_lite.bench.search import SEED
+from radapter_lite.bench.few_shot import ALPHAS
+from radapter_lite.bench.measuring import Exam, Key
+from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, for_backbone
 
@@ -46,7 +46,7 @@ def run_neighbours(
     exam = Exam.prepare(backbone, images)
     validation = Exam.prepare(backbone, images.select(domain=images.id_domain, split="validation"))
 
-    def run(key: Key) -> pd.DataFrame:
+    def run(key: Key, values: object) -> pd.DataFrame:
         method, settings, longer = VARIANTS[key["variant"]]
         known, searching = METHODS[method], key["seed"] == SEED
         loop = {"seed": key["seed"], "epochs": longer * epochs(SHOTS) // (2 if searching else 1)}
@@ -54,17 +54,7 @@ def run_neighbours(
         if searching and "momentum" in settings:  # half of the steps would keep more of the zero start
             settings["momentum"] **= 2
         tuned = known.tune(backbone, images.few_shot(SHOTS, key["seed"]), for_backbone(method, backbone, settings))
-        if searching:
-            return validation.measure(tuned, (1.0,), **key)
-        return exam.measure(tuned, (0.0, 0.25, 0.5, 0.75, 1.0), **key)
-
-    def keys(of: int, values: dict[str, tuple[float, ...]]) -> list[Key]:
-        tried = [(name, value) for name in names for value in values[name]]
-        return [{"id_domain": images.id_domain, "variant": name, "value": v, "seed": of} for name, v in tried]
+        return (validation if searching else exam).measure(tuned, (1.0,) if searching else ALPHAS, **key)
 
     grids = {name: METHODS[VARIANTS[name][0]].grid for name in names}
-    rows = run_missing(keys(SEED, grids), run, path).sort_values("value", kind="stable")
-    rows = rows.query("id_domain == @images.id_domain and seed == @SEED")
-    best = rows.loc[rows.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"]
-    chosen: dict[str, tuple[float, ...]] = {name: (float(best[name]),) for name in names}
-    return run_all([key for seed in range(seeds) for key in keys(seed, chosen)], run, path, ["variant"])
+    return run_variants(images.id_domain, names, grids, run, path, seeds)

@@ -117,7 +117,7 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         clip.model.requires_grad_(False)
     adapters, inside = AdapterSet(ours.model), authors_adapters(authors)
     average = AveragedModel(inside, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    places = [still.model.get_parameter(f"{tower}positional_embedding") for tower in ("", "visual.")]
+    places: Any = [still.model.get_parameter(f"{tower}positional_embedding") for tower in ("", "visual.")]
     random_delta(merged).apply(merged.model, 1.0)
     delta = random_delta(backbone)
     before = copy.deepcopy(backbone.model.state_dict())
@@ -138,7 +138,7 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         ("step", "R-Adapter", step(ours, adapters.parameters(), adapters.accumulate)),
         ("step", "authors' code", step(authors, inside.parameters(), partial(average.update_parameters, inside))),
         ("step", "full fine-tuning", step(full, full.model.parameters())),
-        ("step", "frozen pass", step(still, [each.requires_grad_() for each in places])),
+        ("step", "frozen pass", step(still, (each.requires_grad_() for each in places))),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
         ("sweep", "R-Adapter", in_place),
