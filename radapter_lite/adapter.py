@@ -1,4 +1,4 @@
-"""R-Adapter: a linear map after every attention and every MLP of a CLIP's two Transformers.
+"""R-Adapter: a linear map after every attention, MLP and convolutional block of a CLIP's two encoders.
 
     h(X) = X W_adp + X          W_adp starts at zero, so the tuned model begins as the zero-shot model
 
@@ -40,7 +40,8 @@ class AdapterConfig(Settings):
         rank: of W_adp = B A; None for a full d x d matrix.
         drop_prob: p, the probability that an adapter is left out of a training step, in [0, 1).
         drop: what is left out: the whole "adapter" for the step, as in the paper; its "path" for each image
-            alone, as in drop-path; or each "number" of its output, as in dropout.
+            alone, as in drop-path, and in Swin's attention for each window; or each "number" of its output, as in
+            dropout.
         momentum: m of the running average, in [0, 1).
         towers: which encoders are adapted.
         whitening: None for the paper's form; a damping λ above 0 trains V of W_adp = P V, see
@@ -120,8 +121,8 @@ class AdapterSet(nn.Module):
     The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters' alone. The
     set has its own mode, apart from the model's: `adapters.train()` uses the live weights with dropping,
     `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step, and `remove()` to
-    give the model back as it was. Raises ValueError for a tower that is no Transformer, a rank wider than a layer, or a
-    model that carries adapters already or has a delta applied to it.
+    give the model back as it was. Raises ValueError for a tower whose blocks are not known, a rank wider than a layer,
+    or a model that carries adapters already or has a delta applied to it.
     """
 
     _model: nn.Module

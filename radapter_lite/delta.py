@@ -49,8 +49,8 @@ class Delta:
 
     Attributes:
         kind: how `tensors` stand for ΔW:
-            "adapter": by layer, nn.Linear or nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for row
-                vectors, x W + b (PyTorch keeps W transposed).
+            "adapter": by nn.Linear or 1x1 nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for
+                row vectors, x W + b (PyTorch keeps W transposed).
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
             In each, a tensor that has the very name of a weight is its ΔW: one delta may mix adapters with differences.
@@ -72,7 +72,7 @@ class Delta:
 
         Args:
             original: the untuned model's state dict.
-            matrices: W_adp [d, d] by the dotted name of the nn.Linear before the adapter, and ΔW by that of a weight.
+            matrices: W_adp [d, d] by the dotted name of the layer before the adapter, and ΔW by that of a weight.
             about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
         """
         return cls._make("adapter", original, matrices, **about)

@@ -128,5 +128,6 @@ def _tell(told: Any, function: Callable[[Any], Any], argument: Any) -> None:
     try:
         function(argument)
     except (OSError, ValueError) as error:
-        told.put(str(error))
+        if not isinstance(error, ConnectionError):  # of another process, whose end is the news
+            told.put(str(error))
         raise SystemExit(1) from error

@@ -1,11 +1,14 @@
 """The long runs: resumable, complete, judged on ID validation alone, and turned into the README's table."""
 
+import inspect
 import math
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import cloudpickle
 import distributed
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from conftest import make_backbone, make_folder
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, speed
+from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, segmentation, speed
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
@@ -378,11 +381,29 @@ def test_a_cluster_that_loses_a_worker_loses_no_row_and_makes_none_twice(
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(runs, "add_rows", add)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with bench.workers(dask=cluster.scheduler_address):
-            bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with cluster, bench.workers(dask=cluster.scheduler_address):
+        bench.run_few_shot(make_backbone(), images, path, NAMES, [1], seeds=2)
     assert killed
     pd.testing.assert_frame_equal(as_a_set(path), alone, check_exact=True)
+
+
+@pytest.mark.parametrize("part", bench.PARTS)
+def test_the_runs_of_every_part_can_be_sent(part: str, images: ImageSet, tmp_path: Path, monkeypatch) -> None:
+    class Sent(Exception):
+        pass
+
+    def send(run, keys):
+        assert callable(pickle.loads(cloudpickle.dumps(run)))
+        raise Sent
+
+    monkeypatch.setattr(runs, "_each", send)
+    for scenes in ("TRAINING", "TEST", "VALIDATION"):
+        monkeypatch.setattr(segmentation, scenes, 2)
+    takes = inspect.signature(bench.PARTS[part]).parameters
+    shown = load_images() if part == "retrieval" else images
+    with pytest.raises(Sent):
+        bench.PARTS[part](make_backbone(), **{"images": shown} if "images" in takes else {}, path=tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -400,9 +421,9 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(jobs: int, tmp_path: 
 def test_an_address_without_a_cluster(monkeypatch) -> None:
     monkeypatch.setattr(runs, "PATIENCE", 0.2)
     for address in ("tcp://127.0.0.1:9", "nowhere"):
-        with pytest.raises(ConnectionError, match=f"no Dask cluster with a worker answers at {address} .*dask worker"):
-            with bench.workers(dask=address):
-                pass
+        said = f"no Dask cluster with a worker answers at {address} .*dask worker"
+        with pytest.raises(ConnectionError, match=said), bench.workers(dask=address):
+            raise AssertionError("nothing may be run")
 
 
 def test_speed_is_measured_beside_every_peer_and_goes_on_where_it_stopped(

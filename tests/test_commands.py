@@ -196,7 +196,7 @@ def test_a_checkpoint_is_told_by_its_run_and_not_by_names(
 
     command = ["--shots", "1", *SHORT, "--out", "out"]
     with monkeypatch.context() as patch:
-        patch.setattr("radapter_lite.evaluation.predict", stop)  # trained, and not yet measured
+        patch.setattr("radapter_lite.alpha_curve.image_features", stop)  # trained, and not yet measured
         assert main(["tune", "a/photos", *command]) == 130
     shutil.rmtree("out/tuned.json", ignore_errors=True)
     for file in Path("out").glob("tuned.*"):
@@ -388,6 +388,9 @@ def test_the_table_is_that_of_the_folder_named(tmp_path: Path, capsys: pytest.Ca
         "bench table --methods FLYP": "bench table takes no --methods",
         "bench overview --id camera": "bench overview takes no --id: leave it out",
         "bench few_shot --seeds 0": "--seeds was given 0: expected a number of 1 or more",
+        "bench few_shot --jobs 0": "--jobs was given 0: expected a number of 1 or more",
+        "bench table --jobs 2": "bench table takes no --jobs",
+        "bench few_shot --dask nowhere": "no Dask cluster with a worker answers at nowhere (missing port number",
         "bench table --out nowhere": "the results few_shot are not in nowhere",
         "tune photos --seed -1": "--seed was given -1: expected a whole number from 0 to",
         "tune photos --seed 4294967296": "--seed was given 4294967296",

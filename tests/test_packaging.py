@@ -104,6 +104,7 @@ PARTS = {
     "radapter_lite/commands/run.py": ("notebooks",),
     "radapter_lite/commands/lab.py": ("notebooks",),
     "radapter_lite/app": ("app",),
+    "radapter_lite/bench/runs.py": ("scale",),
     "tests": ("dev",),
     "pretrain": ("pretrain",),
 }
@@ -184,8 +185,9 @@ def test_the_core_works_without_what_the_extras_bring(project: dict[str, Any], t
     for words in (("--help",), tune, ("sweep", "out/tuned", "shapes")):
         done = run(*words)
         assert done.returncode == 0, done.stderr
-    for command, extra in (("run", "notebooks"), ("lab", "notebooks"), ("book", "notebooks"), ("app", "app")):
-        done = run(command)
+    needy = {"run": "notebooks", "lab": "notebooks", "book": "notebooks", "app": "app"}
+    for command, extra in (needy | {"bench few_shot --dask tcp://127.0.0.1:9": "scale"}).items():
+        done = run(*command.split())
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
         assert f'which is not installed: pip install "radapter-lite[{extra}]"' in done.stderr
 

@@ -1,8 +1,10 @@
 """Few-shot tricks: each does to a batch what its paper writes, any method takes it or says why not, and off is off."""
 
+import pickle
 from dataclasses import replace
 from functools import partial
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -348,8 +350,10 @@ def test_a_class_that_a_domain_lacks_does_not_count(images):
 
 def test_the_bench_chooses_measures_and_goes_on(monkeypatch, tmp_path):
     from radapter_lite import load_clip
-    from radapter_lite.bench import toolbox
+    from radapter_lite.bench import runs, toolbox
 
+    here = runs._each  # as if it had been sent to another process
+    monkeypatch.setattr(runs, "_each", lambda run, keys: here(pickle.loads(cloudpickle.dumps(run)), keys))
     images = load_images()
     images = images.only(images.classes[:3])
     monkeypatch.setattr(toolbox, "GRIDS", {"R-Drop": ("r_drop", (0.1, 1.0)), "TAPT": ("lr of pretraining", (1e-4,))})

@@ -30,8 +30,8 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
     settings = {"reshard_after_forward": asked.reshard_after_forward, "offload_policy": asked.cpu_offload}
     settings["mesh"] = init_device_mesh(device.type, (count(),))
     for tower in TOWERS:
-        for block in model.get_submodule(find_blocks(model, tower)[0]).children():
-            fully_shard(block, **settings)
+        for block in find_blocks(model, tower):
+            fully_shard(model.get_submodule(block), **settings)
     scalars = {parameter for parameter in model.parameters() if not parameter.ndim}  # which FSDP refuses to divide
     fully_shard(model, **settings, ignored_params=scalars)
     for method in ("encode_image", "encode_text"):

@@ -1,13 +1,12 @@
 """Where adapters sit: behind the last linear layer or 1x1 convolution of every residual branch, in both towers.
 
-A branch is an attention, an MLP, or the convolutions of a convolutional block. Behind a layer that mixes channels at each
-place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (RepMixer's
-depthwise convolutions, in FastViT), and neither has what is no residual branch: stems, downsampling, pooling heads,
-and CoCa's decoder. The towers are open_clip's, timm's and, for texts, those of Transformers.
+A branch is an attention, an MLP, or the convolutions of a convolutional block. Behind a layer that mixes the channels
+of each place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (the
+depthwise convolutions of FastViT's RepMixer), and neither has what is no residual branch: stems, downsampling, pooling
+heads, and CoCa's decoder. The towers are open_clip's, timm's and, for texts, those of Transformers.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -17,7 +16,7 @@ TOWERS = ("image", "text")
 # A residual block's place in its tower: its number, behind that of its stage where there are stages.
 BLOCK = re.compile(
     r"(?:stages\.|layers\.|layer)(\d+)\.(?:blocks\.)?(\d+)\."  # timm's stages, Swin's and ResNet's
-    r"|(?:blocks|transformer\.(?:encoder\.)?(?:layers?|block))\.(\d+)\."  # open_clip's and timm's; those of Transformers
+    r"|(?:blocks|transformer\.(?:encoder\.)?(?:layers?|block))\.(\d+)\."  # open_clip's, timm's, Transformers'
 )
 # The last layer of a branch, by its name inside a block.
 LAST = {
@@ -25,8 +24,8 @@ LAST = {
     "mlp": r"mlp\.(c_proj|fc2|w2)|fc2|output\.dense|layer\.1\.DenseReluDense\.wo",
     "conv": r"conv3(_1x1)?",
 }
-# What comes before the first block of an image encoder, other than blocks in it: convolutions or the patch embedding,
-# class, register and position embeddings, and the first norm.
+# open_clip's names and timm's of what comes before the first block of an image encoder: the convolutions or the patch
+# embedding, class, register and position embeddings, and the first norm.
 STEM = (
     r"stem|conv\d|bn\d|class_embedding|positional_embedding|ln_pre|patch_embed|cls_token|reg_token|pos_embed|norm_pre"
 )
@@ -106,7 +105,7 @@ def is_dense(module: nn.Module) -> bool:
     return is_conv or isinstance(module, nn.Linear)
 
 
-def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, str]]:
+def _branches(block: nn.Module, name: str, tower: str) -> list[tuple[str, str]]:
     """The kind and last layer of each branch of a block."""
     dense = [own for own, part in block.named_modules() if is_dense(part)]
     found = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
@@ -116,7 +115,7 @@ def _branches(block: nn.Module, name: str, tower: str) -> Iterator[tuple[str, st
             f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
             f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
         )
-    yield from ((kind, f"{name}.{own}") for kind, own in found.items())
+    return [(kind, f"{name}.{own}") for kind, own in found.items()]
 
 
 def _hooked(model: nn.Module, linear: str) -> str:

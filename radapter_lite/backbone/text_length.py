@@ -20,12 +20,12 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     """
     tower, device = getattr(model, "text", model), next(model.parameters()).device
     own = "text_" if isinstance(tower, CLIP) else ""
-    pool, end = (getattr(tower, f"{own}{name}", None) for name in ("pool_type", "eos_id"))
-    mask, class_token = (getattr(tower, name, None) for name in ("attn_mask", "cls_emb"))
+    pool, end = getattr(tower, f"{own}pool_type", ""), getattr(tower, f"{own}eos_id", -1)
+    mask, class_token = getattr(tower, "attn_mask", None), getattr(tower, "cls_emb", None)
     known = type(model) in (CLIP, CustomTextCLIP) and pool in ("argmax", "eos")
     if not known or mask is None or class_token is not None:
         return model.encode_text(tokens.to(device), normalize=True)
-    length = int((tokens if pool == "argmax" else tokens.eq(end).int()).argmax(-1).max()) + 1
+    length = int((tokens if pool == "argmax" else (tokens == end).int()).argmax(-1).max()) + 1
     tokens, dtype = tokens[:, :length].to(device), tower.transformer.get_cast_dtype()
     x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)  # (B, length, width)
     x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))

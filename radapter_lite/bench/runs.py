@@ -1,6 +1,7 @@
 """Independent runs: those a file lacks are made here, on cores or on a Dask cluster, and each is kept as it ends."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager, nullcontext
@@ -33,26 +34,26 @@ def workers(jobs: int = 1, dask: str | None = None) -> Iterator[None]:
     A cluster's workers need this package and the files that the runs read. Raises ConnectionError if no cluster with a
     worker answers within seconds, and ModuleNotFoundError without Dask.
     """
-    with _connect(dask) if dask else nullcontext(jobs) as where:
-        token = _where.set(where)
+    where: Any = nullcontext(jobs)
+    if dask:
+        from distributed import Client
+        from distributed.comm import resolve_address
+
+        try:
+            resolve_address(dask)  # a client of what is no address would complain once more at its end
+            where = Client(dask, timeout=PATIENCE, set_as_default=False)
+            where.wait_for_workers(1, PATIENCE)
+        except Exception as error:  # what answers there may be anything
+            raise ConnectionError(
+                f"no Dask cluster with a worker answers at {dask} ({error}): start `dask scheduler` and `dask worker "
+                "ADDRESS`, and give the address that the first prints, such as tcp://127.0.0.1:8786"
+            ) from error
+    with where as given:
+        token = _where.set(given)
         try:
             yield
         finally:
             _where.reset(token)
-
-
-def _connect(address: str) -> Any:
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
-        client.wait_for_workers(1, PATIENCE)
-    except Exception as error:  # what answers there may be anything
-        raise ConnectionError(
-            f"no Dask cluster with a worker answers at {address} ({error}): start `dask scheduler` and `dask worker "
-            "ADDRESS`, and give the address that the first prints, such as tcp://127.0.0.1:8786"
-        ) from error
-    return client
 
 
 def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
@@ -87,16 +88,19 @@ def _each(run: Run, keys: list[Key]) -> Iterator[tuple[Key, Callable[[], pd.Data
     if isinstance(where, int):
         threads = max(1, torch.get_num_threads() // where)
         pool = ProcessPoolExecutor(where, env={"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"})
-        stop = partial(pool.shutdown, kill_workers=True)
+        at_once = {"kill_workers": True}
     else:
-        sent, pool = where.submit(bytes, sent), where.get_executor(pure=False)  # a task, for a lost result is made anew
-        stop = partial(pool.shutdown, wait=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is large
+            sent = where.submit(bytes, sent)  # the result of a task is made anew where it is lost
+        pool, at_once = where.get_executor(pure=False), {"wait": False}
     try:
         futures = {pool.submit(_make, sent, key): key for key in keys}
         yield from ((futures[future], future.result) for future in as_completed(futures))
-        stop = pool.shutdown  # all is done, nothing to interrupt
-    finally:
-        stop()
+    except BaseException:  # an interruption: what is being run is not waited for
+        pool.shutdown(**at_once)
+        raise
+    pool.shutdown()
 
 
 def _make(sent: bytes, key: Key) -> pd.DataFrame:

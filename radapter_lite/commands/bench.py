@@ -52,12 +52,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     run = bench.PARTS.get(arguments.part)
     takes = set(inspect.signature(run).parameters) if run else {"images"} if arguments.part == "table" else set()
-    given = {name: value for name in ("methods", "shots", "seeds") if (value := getattr(arguments, name)) is not None}
-    for option in [*given, *(name for name in ("id", "jobs", "dask") if getattr(arguments, name) is not None)]:
+    options = ("methods", "shots", "seeds", "id", "jobs", "dask")
+    given = {name: value for name in options if (value := getattr(arguments, name)) is not None}
+    for option, value in given.items():
         if {"id": "images", "jobs": "path", "dask": "path"}.get(option, option) not in takes:
             raise ValueError(f"bench {arguments.part} takes no --{option}: leave it out")
-    for option in ("seeds", "jobs"):
-        if (value := getattr(arguments, option)) is not None and value < 1:
+        if option in ("seeds", "jobs") and value < 1:
             raise ValueError(f"--{option} was given {value}: expected a number of 1 or more")
     id_domain, saved = arguments.id or "outline", arguments.out or bench.RESULTS
     if arguments.part in ("overview", "claims"):
@@ -71,6 +71,6 @@ def execute(arguments: argparse.Namespace) -> int:
     path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
     with bench.workers(arguments.jobs or 1, arguments.dask):
         images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
-        table = run(load_clip(), **images, path=path, **given)
+        table = run(load_clip(), **images, path=path, **{name: given[name] for name in options[:3] if name in given})
     print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")
     return 0

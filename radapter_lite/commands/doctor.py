@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
 # The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
-EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",), "scale": ("shards and data sets",)}
+EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",), "scale": ("shards", "data sets", "bench --dask")}
 
 
 def add(commands: Commands) -> None:

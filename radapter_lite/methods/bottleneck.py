@@ -66,6 +66,13 @@ def make_bottlenecks(backbone: Backbone, config: HoulsbyConfig) -> dict[str, Bot
     sites = find_sites(backbone.model, config.towers)
     places = {site.hooked: site for site in sites}
     if isinstance(config, AdaptFormerConfig):  # the MLP that the linear layer belongs to
+        linear = {site.linear for site in sites if isinstance(backbone.model.get_submodule(site.linear), nn.Linear)}
+        odd = [s.linear for s in sites if s.kind != "attn" and not (".mlp." in s.linear and s.linear in linear)]
+        if odd:
+            raise ValueError(
+                f"AdaptFormer stands beside MLPs of linear layers, and {odd[0]} is in none: leave that tower out, or "
+                f"choose another method, such as the Houlsby adapter"
+            )
         places = {site.linear.rpartition(".")[0]: site for site in sites if site.kind == "mlp"}
     weights = {place: backbone.model.get_parameter(f"{site.linear}.weight") for place, site in places.items()}
     with seeded(config.training.seed):
@@ -83,7 +90,8 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
 def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train: Train) -> Tuned:
     """Train bottlenecks with FLYP's loss: Houlsby's, or AdaptFormer's for its settings.
 
-    What is behind a sublayer comes before the residual sum. Raises what `find_sites` and `train` raise.
+    What is behind a sublayer comes before the residual sum. Raises what `find_sites` and `train` raise, and ValueError
+    where AdaptFormer finds a block without an MLP of linear layers.
     """
     places = make_bottlenecks(backbone, config)
     adapters = nn.ModuleList(places.values())

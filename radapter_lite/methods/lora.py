@@ -1,4 +1,4 @@
-"""LoRA on the attention and MLP weights of both encoders, through peft: W + scale · B A, with B zero at the start.
+"""LoRA on linear layers and 1x1 convolutions of both encoders' blocks, through peft: W + scale · B A, B = 0 at first.
 
 Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
 """
@@ -77,7 +77,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
     """A copy of the model with peft's LoRA layers in it, all else frozen.
 
-    Raises ValueError for a tower that is no Transformer, or whose attention keeps weights that peft cannot reach.
+    Raises ValueError for a tower whose blocks are not known, or whose attention keeps weights that peft cannot reach.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -105,7 +105,7 @@ def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         if isinstance(module, LoraLayer):
             weight = "in_proj_weight" if isinstance(module.base_layer, nn.MultiheadAttention) else "weight"
             parts: Any = (module.lora_B[ADAPTER], module.lora_A[ADAPTER])  # a whitened A is no parameter
-            b, a = (part.weight.flatten(1) for part in parts)
+            b, a = (part.weight.flatten(1) for part in parts)  # a convolution's have four axes
             factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b, a)
     return factors
 

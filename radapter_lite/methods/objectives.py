@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
-from radapter_lite.processes import gathered, own_rows
+from radapter_lite.processes import asks_for_shards, gathered, own_rows
 from radapter_lite.tasks import Batch, Classification, Task
 
 BatchLoss = Callable[[Batch], Tensor]  # -> scalar
@@ -25,7 +25,9 @@ def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> Batc
 
 def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
     """The loss of a batch of images, each paired with its text in a wording drawn at random."""
-    draw, encode = wordings(backbone, task), text_encoder(backbone)
+    draw = wordings(backbone, task)
+    # Processes that share a model's shards encode together: none may know a text that another asks for.
+    encode = backbone.encode_texts if asks_for_shards() else text_encoder(backbone)
 
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
