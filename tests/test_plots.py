@@ -84,8 +84,7 @@ def test_a_ranking_is_sorted() -> None:
 def test_costs_stand_beside_their_peers() -> None:
     ratios = pd.DataFrame({"measure": ["step", "slider"], "peer": ["authors' code", "evaluation"]})
     ratios = ratios.assign(percent=[65.0, 0.2], lowest=[60.0, 0.1], highest=[70.0, 0.4])
-    _, axis = plt.subplots()
-    comparison_plots.plot_speed(axis, ratios)
+    axis = comparison_plots.plot_speed(ratios).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["step: authors' code", "slider: evaluation"]
     assert axis.lines[1].get_xdata().tolist() == [65.0, 0.2] and {text.get_text() for text in axis.texts} == {
         "65",

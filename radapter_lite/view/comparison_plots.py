@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -124,9 +125,10 @@ def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
     axis.legend(loc="best")
 
 
-def plot_speed(axis: Axes, ratios: pd.DataFrame) -> None:
+def plot_speed(ratios: pd.DataFrame) -> Figure:
     """R-Adapter's costs in percent of its peers', as `bench.speed.speed_ratios` gives them: medians and ranges."""
     ordered = ratios.sort_values("percent", ascending=False, ignore_index=True)
+    figure, axis = plt.subplots(figsize=(8, 3.6))
     axis.axvline(100, color=COLOURS[6], lw=1)
     ends = [ordered["percent"] - ordered["lowest"], ordered["highest"] - ordered["percent"]]
     axis.errorbar(ordered["percent"], ordered.index, xerr=ends, ls="", capsize=3, **look("R-Adapter", 8))
@@ -134,3 +136,5 @@ def plot_speed(axis: Axes, ratios: pd.DataFrame) -> None:
         axis.annotate(f"{percent:.3g}", (percent, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
     axis.set_yticks(ordered.index, [f"{row.measure}: {row.peer}" for row in ordered.itertuples()])
     axis.set(xscale="log", xlabel="R-Adapter's cost in percent of the peer's")
+    axis.xaxis.set_major_formatter("{x:g}")
+    return figure
