@@ -19,7 +19,7 @@ from conftest import make_backbone, make_folder
 from radapter_lite import bench
 from radapter_lite.adapter import AdapterConfig
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, segmentation, speed
+from radapter_lite.bench import ablations, base_to_novel, few_shot, runs, search, speed
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import evaluate
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
@@ -399,7 +399,7 @@ def test_the_runs_of_every_part_can_be_sent(part: str, images: ImageSet, tmp_pat
 
     monkeypatch.setattr(runs, "_each", send)
     for scenes in ("TRAINING", "TEST", "VALIDATION"):
-        monkeypatch.setattr(segmentation, scenes, 2)
+        monkeypatch.setattr(base_to_novel, scenes, 2)
     takes = inspect.signature(bench.PARTS[part]).parameters
     shown = load_images() if part == "retrieval" else images
     with pytest.raises(Sent):
