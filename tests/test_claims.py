@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from radapter_lite.assets import CLAIMS
-from radapter_lite.bench.claims import claims, claims_table
+from radapter_lite.bench import claims, claims_table
 
 
 def save(folder: Path, gain: float, noise: float) -> None:

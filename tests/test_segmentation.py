@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from radapter_lite import Segmentation, evaluate, load_images, predict, segment, sweep, tune
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.app.page import Page
-from radapter_lite.bench import segmentation as bench
+from radapter_lite.bench import base_to_novel as bench
 from radapter_lite.cli import main
 from radapter_lite.data import ImageSet
 from radapter_lite.data.scenes import Scene, crop, draw_scenes, iou, proposals

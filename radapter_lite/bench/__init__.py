@@ -4,34 +4,22 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from radapter_lite.bench.ablations import run_ablations
-from radapter_lite.bench.base_to_novel import run_base_to_novel
-from radapter_lite.bench.claims import claims, claims_table
+from radapter_lite.bench.ablations import run_ablations, run_neighbours
+from radapter_lite.bench.base_to_novel import run_base_to_novel, run_segmentation
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.measuring import Exam
-from radapter_lite.bench.neighbours import run_neighbours
 from radapter_lite.bench.retrieval import run_retrieval
 from radapter_lite.bench.runs import workers
 from radapter_lite.bench.search import run_search
-from radapter_lite.bench.segmentation import run_segmentation
 from radapter_lite.bench.speed import run_speed
-from radapter_lite.bench.tables import overview, overview_table, results_table, who_is_ahead
+from radapter_lite.bench.tables import claims, claims_table, overview, overview_table, results_table, who_is_ahead
 from radapter_lite.bench.toolbox import run_toolbox
 from radapter_lite.results import RESULTS, load_results, read_rows
 
-# What `radapter-lite bench` can run. Each function's arguments say what it can be told.
+# What `radapter-lite bench` can run, by name. Each function's arguments say what it can be told.
+_RUNS = (run_search, run_few_shot, run_severity, run_full_data, run_base_to_novel, run_retrieval, run_segmentation)
 PARTS: dict[str, Callable[..., pd.DataFrame]] = {
-    "search": run_search,
-    "few_shot": run_few_shot,
-    "severity": run_severity,
-    "full_data": run_full_data,
-    "base_to_novel": run_base_to_novel,
-    "retrieval": run_retrieval,
-    "segmentation": run_segmentation,
-    "toolbox": run_toolbox,
-    "ablations": run_ablations,
-    "neighbours": run_neighbours,
-    "speed": run_speed,
+    run.__name__.removeprefix("run_"): run for run in (*_RUNS, run_toolbox, run_ablations, run_neighbours, run_speed)
 }
 
 # The runs are documented where they are.

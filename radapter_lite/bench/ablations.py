@@ -1,7 +1,8 @@
-"""R-Adapter without its parts, and with other values of its settings, over seeds: the tables of notebook 07.
+"""R-Adapter without its parts, and with other settings (notebook 07); its neighbours with what it has (notebook 08).
 
 Accumulation and re-scaling do not act back on training and so cost no run of their own: one gives the live weights and
-their averages under every momentum, and each of them is measured at α = 0.5 and 1.
+their averages under every momentum, and each of them is measured at α = 0.5 and 1. Of each neighbour the learning
+rate, or its C, is searched first, in its method's own grid after half of the steps; these runs are rows too.
 """
 
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ import pandas as pd
 import torch
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach, r_adapter
-from radapter_lite.methods.registry import recommended
+from radapter_lite.methods.registry import METHODS, epochs, for_backbone, recommended
 from radapter_lite.methods.trainer import trainer
 from radapter_lite.settings import with_settings
 from radapter_lite.tasks import Task, as_task
@@ -50,6 +53,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stem, three times the rate": {"stem_lr": 3e-3},
     "stem alone": {"stem_lr": 1e-3, "towers": ()},
 }
+PUBLISHED = {"drop_prob": 0.2, "momentum": 0.999}  # p and m
+# By name: the method, what is changed in its settings, and how many times the usual epochs it gets.
+NEIGHBOURS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "LoRA, stem": ("LoRA", {"stem_lr": 1e-3}, 1),
+    "LoRA, whitened": ("LoRA", {"whitening": 0.01}, 1),
+    "linear probe, whitened": ("linear probe", {"whitening": 0.01}, 1),
+    "CLIP-Adapter, longer": ("CLIP-Adapter", {}, 4),
+    "CoOp, longer": ("CoOp", {}, 4),
+    "R-Adapter, longer": ("R-Adapter", {}, 4),
+    # As many steps as m = 0.999 needs to forget all but an eighth of its zero start.
+    "R-Adapter, as published": ("R-Adapter, unwhitened", PUBLISHED, 8),
+    "R-Adapter, as published, rank 4": ("R-Adapter, unwhitened", PUBLISHED | {"rank": 4}, 8),
+}
 
 
 def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
@@ -57,18 +73,16 @@ def run_ablations(backbone: Backbone, images: ImageSet, path: Path, seeds: int =
 
     Rows are `Exam.measure`'s, with id_domain, variant, momentum (0 is without accumulation) and seed.
     """
-    exam = Exam.prepare(backbone, images)
-    domain = images.id_domain
+    exam, domain = Exam.prepare(backbone, images), images.id_domain
     keys = [{"id_domain": domain, "variant": name, "seed": seed} for seed in range(seeds) for name in VARIANTS]
 
     def run(key: Key) -> pd.DataFrame:
         config = variant_config(backbone, images, key["variant"], key["seed"])
-        few = images.few_shot(SHOTS.get(images.id_domain, 4), key["seed"])
-        if key["variant"] not in LIVE_TOO:
-            tuned = r_adapter(backbone, few, config)
-            return exam.measure(tuned, (0.5, 1.0), **key, momentum=config.adapter.momentum)
-        momenta = MOMENTA if key["variant"] == "R-Adapter" else (config.adapter.momentum,)
-        found = tune_with_momenta(backbone, few, config, momenta)
+        few, own = images.few_shot(SHOTS.get(domain, 4), key["seed"]), config.adapter.momentum
+        if key["variant"] in LIVE_TOO:
+            found = tune_with_momenta(backbone, few, config, MOMENTA if key["variant"] == "R-Adapter" else (own,))
+        else:
+            found = {own: r_adapter(backbone, few, config)}
         return pd.concat([exam.measure(tuned, (0.5, 1.0), **key, momentum=m) for m, tuned in found.items()])
 
     return run_all(keys, run, path, ["variant", "momentum"])
@@ -107,3 +121,31 @@ def tune_with_momenta(
             adapters[site].average = matrix
         found[m] = Tuned(adapters.delta(backbone=backbone), history, adapters.num_parameters, "R-Adapter", config)
     return found
+
+
+def run_neighbours(
+    backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, seeds: int = 3
+) -> pd.DataFrame:
+    """Run what `path` does not hold yet; returns the means of `run_all` by variant.
+
+    Rows are `Exam.measure`'s, with id_domain, variant, value (of what was searched) and seed. Raises ValueError for
+    methods that are none of `NEIGHBOURS`; all of them if none are named.
+    """
+    names = methods or list(NEIGHBOURS)
+    if unknown := [name for name in names if name not in NEIGHBOURS]:
+        raise ValueError(f"{unknown[0]} is no variant; there are {', '.join(NEIGHBOURS)}")
+    exam = Exam.prepare(backbone, images)
+    validation = Exam.prepare(backbone, images.select(domain=images.id_domain, split="validation"))
+
+    def run(key: Key, values: object) -> pd.DataFrame:
+        method, settings, longer = NEIGHBOURS[key["variant"]]
+        known, searching = METHODS[method], key["seed"] == SEED
+        loop = {"seed": key["seed"], "epochs": longer * epochs(16) // (2 if searching else 1)}
+        settings = settings | {str(known.searched): key["value"]} | (loop if known.trains else {})
+        if searching and "momentum" in settings:  # half of the steps would keep more of the zero start
+            settings["momentum"] **= 2
+        tuned = known.tune(backbone, images.few_shot(16, key["seed"]), for_backbone(method, backbone, settings))
+        return (validation if searching else exam).measure(tuned, (1.0,) if searching else ALPHAS, **key)
+
+    grids = {name: METHODS[NEIGHBOURS[name][0]].grid for name in names}
+    return run_variants(images.id_domain, names, grids, run, path, seeds)

@@ -2,8 +2,12 @@
 
 Source: Zhou et al. 2022 (CoCoOp). There the halves are fixed, here each seed draws its own; and there another data
 set is met after tuning on all classes, here by the same models.
+
+So it is in segmentation: models are tuned on crops of one style and half of the names, and measured on scenes of every
+style.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +18,17 @@ from radapter_lite.bench.few_shot import ALPHAS
 from radapter_lite.bench.measuring import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.glyphs import load_glyphs
+from radapter_lite.data.scenes import draw_scenes
 from radapter_lite.methods.registry import METHODS, find_method, recommended
+from radapter_lite.tasks import Segmentation
 
 SHOTS = 16
 # Those that can answer for names they were not tuned on; a head for classes cannot.
 COMPARED = ("R-Adapter", "R-Adapter, stem", "FLYP", "LoRA", "CoOp", "CLIP-Adapter")
+
+# Of segmentation: the methods, and scenes of each style; training's hold every design.
+SEGMENTING = ("R-Adapter", "FLYP", "LoRA", "fine-tuning")
+TRAINING, TEST, VALIDATION = 400, 30, 20
 
 
 def run_base_to_novel(
@@ -41,6 +51,31 @@ def run_base_to_novel(
         return pd.concat([exam.measure(tuned, ALPHAS, **key, part=name) for name, exam in exams.items()])
 
     return run_all(keys, run, path, ["part", "method"])
+
+
+def run_segmentation(
+    backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, seeds: int = 3
+) -> pd.DataFrame:
+    """Run what `path` does not hold yet; returns the means of `run_all` by masks and method.
+
+    Rows are `Exam.measure`'s, with id_domain, method, seed and masks: "proposals", or the objects' own ("oracle").
+    """
+    names = [find_method(name).name for name in methods or SEGMENTING]
+    keys = [{"id_domain": images.id_domain, "method": name, "seed": seed} for seed in range(seeds) for name in names]
+    scenes = draw_scenes(images.test, TEST) + draw_scenes(images.validation, VALIDATION)
+    about = images.classes, backbone.temperature
+    tasks = {masks: Segmentation.of(scenes, *about, oracle=masks == "oracle") for masks in ("proposals", "oracle")}
+    training = Segmentation.of(draw_scenes(images.train, TRAINING), *about, oracle=True)
+
+    def run(key: Key) -> pd.DataFrame:
+        base, _ = halves(training.images, key["seed"])
+        config = recommended(key["method"], backbone, 4, key["seed"], images.id_domain)
+        tuned = METHODS[key["method"]].tune(backbone, base.few_shot(4, key["seed"]), config)
+        exams = {masks: Exam(backbone, replace(task, tuned_on=base.classes)) for masks, task in tasks.items()}
+        alphas = sorted({*ALPHAS, 0.4})  # with the paper's
+        return pd.concat([exam.measure(tuned, alphas, **key, masks=masks) for masks, exam in exams.items()])
+
+    return run_all(keys, run, path, ["masks", "method"], "miou")
 
 
 def halves(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:

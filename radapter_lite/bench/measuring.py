@@ -66,10 +66,7 @@ class Exam:
 
     def _rows(self, similarities: Tensor, alpha: float) -> pd.DataFrame:
         parts = []
-        for split in ("test", "validation"):
-            rows = np.flatnonzero(self.task.images.table["split"] == split)
-            if not len(rows):
-                continue
+        for split, rows in self.task.images.table.groupby("split").indices.items():
             task = self.task.on(self.task.images.take(rows))
             now, before = similarities[rows], self.zero_shot[rows]
             table = task.score(now, before)

@@ -6,7 +6,7 @@ The images are few-shot draws of a seed that no reported run uses; no test image
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import SHOTS
-from radapter_lite.bench.measuring import seconds
+from radapter_lite.bench.measuring import run_all, seconds
 from radapter_lite.bench.runs import Key, run_missing
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, find_method, for_backbone
@@ -23,6 +23,7 @@ from radapter_lite.tasks import as_task
 
 SEED = 1000
 RUNS = 5
+VariantRun = Callable[..., pd.DataFrame]  # (key, values), see `run_variants`
 
 
 def run_search(
@@ -35,13 +36,9 @@ def run_search(
     """
     names = [find_method(name).name for name in methods or METHODS]
     numbers = sorted(shots or SHOTS, reverse=True)
+    tried = [(number, name) for number in numbers for name in names if METHODS[name].searched]
     for count in range(RUNS):  # where a run looks depends on those before it
-        keys = [
-            {"id_domain": images.id_domain, "method": name, "shots": number, "run": count}
-            for number in numbers
-            for name in names
-            if METHODS[name].searched
-        ]
+        keys = [{"id_domain": images.id_domain, "method": name, "shots": n, "run": count} for n, name in tried]
         table = run_missing(keys, partial(_try_out, backbone, images, read_rows(path)), path)
     table = table[table["id_domain"] == images.id_domain]
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
@@ -63,18 +60,37 @@ def next_value(grid: tuple[float, ...], found: Mapping[float, float]) -> float:
     return _rounded(math.sqrt(best * (above if found[above] > found[below] else below)))
 
 
+def run_variants(
+    domain: str, names: Iterable[str], grids: Mapping[str, Sequence[float]], run: VariantRun, path: Path, seeds: int
+) -> pd.DataFrame:
+    """Run every variant over seeds, with the value in its grid that did best in a run of `SEED` on ID validation.
+
+    A run is given its key, id_domain, variant, value (0 without a grid) and seed, and the best values found, none while
+    they are searched. Returns the means of `run_all` by variant.
+    """
+
+    def keys(values: Iterable[tuple[str, float]], seed: int) -> list[Key]:
+        return [{"id_domain": domain, "variant": name, "value": value, "seed": seed} for name, value in values]
+
+    tried = keys([(name, value) for name, grid in grids.items() for value in grid], SEED)
+    found = run_missing(tried, partial(run, values={}), path).query("id_domain == @domain and seed == @SEED")
+    found = found.sort_values("value", kind="stable")
+    best = found.loc[found.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"].to_dict()
+    wanted = [(name, best.get(name, 0.0)) for name in names]
+    measured = [key for seed in range(seeds) for key in keys(wanted, seed)]
+    return run_all(measured, partial(run, values=best), path, ["variant"])
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
 def _try_out(backbone: Backbone, images: ImageSet, table: pd.DataFrame, key: Key) -> pd.DataFrame:
     method, shots = key["method"], key["shots"]
-    known, tried = METHODS[method], {}
+    known, place = METHODS[method], (images.id_domain, method, shots)
     assert known.searched is not None  # run_search has seen to it
-    if len(table):
-        own = table[(table["id_domain"] == images.id_domain) & (table["method"] == method) & (table["shots"] == shots)]
-        tried = dict(zip(own["value"], own["validation"], strict=True))
-    value = next_value(known.grid, tried)
+    rows = table.itertuples()
+    value = next_value(known.grid, {r.value: r.validation for r in rows if (r.id_domain, r.method, r.shots) == place})
     budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
     config = for_backbone(method, backbone, {known.searched: value} | budget)
     tuned = known.tune(backbone, images.few_shot(shots, SEED), config)

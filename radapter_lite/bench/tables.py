@@ -1,9 +1,11 @@
-"""The README's tables, and what it says of who is ahead, made of the saved results."""
+"""The README's tables, what it says of who is ahead, and the paper's claims, made of the saved results."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from radapter_lite.assets import CLAIMS
 from radapter_lite.results import RESULTS, load_results
 from radapter_lite.statistics import mean_and_interval, paired_differences, summarize
 
@@ -22,13 +24,12 @@ def results_table(results: pd.DataFrame) -> str:
     table = mean_and_interval(kept, ["method", "shots", "alpha"])
     table = table.sort_values(["shots", "method", "alpha"], ascending=[True, False, True])
     id_domain = results.loc[results["is_id"], "domain"].iloc[0]
-    lines = [f"| method | shots | α | ID ({id_domain}) | OOD mean | seeds |", "|---|---|---|---|---|---|"]
-    lines.append(f"| zero-shot | 0 | 0 | {start['id']:.1f} | {start['ood']:.1f} | |")
+    rows = [["zero-shot", "0", "0", f"{start['id']:.1f}", f"{start['ood']:.1f}", ""]]
     for row in table.itertuples():
         method = "WiSE-FT over FLYP" if row.method == "FLYP" and row.alpha < 1 else row.method
-        scores = f"{row.id:.1f} ± {row.id_ci:.1f} | {row.ood:.1f} ± {row.ood_ci:.1f}"
-        lines.append(f"| {method} | {row.shots} | {row.alpha:g} | {scores} | {row.seeds} |")
-    return "\n".join(lines)
+        scores = f"{row.id:.1f} ± {row.id_ci:.1f}", f"{row.ood:.1f} ± {row.ood_ci:.1f}"
+        rows.append([method, f"{row.shots}", f"{row.alpha:g}", *scores, f"{row.seeds}"])
+    return _markdown(["method", "shots", "α", f"ID ({id_domain})", "OOD mean", "seeds"], rows)
 
 
 def who_is_ahead(results: pd.DataFrame) -> str:
@@ -87,19 +88,65 @@ def overview_table(by_seed: pd.DataFrame) -> str:
 
     It is ahead of, or behind, WiSE-FT where the difference over the same seeds is larger than its interval.
     """
-    ways = by_seed["way"].unique()
-    lines, said = [f"| task (seeds) | {' | '.join(ways)} |", "|---" * (len(ways) + 1) + "|"], []
+    rows, said = [], []
     for task, own in by_seed.groupby("task", sort=False):
         means = mean_and_interval(own, ["way"])
         cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in means.itertuples()]
-        lines.append(f"| {task} ({means['seeds'].min()}) | {' | '.join(cells)} |")
+        rows.append([f"{task} ({means['seeds'].min()})", *cells])
         ours, theirs = (own[own["way"] == way] for way in ("R-Adapter", "WiSE-FT"))
         difference, told = paired_differences(ours, theirs, ["way"]).iloc[0], []
         for column in ("id", "ood"):
             value, half = difference[column], difference[f"{column}_ci"]
-            verdict = "ahead" if value > half else "behind" if -value > half else "not told apart"
-            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({verdict})")
+            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({_verdict(value, half, 'ahead', 'behind')})")
         said.append(f"{task}: {', '.join(told)}")
     text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
     counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
-    return "\n".join(lines) + f"\n\n{text} Of {2 * len(said)} comparisons: {counts}."
+    table = _markdown(["task (seeds)", *by_seed["way"].unique()], rows)
+    return f"{table}\n\n{text} Of {2 * len(said)} comparisons: {counts}."
+
+
+def claims(folder: Path = RESULTS, id_domains: tuple[str, ...] = ("outline", "camera")) -> pd.DataFrame:
+    """A row for each claim and setting: says, paper, id_domain, points, interval, seeds, verdict.
+
+    A row of `CLAIMS` says that `ours` is above `theirs`, two queries of saved `results`, in `column`: id, ood, or held,
+    which is OOD at α = 1 less the most along α, 0 for a curve that does not fall. Points are ours less theirs, paired
+    over seeds, with a 95% interval; paper is its own number of them. A claim holds, or its contrary does, where the
+    interval excludes zero; else the two are not told apart.
+    """
+    rows = []
+    for claim in pd.read_csv(CLAIMS, keep_default_na=False).itertuples():
+        for place in id_domains:
+            saved = load_results(claim.results, folder, place).query("split == 'test'")
+            ours, theirs = (_by_seed(saved.query(query), claim.column) for query in (claim.ours, claim.theirs))
+            found = paired_differences(ours, theirs, ["of"], ["value"]).iloc[0]
+            points, interval = found["value"], found["value_ci"]
+            verdict = _verdict(points, interval, "holds", "the contrary holds")
+            rows.append((claim.says, claim.paper, place, points, interval, int(found["seeds"]), verdict))
+    return pd.DataFrame(rows, columns=["says", "paper", "id_domain", "points", "interval", "seeds", "verdict"])
+
+
+def claims_table(found: pd.DataFrame) -> str:
+    """`claims` as Markdown, a row a claim and a column a setting, and how many of each verdict there are."""
+    said = found.apply(lambda row: f"{row.points:+.1f} ± {row.interval:.1f}: {row.verdict}", axis=1)
+    cells = found.assign(said=said).pivot_table("said", ["says", "paper"], "id_domain", aggfunc="first", sort=False)
+    rows = [[says, paper or "–", *row] for (says, paper), row in zip(cells.index, cells.to_numpy(), strict=True)]
+    counts = found.groupby("id_domain", sort=False)["verdict"].value_counts().items()
+    told = ", ".join(f"{place} {verdict}: {number}" for (place, verdict), number in counts)
+    return f"{_markdown(['claim', 'the paper', *cells], rows)}\n\n{told}."
+
+
+def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column, a row a seed: of, seed, value."""
+    if column != "held":
+        return summarize(rows, ["seed"]).rename(columns={column: "value"}).assign(of="claim")
+    curves = summarize(rows, ["seed", "alpha"]).groupby("seed")["ood"]
+    return (curves.last() - curves.max()).rename("value").reset_index().assign(of="claim")
+
+
+def _verdict(value: float, half: float, above: str, below: str) -> str:
+    return above if value > half else below if -value > half else "not told apart"
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    first, *others = ("".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in (head, *rows))
+    return "\n".join([first, "|---" * len([*head]) + "|", *others])

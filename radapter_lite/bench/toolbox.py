@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all
-from radapter_lite.bench.runs import run_missing
-from radapter_lite.bench.search import SEED
+from radapter_lite.bench.measuring import Exam, Key
+from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
 from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, since, study
@@ -82,26 +81,12 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
 
     And seed, alpha and split; value is the trick's, 0 where it has none. Returns ID and OOD at α = 1 over seeds.
     """
-    domain, exam = images.id_domain, Exam.prepare(backbone, images)
-    single = Exam.prepare(replace(backbone, prompts=ONE_PROMPT), images)
-    validation = Exam.prepare(backbone, images.select(domain=domain, split="validation"))
-    tried = [(trick, value, SEED) for trick, (_, grid) in GRIDS.items() for value in grid]
-
-    def try_out(key: Key) -> pd.DataFrame:
-        tuned = models(backbone, images, SEED, {key["variant"]: key["value"]}, share=0.5)
-        return measured(validation, answers(validation, tuned(key["variant"]), 1.0)).assign(**key, alpha=1.0)
-
-    found = run_missing(_keys(domain, tried), try_out, path).sort_values("value", kind="stable")
-    found = found.query("id_domain == @domain and seed == @SEED")
-    best = found.loc[found.groupby("variant")["accuracy"].idxmax()]
-    values = dict(zip(best["variant"], best["value"], strict=True))
+    exam, single = (Exam.prepare(clip, images) for clip in (backbone, replace(backbone, prompts=ONE_PROMPT)))
+    validation = Exam.prepare(backbone, images.select(domain=images.id_domain, split="validation"))
 
     kept: dict[int | str, Any] = {}  # the models of the seed at hand, and what each variant of it said
 
     def said(variant: str, seed: int) -> list[Tensor]:
-        if seed not in kept:
-            kept.clear()
-            kept[seed] = models(backbone, images, seed, values)
         if variant == "ensemble":
             pairs = zip(*(said(member, seed) for member in GRIDS), strict=True)
             return [averaged(each, backbone.temperature) for each in pairs]
@@ -110,16 +95,19 @@ def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5
             kept[variant] = [answers(asked, kept[seed](variant), alpha) for alpha in ALPHAS]
         return kept[variant]
 
-    def run(key: Key) -> pd.DataFrame:
-        pairs = zip(ALPHAS, said(key["variant"], key["seed"]), strict=True)
+    def run(key: Key, values: Mapping[str, float]) -> pd.DataFrame:
+        variant, seed = key["variant"], key["seed"]
+        if seed == SEED:
+            tuned = models(backbone, images, SEED, {variant: key["value"]}, share=0.5)(variant)
+            return measured(validation, answers(validation, tuned, 1.0)).assign(**key, alpha=1.0)
+        if seed not in kept:
+            kept.clear()
+            kept[seed] = models(backbone, images, seed, values)
+        pairs = zip(ALPHAS, said(variant, seed), strict=True)
         return pd.concat([measured(exam, each).assign(**key, alpha=alpha) for alpha, each in pairs])
 
-    wanted = [(variant, values.get(variant, 0.0), seed) for seed in range(seeds) for variant in VARIANTS]
-    return run_all(_keys(domain, wanted), run, path, ["variant"])
-
-
-def _keys(domain: str, runs: list[tuple[str, float, int]]) -> list[Key]:
-    return [{"id_domain": domain, "variant": variant, "value": value, "seed": seed} for variant, value, seed in runs]
+    grids = {trick: grid for trick, (_, grid) in GRIDS.items()}
+    return run_variants(images.id_domain, VARIANTS, grids, run, path, seeds)
 
 
 def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
@@ -130,10 +118,10 @@ def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
 
 def measured(exam: Exam, similarities: Tensor) -> pd.DataFrame:
     """A row for each split and domain."""
-    images, parts = exam.task.images, []
-    for split, rows in images.table.groupby("split").indices.items():
-        own, now = images.take(rows), similarities[rows]
-        lost = forgotten_by_domain(now, exam.zero_shot[rows], own)
+    parts = []
+    for split, rows in exam.task.images.table.groupby("split").indices.items():
+        own, now = exam.task.images.take(rows), similarities[rows]
         table = report(now, own, exam.backbone.temperature)
-        parts.append(table.assign(forgotten=table["domain"].map(lost), split=split))
+        lost = table["domain"].map(forgotten_by_domain(now, exam.zero_shot[rows], own))
+        parts.append(table.assign(forgotten=lost, split=split))
     return pd.concat(parts, ignore_index=True)
