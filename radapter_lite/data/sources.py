@@ -82,8 +82,8 @@ def _sample(sample: dict[str, str], place: str) -> dict[str, Any]:
     if (kind := next((kind for kind in sample if f".{kind}" in SUFFIXES), None)) is None:
         raise ValueError(f"{place} has no image beside {sample['__key__']}")
     texts = {name: sample[name].strip() for name in ("cls", "txt") if name in sample}
-    texts["file"] = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
-    return json.loads(sample.get("json", "{}")) | texts
+    file = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
+    return json.loads(sample.get("json", "{}")) | texts | {"file": file}
 
 
 def _read_member(root: Path, file: str) -> Image.Image:

@@ -43,7 +43,7 @@ class Segmentation(Classification):
     def of(
         cls, scenes: Sequence[Scene], classes: Sequence[str], temperature: float, oracle: bool = False
     ) -> "Segmentation":
-        """Segmentation of scenes, the first one's domain ID, by proposals; to tune on, by the objects' masks (`oracle`)."""
+        """Segmentation of scenes, the first one's domain ID: by proposals, or to tune on by the objects' masks."""
         regions = [scene.objects if oracle else proposals(scene.image) for scene in scenes]
         rows, pictures = [], {}
         for number, (scene, own) in enumerate(zip(scenes, regions, strict=True)):
