@@ -2,8 +2,7 @@
 
     h(X) = X W_adp + X          W_adp starts at zero, so the tuned model begins as the zero-shot model
 
-`LinearAdapter` is one of them; `AdapterSet` puts one at every site of a model with forward hooks, averages
-them over training, and hands back the `Delta` that merges them into the weights.
+`LinearAdapter` is one of them; `AdapterSet` puts one at every site of a model, and gives the `Delta` that merges them.
 """
 
 from collections.abc import Mapping
@@ -59,12 +58,10 @@ class AdapterConfig(Settings):
 class LinearAdapter(nn.Module):
     """h(X) = X W_adp + X, without bias or non-linearity; W_adp is full, or B A of a low rank.
 
-    The average is of W_adp itself, as the paper writes it, and so, while training lasts, a d x d matrix whatever the
-    rank. To average B and A would keep it as small as they are, but is another matrix.
-
+    The average is of W_adp itself, as the paper writes it: while training lasts, a d x d matrix whatever the rank.
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the whole batch,
-    from torch's global CPU generator. In evaluation: the running average in place of W_adp, nothing dropped. The paper
-    compares two other ways of dropping, one γ an image and one a number; see `AdapterConfig`.
+    from torch's global CPU generator; see `AdapterConfig` for other ways. In evaluation: the running average in place
+    of W_adp, nothing dropped.
 
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """
@@ -76,9 +73,7 @@ class LinearAdapter(nn.Module):
         super().__init__()
         if rank is not None and not 1 <= rank <= width:
             raise ValueError(f"rank {rank} does not fit a layer of width {width}: choose 1 to {width}, or None")
-        self.rank = rank
-        self.drop_prob = drop_prob
-        self.drop = drop
+        self.rank, self.drop_prob, self.drop = rank, drop_prob, drop
         zeros = torch.zeros(width, width)
         if rank is None:
             self.weight = nn.Parameter(zeros.clone())  # (d, d)
@@ -118,11 +113,10 @@ class LinearAdapter(nn.Module):
 class AdapterSet(nn.Module):
     """The adapters of one model, attached to it by forward hooks.
 
-    The model's own weights are frozen while the adapters are attached; `parameters()` gives the adapters' alone. The
-    set has its own mode, apart from the model's: `adapters.train()` uses the live weights with dropping,
-    `adapters.eval()` the running averages without. Call `accumulate()` after each optimizer step, and `remove()` to
-    give the model back as it was. Raises ValueError for a tower whose blocks are not known, a rank wider than a layer,
-    or a model that carries adapters already or has a delta applied to it.
+    The model's own weights are frozen meanwhile. The set has its own mode, apart from the model's: `adapters.train()`
+    uses the live weights with dropping, `adapters.eval()` the running averages without. Call `accumulate()` after each
+    optimizer step, and `remove()` to give the model back as it was. Raises ValueError for a tower whose blocks are
+    not known, a rank wider than a layer, or a model that carries adapters already or has a delta applied to it.
     """
 
     _model: nn.Module
@@ -133,17 +127,17 @@ class AdapterSet(nn.Module):
         self.sites = find_sites(model, self.config.towers)
         require_untouched(model)
         self.adapters = nn.ModuleDict()
+        changes: dict[str, Change] = {}
         for site in self.sites:
             weight = model.get_parameter(f"{site.linear}.weight")  # (d, d_in)
             adapter = LinearAdapter(len(weight), self.config.rank, self.config.drop_prob, self.config.drop)
             self.adapters[_key(site)] = adapter.to(weight)
+            changes[site.hooked] = lambda _, output, own=adapter: own(output)  # type: ignore[misc]
         object.__setattr__(self, "_model", model)  # not a submodule: its weights are not ours to list or to save
-        self._attachment = Attachment(model, {site.hooked: _adapting(self[site]) for site in self.sites})
+        self._attachment = Attachment(model, changes)
 
     def __getitem__(self, site: Site) -> LinearAdapter:
-        adapter = self.adapters[_key(site)]
-        assert isinstance(adapter, LinearAdapter)
-        return adapter
+        return self.adapters[_key(site)]  # type: ignore[return-value]
 
     @property
     def num_parameters(self) -> int:
@@ -173,16 +167,14 @@ class AdapterSet(nn.Module):
             settings: of the training, noted beside the adapters' own; must be JSON.
             changes: ΔW of weights that were tuned beside the adapters, by name.
         """
-        matrices = {
-            site.linear: (self[site].average if averaged else self[site].matrix()).detach().clone()
-            for site in self.sites
-        }
+        matrices = {site.linear: self[site].average if averaged else self[site].matrix() for site in self.sites}
+        about = {"averaged": averaged} | dict(settings or {})
         return Delta.from_adapters(
             original or self._model.state_dict(),
             matrices | dict(changes or {}),
             backbone=backbone,
             method="R-Adapter",
-            settings=asdict(self.config) | {"averaged": averaged} | dict(settings or {}),
+            settings=asdict(self.config) | about,
         )
 
     def remove(self) -> None:
@@ -192,7 +184,3 @@ class AdapterSet(nn.Module):
 
 def _key(site: Site) -> str:
     return site.name.replace(".", "_")  # a ModuleDict takes no dots
-
-
-def _adapting(adapter: LinearAdapter) -> Change:
-    return lambda inputs, output: adapter(output)

@@ -11,37 +11,28 @@ Alpha = float | Mapping[str, float]
 
 
 def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
-    """Return the function from a weight's name to its α.
-
-    Raises ValueError for a value that is no number in [0, 1], or a key that reaches none of the names.
+    """Return the function from a weight's name to its α; ValueError for no number in [0, 1], or an unknown key.
 
     Args:
-        alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", and
-            "other" for what belongs to neither), layers ("image.3"; "image.2.5" is block 5 of stage 2, where a tower
-            has stages) and the image encoder's stem ("image.stem"). A layer's key wins over its tower's, and a weight
-            that no key reaches has α = 0.
+        alpha: a number in [0, 1] for all weights, or numbers by key. Keys are towers ("image", "text", "other" for
+            what belongs to neither), layers ("image.3"; "image.2.5" is block 5 of stage 2) and the image encoder's stem
+            ("image.stem"). A layer's key wins over its tower's, and a weight that no key reaches has α = 0.
         names: the weights there are, or the modules that hold them; they say which keys exist.
     """
     if not isinstance(alpha, Mapping):
         value = _checked(alpha, "alpha")
         return lambda name: value
     known = keys_of(names)
-    values = {}
-    for key, each in alpha.items():
-        if key not in known:
-            raise ValueError(f"alpha has the unknown key {key!r}: it can be {', '.join(known)}")
-        values[key] = _checked(each, f"alpha of {key}")
+    if odd := [key for key in alpha if key not in known]:
+        raise ValueError(f"alpha has the unknown key {odd[0]!r}: it can be {', '.join(known)}")
+    values = {key: _checked(each, f"alpha of {key}") for key, each in alpha.items()}
     return lambda name: next((values[key] for key in _keys(name) if key in values), 0.0)
 
 
 def _keys(name: str) -> list[str]:
     """The keys that reach a weight, the most specific first: "image.3", "image"."""
-    if name.startswith("visual."):
-        tower = "image"
-    elif name.startswith(("logit_", "text_decoder.")):
-        tower = "other"
-    else:
-        tower = "text"
+    other = name.startswith(("logit_", "text_decoder."))
+    tower = "image" if name.startswith("visual.") else "other" if other else "text"
     part = block_of(name) or ("stem" if in_stem(name) else None)
     return [tower] if part is None else [f"{tower}.{part}", tower]
 

@@ -1,7 +1,6 @@
 """Choosing α without OOD labels, by the rules of `RULES`.
 
-Some look at labelled ID validation images, and give one α for all domains; the others at unlabelled images of the
-domain where the model will be used, and give an α for each.
+Some look at labelled ID validation images, and give one α for all domains; others at a domain's unlabelled images.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,13 +14,10 @@ from radapter_lite.data import ImageSet
 def unlabelled_statistics(
     similarities: Tensor, images: ImageSet, zero_shot: Tensor, temperature: float
 ) -> pd.DataFrame:
-    """What predictions tell of themselves, no label being used: a row a domain.
-
-    Cosine similarities of the images with the classes [N, C], at some α and at 0 for zero-shot, are divided by the
-    temperature, which is the backbone's own, to become logits.
+    """What predictions tell of themselves, no label being used, given cosine similarities at some α and at 0 [N, C].
 
     Returns:
-        domain; confidence, the mean of the largest class probability in percent; entropy, the mean of the
+        domain, a row each; confidence, the mean of the largest class probability in percent; entropy, the mean of the
         predictions' entropy in nats; information, the entropy of the mean prediction less that, in nats;
         agreement, the share of images in percent whose top class is the one of zero-shot.
     """
@@ -43,10 +39,9 @@ def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
 
 
 def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
-    """The smallest α whose accuracy is at most one standard error below the highest.
+    """The smallest α whose accuracy, in percent, is at most one standard error below the highest.
 
-    Of the models that cannot be told apart, it is the one that is least changed. Accuracies are in percent, over
-    `images` images, which give the highest one's binomial standard error. Source: Breiman et al. 1984, for trees.
+    The error is binomial, of the highest over `images` images. Source: Breiman et al. 1984, for trees.
     """
     shares = pd.Series(list(accuracies), list(alphas)) / 100
     error = (shares.max() * (1 - shares.max()) / images) ** 0.5
@@ -56,9 +51,8 @@ def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], ima
 def difference_of_confidences(validation: pd.DataFrame, target: pd.DataFrame) -> float:
     """The α of the highest expected accuracy in the target, which no label of it enters.
 
-    It is the accuracy on ID validation images, less by as much as the mean confidence falls from them to the target.
-    Rows of ID validation images have the columns alpha, accuracy and confidence (percent); those of the target's
-    unlabelled images have alpha and confidence. Source: Guillory et al. 2021.
+    It is the accuracy on ID validation images, less by as much as the mean confidence (both in percent) falls from
+    them to the target's unlabelled images. Source: Guillory et al. 2021.
     """
     known, unlabelled = validation.set_index("alpha"), target.set_index("alpha")
     expected = known["accuracy"] - (known["confidence"] - unlabelled["confidence"])
@@ -101,14 +95,11 @@ def compare_rules(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame
     for names, run in table.groupby(key, sort=False):
         validation = run[(run["split"] == "validation") & run["is_id"]]
         if validation.empty or not {0.0, 0.5, 1.0} <= set(run["alpha"]):
-            raise ValueError(
-                f"the run {dict(zip(key, names, strict=True))} needs ID validation rows, and α = 0, 0.5 and 1 "
-                "among its values"
-            )
+            run_name = dict(zip(key, names, strict=True))
+            raise ValueError(f"the run {run_name} needs ID validation rows, and α = 0, 0.5 and 1 among its values")
         for (domain, is_id), target in run[run["split"] == "test"].groupby(["domain", "is_id"], sort=False):
             accuracy = target.set_index("alpha")["accuracy"]
             for rule, choose in RULES.items():
                 alpha = choose(validation, target)
-                left = accuracy.max() - accuracy[alpha]
-                rows.append((*names, domain, is_id, rule, alpha, accuracy[alpha], left))
+                rows.append((*names, domain, is_id, rule, alpha, accuracy[alpha], accuracy.max() - accuracy[alpha]))
     return pd.DataFrame(rows, columns=[*key, "domain", "is_id", "rule", "alpha", "accuracy", "left"])

@@ -33,8 +33,8 @@ KINDS = ("adapter", "difference", "low_rank")
 def require_untouched(model: nn.Module) -> None:
     """Raise ValueError for a model that is not as it was loaded, before it is tuned or adapters are attached to it.
 
-    It carries adapters, or a delta was applied to it at an α other than 0: what is learned on changed weights would
-    fit no model that anyone can load.
+    What is learned with adapters on it, or with a delta applied at an α other than 0, would fit no model that anyone
+    can load.
     """
     if model in attached_models:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
@@ -49,8 +49,8 @@ class Delta:
 
     Attributes:
         kind: how `tensors` stand for ΔW:
-            "adapter": by nn.Linear or 1x1 nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written for
-                row vectors, x W + b (PyTorch keeps W transposed).
+            "adapter": by nn.Linear or 1x1 nn.Conv2d, W_adp [d, d]; ΔW = W_org W_adp and Δb = b_org W_adp, written
+                for row vectors, x W + b (PyTorch keeps W transposed).
             "difference": by weight, ΔW itself, as full fine-tuning leaves it.
             "low_rank": by weight, its name + ".B" [out, r] and + ".A" [r, in]; ΔW = B A in PyTorch's layout.
             In each, a tensor that has the very name of a weight is its ΔW: one delta may mix adapters with differences.
@@ -64,16 +64,19 @@ class Delta:
     tensors: dict[str, Tensor]
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            known = f"{', '.join(KINDS)} are known: what a method without a delta learned is read by load_tuned"
+            raise ValueError(f"a delta of kind {self.kind!r} where {known}")
+
     # --- making one ---
 
     @classmethod
     def from_adapters(cls, original: State, matrices: State, **about: Any) -> "Delta":
-        """Return the delta of linear adapters.
+        """Return the delta of linear adapters, from the untuned model's state dict.
 
-        Args:
-            original: the untuned model's state dict.
-            matrices: W_adp [d, d] by the dotted name of the layer before the adapter, and ΔW by that of a weight.
-            about: backbone (a Backbone), method (its name) and settings (JSON), noted in meta.
+        The matrices are W_adp [d, d] by the dotted name of the layer before it, and ΔW by that of a weight; `about`
+        is noted in meta: backbone (a Backbone), method (its name) and settings (JSON).
         """
         return cls._make("adapter", original, matrices, **about)
 
@@ -123,60 +126,46 @@ class Delta:
     def apply(self, model: nn.Module, alpha: Alpha) -> None:
         """Set the model's weights to W_org + α ΔW, in place.
 
-        Always from the originals, whatever was applied before: deltas do not add up. The parameters stay the same
-        objects. The originals are kept until `restore`. Raises ValueError for an alpha out of range or with an unknown
-        key, for a model with other weights than those the delta was made on, or for one that adapters are still
-        attached to.
-
-        Args:
-            model: the backbone the delta was made on.
-            alpha: one number in [0, 1], or numbers by encoder and layer, as {"image": 0.5, "image.3": 1.0}.
-                The more specific key wins, and what no key names stays at 0.
+        Always from the originals, which are kept until `restore`: deltas do not add up. The parameters stay the same
+        objects. `alpha` is one number in [0, 1], or numbers by encoder and layer, as {"image": 0.5, "image.3": 1.0}:
+        see `alpha.scales`. Raises ValueError for another, for a model with other weights than those the delta was made
+        on, or for one that adapters are still attached to.
         """
-        scale = scales(alpha, [self._target(key) for key in self.tensors])
+        record, state = _applied.get(model), model.state_dict()
+        scale = scales(alpha, self.touched(state))
         if model in attached_models:
             raise ValueError("adapters are still attached to this model: call remove() on their AdapterSet first")
-        record = _applied.get(model)
-        state = model.state_dict()
         if record is None or record.delta is not self:
             originals = state | record.originals if record else state
             self._check_fit(originals)
-            self._check_weights(originals)
+            require_weights(self.meta, originals, self.touched(state), "the delta was made on")
             self.restore(model)  # the state dict shares the model's memory, so it holds the originals from here on
             names = self.touched(state)
             changes = {name: self._change(name, state[name]) for name in names}
-            record = _Applied(self, {name: state[name].clone() for name in names}, changes)
-            _applied[model] = record
+            record = _applied[model] = _Applied(self, {name: state[name].clone() for name in names}, changes)
         record.alpha = alpha
         with torch.no_grad():
             for name, original in record.originals.items():
                 factor = scale(name)
-                target = original if factor == 0 else torch.add(original, record.changes[name], alpha=factor)
-                state[name].copy_(target)
+                state[name].copy_(torch.add(original, record.changes[name], alpha=factor) if factor else original)
 
     def restore(self, model: nn.Module) -> None:
         """Give the model its original weights back, exactly, whichever delta was applied, if any was."""
-        record = _applied.pop(model, None)
-        if record is None:
-            return
-        state = model.state_dict()
-        with torch.no_grad():
-            for name, original in record.originals.items():
-                state[name].copy_(original)
+        if record := _applied.pop(model, None):
+            model.load_state_dict(record.originals, strict=False)
 
     @contextmanager
     def applied(self, model: nn.Module, alpha: Alpha) -> Iterator[nn.Module]:
         """Apply for the length of a with block; what was there before comes back, also after an error."""
-        record = _applied.get(model)
-        before = (record.delta, record.alpha) if record else None
+        before, alpha_before = (record.delta, record.alpha) if (record := _applied.get(model)) else (self, None)
         self.apply(model, alpha)
         try:
             yield model
         finally:
-            if before is None:
+            if alpha_before is None:
                 self.restore(model)
             else:
-                before[0].apply(model, before[1])
+                before.apply(model, alpha_before)
 
     def touched(self, state: State) -> list[str]:
         """Return the names in a model's state dict of the weights that the delta changes, sorted."""
@@ -184,13 +173,11 @@ class Delta:
 
     def _weights(self, key: str, state: State) -> list[str]:
         """The names of the weights that a tensor's key stands for: itself, or a Linear's weight and bias."""
-        if key in state or self.kind != "adapter":
-            return [self._target(key)]
-        return [f"{key}.weight", *({f"{key}.bias"} & state.keys())]
-
-    def _target(self, key: str) -> str:
-        """The name a tensor's key stands for: a Linear's, or a weight's."""
-        return key[: -len(".B")] if self.kind == "low_rank" and key.endswith((".A", ".B")) else key
+        if self.kind == "low_rank" and key.endswith((".A", ".B")):
+            return [key[: -len(".B")]]
+        if self.kind == "adapter" and key not in state:
+            return [f"{key}.weight", *({f"{key}.bias"} & state.keys())]
+        return [key]
 
     def _change(self, name: str, weight: Tensor) -> Tensor:
         """ΔW of a weight, in its type and on its device; in float32 or wider on the way."""
@@ -224,49 +211,25 @@ class Delta:
                     f"shape {tuple(state[name].shape)}: it is for {made_on(self.meta)}"
                 )
 
-    def _check_weights(self, state: State) -> None:
-        if self.meta.get("fingerprint") not in (None, fingerprint(state, self.touched(state))):
-            raise ValueError(
-                f"this model's weights are not the ones the delta was made on: it is for {made_on(self.meta)}, "
-                f"loaded afresh, without training or merging"
-            )
-
     # --- files ---
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable).
-
-        Raises FileNotFoundError if the folder does not exist.
-        """
+        """Write `path`.safetensors (the tensors) and `path`.json (all else). Raises OSError if it cannot be written."""
         write_delta(path, self.tensors, {"kind": self.kind} | self.meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Delta":
-        """Read what `save` wrote. Raises what `read_delta` and `from_file` raise."""
-        return cls.from_file(path, *read_delta(path))
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str], tensors: dict[str, Tensor], about: Mapping[str, Any]) -> "Delta":
-        """The delta of a file's tensors and description, as `read_delta` gives them.
-
-        Raises ValueError if they are of no kind that is known.
-        """
-        meta = dict(about)
-        if (kind := meta.pop("kind")) not in KINDS:
-            raise ValueError(
-                f"{path} holds a delta of kind {kind!r} where {', '.join(KINDS)} are known: what a method without a "
-                f"delta learned is read by load_tuned"
-            )
-        return cls(kind, tensors, meta)
+        """Read what `save` wrote. Raises what `read_delta` raises, and ValueError for a kind that is not known."""
+        tensors, about = read_delta(path)
+        return cls(about.pop("kind"), tensors, about)
 
     def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
         """Write the model at α as a plain open_clip state dict, for use without this package.
 
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
         standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
-
-        The model is the backbone the delta was made on, and keeps its weights; alpha is as in `apply`.
-        Raises ValueError for a path that does not end in .safetensors.
+        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path that does not end in
+        .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -292,12 +255,16 @@ def describe(
     backbone: Backbone | None = None, method: str = "", settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What is noted of a tuning beside its tensors: the backbone and its prompts, the method, settings and versions."""
+    try:
+        settings = json.loads(json.dumps(dict(settings or {})))  # as they will be read back from a file
+    except TypeError as error:
+        raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
     return {
         "backbone": backbone.name if backbone else None,
         "pretrained": backbone.pretrained if backbone else None,
         "prompts": list(backbone.prompts) if backbone else None,
         "method": method,
-        "settings": _as_json(settings or {}),
+        "settings": settings,
         "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
     }
 
@@ -309,12 +276,13 @@ def made_on(meta: Mapping[str, Any]) -> str:
     return f"load_clip({meta['backbone']!r}, pretrained={meta['pretrained']!r})"
 
 
-def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they will be read back from a file."""
-    try:
-        return json.loads(json.dumps(dict(settings)))
-    except TypeError as error:
-        raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
+def require_weights(meta: Mapping[str, Any], state: State, names: Iterable[str], what: str) -> None:
+    """Raise ValueError for a model, by its state dict, whose weights of these names are not the ones noted in meta."""
+    if meta.get("fingerprint") not in (None, fingerprint(state, names)):
+        raise ValueError(
+            f"this model's weights are not the ones {what}: it is for {made_on(meta)}, loaded afresh, without training "
+            f"or merging"
+        )
 
 
 def fingerprint(state: State, names: Iterable[str]) -> str:

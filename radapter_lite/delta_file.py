@@ -1,7 +1,4 @@
-"""How a delta lies on disk: tensors as safetensors, and beside them a JSON that people can read.
-
-The JSON holds the tensors' size and checksum, so that a damaged or exchanged file is noticed.
-"""
+"""How a delta lies on disk: tensors as safetensors, and beside them a readable JSON, with their size and checksum."""
 
 import hashlib
 import json

@@ -18,12 +18,10 @@ BATCH = 256  # images or texts encoded at once
 @torch.no_grad()
 def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
     """Unit features of images [N, D]."""
-    parts = []
     rows = torch.arange(len(images)).split(BATCH)
     found = images.tensors(backbone.preprocess, rows)
-    for pixels in progress(found, "encoding", total=len(rows), disable=None if len(images) >= 10_000 else True):
-        parts.append(backbone.encode_images(pixels))
-    return torch.cat(parts)
+    shown = progress(found, "encoding", total=len(rows), disable=None if len(images) >= 10_000 else True)
+    return torch.cat([backbone.encode_images(pixels) for pixels in shown])
 
 
 def readable(backbone: Backbone, images: ImageSet | Task) -> Task:

@@ -39,12 +39,9 @@ def sweep(
     """The score along α, a row for each α and domain: alpha, domain, is_id, accuracy, images, forgotten.
 
     `forgotten` is the share, in percent, of what zero-shot gets right and this α gets wrong; in place of accuracy
-    stands what the task measures. The backbone's weights are afterwards what they were before. Raises ValueError for an
-    α other than 0 and 1 where the method has none, or a backbone of other weights.
-
-    Args:
-        alphas: eleven from 0 to 1 if left out. A method without an α has two rows a domain, at 0 for zero-shot and at 1
-            for what was tuned.
+    stands what the task measures. The alphas are eleven from 0 to 1 if left out, and 0 and 1 for a method without an α.
+    The backbone's weights are afterwards what they were before. Raises ValueError for another α where the method has
+    none, or a backbone of other weights.
     """
     return examine(backbone, tuned, images, alphas, by_image=False)[0]
 
@@ -75,8 +72,7 @@ def along(
 ) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """Each α with the similarities there [N, T], and zero-shot's beside them, which are computed if not given.
 
-    The weights are checked once, and are afterwards what they were before. An encoder that the delta leaves as it is
-    encodes once.
+    The weights are checked once, and are afterwards as before. An encoder that the delta does not change encodes once.
     """
     points = list(alphas)
     if isinstance(tuned, Tuned) and not isinstance(tuned.learned, Delta):

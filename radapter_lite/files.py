@@ -36,10 +36,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and those above it, where they are missing.
-
-    Raises OSError if it cannot be made; the sentence names it.
-    """
+    """Make a folder and those above it, where they are missing. Raises OSError, which names it, if it cannot be."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as why:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 GO_ON = "start it again, with any number of processes, and it goes on from the last state that was saved"
+MISTAKES = ("ValueError", "OSError", "FileNotFoundError", "NotADirectoryError", "PermissionError")
 
 
 def count() -> int:
@@ -47,26 +48,19 @@ def own_rows(size: int) -> Tensor:
 
 
 def gathered(features: Tensor, size: int) -> Tensor:
-    """The features of a whole batch [size, D] from those of each process's own rows; a whole batch as it is."""
-    return features if len(features) == size else _Gather.apply(features)[:size]
+    """The features of a whole batch [size, D] from those of each process's own rows; a whole batch as it is.
 
-
-class _Gather(torch.autograd.Function):
-    """The rows of all processes. Each computes the same loss of them, and so knows the gradient of its own rows.
-
-    It is given on `count` times, so that the mean of the encoder's gradients is their sum; those of weights behind the
-    features are alike everywhere.
+    Each process computes the same loss of them, and so knows the gradient of its own rows. It is given on `count`
+    times, so that the mean of the encoder's gradients is their sum; those of weights behind the features are alike
+    everywhere.
     """
-
-    @staticmethod
-    def forward(_: Any, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(count())]
-        dist.all_gather(parts, own.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        return count() * gradient.chunk(count())[rank()]
+    if len(features) == size:
+        return features
+    own = features.detach().contiguous()
+    parts = [torch.empty_like(own) for _ in range(count())]
+    dist.all_gather(parts, own)
+    parts[rank()] = own + count() * (features - own)
+    return torch.cat(parts)[:size]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -105,29 +99,23 @@ def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool
     from accelerate.utils.other import get_free_port
     from torch import multiprocessing
 
-    told = multiprocessing.get_context("spawn").SimpleQueue()
-    worker = PrepareForLaunch(_tell, "MULTI_CPU")  # for any device: it sets RANK and LOCAL_RANK
+    worker = PrepareForLaunch(function, "MULTI_CPU")  # for any device: it sets RANK and LOCAL_RANK
     threads = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // number))
     where = {"master_addr": "127.0.0.1", "master_port": get_free_port(), "omp_num_threads": threads}
     with patch_environment(**where, nproc=number, world_size=number, accelerate_use_cpu=cpu):
-        run = multiprocessing.start_processes(worker, (told, function, argument), number, join=False)
+        run = multiprocessing.start_processes(worker, (argument,), number, join=False)
     try:
         while not run.join():
             pass
-    except multiprocessing.ProcessExitedException as error:
-        if error.signal_name is None and not told.empty():
-            raise ValueError(told.get()) from None
-        how = error.signal_name or f"exit code {error.exit_code}"
+    except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException) as error:
+        # The last line of a process's traceback; of one that was killed, how.
+        how, _, sentence = str(error).strip().splitlines()[-1].partition(": ")
+        if how in MISTAKES:
+            raise ValueError(sentence) from None
+        if isinstance(error, multiprocessing.ProcessRaisedException) and how != "ConnectionError":
+            raise
+        how = how.rpartition(" terminated with ")[2]
         raise ChildProcessError(f"process {error.error_index + 1} of {number} ended ({how}): {GO_ON}") from None
     finally:
         for process in run.processes:
             process.terminate()
-
-
-def _tell(told: Any, function: Callable[[Any], Any], argument: Any) -> None:
-    try:
-        function(argument)
-    except (OSError, ValueError) as error:
-        if not isinstance(error, ConnectionError):  # of another process, whose end is the news
-            told.put(str(error))
-        raise SystemExit(1) from error

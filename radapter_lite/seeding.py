@@ -13,10 +13,5 @@ def seeded(seed: int) -> Iterator[None]:
     All that this package draws is drawn on the CPU, so that a seed means the same on every device.
     """
     with torch.random.fork_rng(devices=[]):
-        reseed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would move other devices' numbers
         yield
-
-
-def reseed(seed: int) -> None:
-    """Begin anew with `seed`, inside of `seeded`; unlike torch.manual_seed, no other device's numbers move."""
-    torch.default_generator.manual_seed(seed)

@@ -1,9 +1,9 @@
 """Settings are frozen dataclasses: checked when they are made, changed by name, and read back from JSON."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from itertools import chain
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -53,19 +53,25 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
     Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
-    for name, value in settings.items():
-        if (changed := _set(config, name, value)) is None:
-            known = ", ".join(setting_names(config))
-            raise ValueError(f"{type(config).__name__} has no setting {name!r}; it has {known}")
-        config = changed
-    return config
-
-
-def setting_names(config: Any) -> list[str]:
-    """The names of a configuration's settings, those of its parts among them."""
     parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    own = [setting_names(part) if is_dataclass(part) else [name] for name, part in parts.items()]
-    return [*chain(*own)]
+    known = by_name(config)
+    if odd := [name for name in settings if name not in (*known, *parts)]:
+        raise ValueError(f"{type(config).__name__} has no setting {odd[0]!r}; it has {', '.join(known)}")
+    changed = {name: settings[name] for name in parts if name in settings}
+    for name, value in changed.items():
+        _check_type(config, name, value)
+    for name, part in parts.items():
+        if is_dataclass(part := changed.get(name, part)):
+            inside = {own: settings[own] for own in by_name(part) if own in settings}
+            changed[name] = with_settings(part, inside)
+    return replace(config, **changed)
+
+
+def by_name(config: Any) -> dict[str, Any]:
+    """A configuration's settings, those of its parts among them."""
+    parts = {field.name: getattr(config, field.name) for field in fields(config)}
+    own = [by_name(part) if is_dataclass(part) else {name: part} for name, part in parts.items()]
+    return dict(ChainMap(*reversed(own)))
 
 
 def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
@@ -96,15 +102,3 @@ def _check_type(config: Any, name: str, value: Any) -> None:
         return
     if not isinstance(value, tuple(taken)) or (isinstance(value, bool) and bool not in taken):
         raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")
-
-
-def _set(config: Any, name: str, value: Any) -> Any:
-    """A copy with one setting changed, in a part of it if it stands there; None if it has no such setting."""
-    for field in fields(config):
-        part = getattr(config, field.name)
-        if field.name == name:
-            _check_type(config, name, value)
-            return replace(config, **{name: value})
-        if is_dataclass(part) and (changed := _set(part, name, value)) is not None:
-            return replace(config, **{field.name: changed})
-    return None

@@ -26,7 +26,7 @@ from torch.optim import AdamW
 from radapter_lite import processes
 from radapter_lite.files import whole
 from radapter_lite.progress import progress
-from radapter_lite.seeding import reseed, seeded
+from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
@@ -44,17 +44,14 @@ class TrainingConfig(Settings):
 
     Attributes:
         epochs: passes over the batches.
-        steps: train for so many steps instead, through the batches as often as it takes; batches of unknown number
-            need it.
+        steps: train for so many instead; batches of unknown number need it.
         batch_size: images a step; the last batch of an epoch is smaller where they do not divide.
         lr: peak learning rate; it falls along a cosine to `min_lr`, after `warmup_steps` of rising.
-        weight_decay: AdamW's.
-        clip_norm: the gradient's norm is cut to this.
+        weight_decay, clip_norm: AdamW's; what the gradient's norm is cut to.
         crop: smallest share of the image's side a random crop keeps; 1 for no crop.
         flip: whether images are mirrored at random.
-        precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast, which is faster where the
-            processor has instructions for it; trained numbers and losses stay in float32. With float16 the loss is
-            scaled, and a step whose gradients overflow is left out.
+        precision: "float32", or "bfloat16" or "float16" to run the encoders under autocast; trained numbers and losses
+            stay in float32. With float16 the loss is scaled, and a step whose gradients overflow is left out.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
         mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
@@ -89,8 +86,8 @@ def augment(images: Tensor, crop: float, flip: bool, size: int | None = None) ->
     The images [B, 3, H, W] are normalized; the background at the borders is continued. With a size they are this
     process's rows of a batch of so many, for all of which random numbers are drawn.
     """
-    rows = torch.arange(len(images)) if size is None else processes.own_rows(size)
     size = size or len(images)
+    rows = processes.own_rows(size)
     scale = torch.empty(size).uniform_(crop, 1.0)
     shift = (torch.rand(size, 2) * 2 - 1) * (1 - scale)[:, None]
     mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if flip else torch.ones(size)
@@ -110,7 +107,6 @@ def train(
     after_step: Callable[[], None] = lambda: None,
     about: Mapping[str, Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    description: str = "training",
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
@@ -118,17 +114,15 @@ def train(
     whose number is not known, or that cannot be gone through once more; ConnectionError where another process is gone.
 
     Args:
-        batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes. What they draw
-            of torch's random numbers is decided by the seed.
+        batches: gone through once an epoch, each time anew; a list, a DataLoader, what a task makes.
         loss_of_batch: of one of them, a scalar.
-        parameters: to be trained; or groups of them, {"params": [...], "scale": 0.1}, whose learning rates are as many
-            times the loop's.
+        parameters: to be trained; or groups, {"params": [...], "scale": 0.1}, at so many times the learning rate.
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
-        about: what a resumed run must have in common with the interrupted one beside the loop's settings, JSON.
+        about: what a resumed run must share with the interrupted one beside the loop's settings, JSON; its "method" is
+            shown.
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
-        description: for the progress bar.
     """
     given: list[Any] = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]
@@ -136,40 +130,39 @@ def train(
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     total = count_steps(batches, config)
     settings = {name: value for name, value in asdict(config).items() if name != "save_every"}
-    scaler = GradScaler(groups[0]["params"][0].device.type, enabled=config.precision == "float16")
-    run = _Run(json.loads(json.dumps(dict(about or {}) | settings)), state, optimizer, scaler, checkpoint)
+    device = next(p.device.type for group in groups for p in group["params"])
+    scaler = GradScaler(device, enabled=config.precision == "float16")
+    identity = json.loads(json.dumps({"method": "training"} | dict(about or {}) | settings))
+    run = _Run(identity, dict(state) | {"optimizer": optimizer, "scaler": scaler}, checkpoint)
     history, epoch, done, random_state = run.resume()
     processes.share(state.values())
     began = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    bar = progress(what=description, total=total, initial=len(history))
-    with bar, seeded(config.seed), processes.together():
+    with progress(what=identity["method"], total=total, initial=len(history)) as bar, processes.together():
         while len(history) < total:
-            # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
-            reseed(config.seed * 100_003 + epoch)
-            feed = iter(batches)
-            for _ in islice(feed, done):
-                pass
-            if random_state is not None:
-                torch.set_rng_state(random_state)
             begun_at = len(history) - done
-            for batch in feed:
-                row = _step(loss_of_batch, batch, optimizer, scaler, config, len(history), total)
-                after_step()
-                history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
-                bar.update()
-                if len(history) % READ_EVERY == 0:
-                    _read_losses(history, config)
-                    bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
-                if len(history) == total:
-                    break
-                if len(history) % config.save_every == 0:
-                    _read_losses(history, config)
-                    run.save(history, epoch, len(history) - begun_at)
+            # Each epoch begins from its own seed; within one, the interrupted run's random numbers go on.
+            with seeded(config.seed * 100_003 + epoch):
+                feed = iter(batches)
+                for _ in islice(feed, done):
+                    pass
+                if random_state is not None:
+                    torch.set_rng_state(random_state)
+                for batch in feed:
+                    row = _step(loss_of_batch, batch, optimizer, scaler, config, len(history), total)
+                    after_step()
+                    history.append(row | {"epoch": epoch, "seconds": time.perf_counter() - began})
+                    bar.update()
+                    if len(history) % READ_EVERY == 0:
+                        _read_losses(history, config)
+                        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", lr=f"{row['lr']:.1e}", refresh=False)
+                    if len(history) == total:
+                        break
+                    if len(history) % config.save_every == 0:
+                        _read_losses(history, config)
+                        run.save(history, epoch, len(history) - begun_at)
             if len(history) == begun_at:
-                raise ValueError(
-                    f"the batches gave nothing in epoch {epoch}: give what can be gone through more than once, as a "
-                    f"list or a DataLoader"
-                )
+                again = "give what can be gone through more than once, as a list or a DataLoader"
+                raise ValueError(f"the batches gave nothing in epoch {epoch}: {again}")
             _read_losses(history, config)
             epoch, done, random_state = epoch + 1, 0, None
             run.save(history, epoch, 0)
@@ -215,9 +208,8 @@ def _read_losses(history: list[Row], config: TrainingConfig) -> None:
     for row in history[-READ_EVERY:]:
         row["loss"] = float(row["loss"])
         if not math.isfinite(row["loss"]):
-            raise ValueError(
-                f"the loss became {row['loss']} at step {row['step']}: lower lr ({config.lr}) or clip_norm"
-            )
+            found = f"the loss became {row['loss']} at step {row['step']}"
+            raise ValueError(f"{found}: lower lr ({config.lr}) or clip_norm")
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
@@ -234,50 +226,32 @@ class _Run:
     """A run's checkpoint: what it is of, and what changes."""
 
     identity: dict[str, Any]
-    state: Mapping[str, nn.Module]
-    optimizer: AdamW
-    scaler: GradScaler
+    parts: Mapping[str, Any]  # what changes, each with a state dict
     checkpoint: str | os.PathLike[str] | None
 
     def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
         """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""
         if self.checkpoint is None or not Path(self.checkpoint).exists():
             return [], 0, 0, None
+        again = "remove the file to start anew, or name another"
         try:
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            found = saved["identity"]
-            place = saved["history"], saved["epoch"], saved["done"], saved["random_state"]
+            found, parts, place = saved["identity"], saved["parts"], saved["place"]
         except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.checkpoint} is damaged or no checkpoint of a training: remove the file to start anew, or name "
-                f"another"
-            ) from error
+            raise ValueError(f"{self.checkpoint} is damaged or no checkpoint of a training: {again}") from error
         for name, value in self.identity.items():
             if found.get(name) != value:
-                raise ValueError(
-                    f"{self.checkpoint} is of a run with {name}={found.get(name)}, this one has {value}: remove the "
-                    f"file to start anew, or name another"
-                )
-        for name, module in self.state.items():
-            module.load_state_dict(saved["state"][name])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(saved["scaler"])
+                other = f"a run with {name}={found.get(name)}, this one has {value}"
+                raise ValueError(f"{self.checkpoint} is of {other}: {again}")
+        for name, part in self.parts.items():
+            part.load_state_dict(parts[name])
         return place
 
     def save(self, history: list[Row], epoch: int, done: int) -> None:
         """Write the checkpoint, if there is to be one: `done` batches of `epoch` have been stepped on."""
         if self.checkpoint is None or processes.rank():
             return
-        content = {
-            "identity": self.identity,
-            "state": {name: module.state_dict() for name, module in self.state.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "history": history,
-            "epoch": epoch,
-            "done": done,
-            "random_state": torch.get_rng_state() if done else None,
-        }
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        place = history, epoch, done, torch.get_rng_state() if done else None
         with whole(self.checkpoint) as temporary:
-            torch.save(content, temporary)
+            torch.save({"identity": self.identity, "parts": parts, "place": place}, temporary)

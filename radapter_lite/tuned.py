@@ -14,14 +14,13 @@ from torch import Tensor
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint, made_on, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, require_untouched, require_weights
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task, as_task
 
-# How a method that learned tensors of its own answers on a task: similarities [N, T]. One whose tensors are a head over
-# the classes, which can be mixed with zero-shot's, is given an α as well.
+# How a method that learned tensors of its own answers on a task: similarities [N, T]; one that slides is given an α.
 Answer = Callable[..., Tensor]
 
 POINT = "point"  # the kind of a file that holds no delta
@@ -32,8 +31,7 @@ class Tuned:
     """What a method learned.
 
     Attributes:
-        learned: a `Delta`, and with it a curve along α; or, of a method that changes no weight of CLIP, its own tensors
-            (a head, prompts, a network), which are one tuned model without an α.
+        learned: a `Delta`, and with it a curve along α; or a method's own tensors (a head, prompts, a network).
         history: a row a step, as `train` makes it; empty where nothing was trained by gradient, and after loading.
         trained_parameters: how many numbers were trained.
         method: its name in `METHODS`.
@@ -92,11 +90,7 @@ class Tuned:
         assert self.answer is not None
         require_untouched(backbone.model)
         state = backbone.model.state_dict()
-        if self.meta.get("fingerprint") not in (None, fingerprint(state, state)):
-            raise ValueError(
-                f"this model's weights are not the ones that {self.method} was trained with: it is for "
-                f"{made_on(self.meta)}, loaded afresh"
-            )
+        require_weights(self.meta, state, state, f"{self.method} was trained with")
         with torch.no_grad(), seeded(0):  # what it builds may begin at random
             if alpha == 0:
                 return predict(backbone, task)
@@ -106,14 +100,13 @@ class Tuned:
         self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None, slides: bool
     ) -> Tuned:
         """The same with all that is known of how it was made."""
-        about: dict[str, Any] = {"trained_parameters": self.trained_parameters}
+        settings, about = asdict(config), dict[str, Any]()
         if isinstance(self.learned, Delta):
-            settings = self.learned.meta["settings"] | asdict(config)
+            settings = self.learned.meta["settings"] | settings
         else:
             state = backbone.model.state_dict()
-            about |= {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
-            settings = asdict(config)
-        about |= describe(backbone, method, settings)
+            about = {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
+        about |= describe(backbone, method, settings) | {"trained_parameters": self.trained_parameters}
         return replace(self.with_meta(**about), method=method, config=config, answer=answer, slides=slides)
 
     def with_meta(self, **about: Any) -> Tuned:

@@ -18,7 +18,7 @@ from radapter_lite.alpha_choice import unlabelled_statistics
 from radapter_lite.backbone.load import PHOTOS
 from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
-from radapter_lite.delta import Delta
+from radapter_lite.delta import Delta, require_weights
 from radapter_lite.encoding import image_features, predict, text_features, text_head
 from radapter_lite.evaluation import along, evaluate, sweep
 from radapter_lite.methods.whitening import inverse_root
@@ -119,8 +119,8 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
     monkeypatch.setattr("radapter_lite.evaluation.along", watched)
     monkeypatch.setattr("radapter_lite.bench.measuring.along", watched)
     monkeypatch.setattr("radapter_lite.alpha_curve.image_features", counted)
-    check = Delta._check_weights
-    monkeypatch.setattr(Delta, "_check_weights", lambda self, state: (checks.append(1), check(self, state)))
+    check = require_weights
+    monkeypatch.setattr("radapter_lite.delta.require_weights", lambda *about: (checks.append(1), check(*about)))
     before = copy.deepcopy(backbone.model.state_dict())
     if measured == "sweep":
         sweep(backbone, delta, images, alphas)

@@ -25,6 +25,7 @@ WALKTHROUGH = [
     "11_retrieval",
     "12_segmentation",
     "13_few_shot_toolbox",
+    "14_your_clip_your_images",
     "A1_the_backbone",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.

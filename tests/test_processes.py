@@ -47,7 +47,7 @@ def run(name, folder, **more):
     settings = SETTINGS | settings | ({} if method == "LP-FT" else {"temperature": 0.1})
     checkpoint = more.pop("checkpoint", None)
     tuned = tune(make_backbone(), load_images(folder).few_shot(5), method, checkpoint=checkpoint, **settings | more)
-    return tuned.history["loss"].tolist(), tuned.delta.tensors if tuned.has_alpha else tuned.tensors
+    return tuned.history["loss"].tolist(), getattr(tuned.learned, "tensors", tuned.learned)
 
 
 def run_all(job):
@@ -177,7 +177,7 @@ def test_a_killed_process_ends_the_run_and_one_goes_on(alone, folder, tmp_path):
         ChildProcessError, match=r"^process \d of 2 ended \(.*\): start it again, with any number of processes, and it"
     ):
         processes.launch(die, (folder, checkpoint), 2, cpu=True)
-    assert len(torch.load(checkpoint)["history"]) == KILLED_AFTER
+    assert len(torch.load(checkpoint)["place"][0]) == KILLED_AFTER
     assert_close(run("R-Adapter", folder, checkpoint=checkpoint), alone["R-Adapter"])
 
 

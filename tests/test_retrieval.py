@@ -216,5 +216,5 @@ def test_captions_that_do_not_serve_are_refused(images):
         Retrieval.of(ImageSet.from_table(table.assign(captions=["", *table["captions"][1:]]), "."))
     with pytest.raises(ValueError, match="has the caption .* which is none of the 1 given"):
         Retrieval.of(images, names=["another"])
-    own = checked(pd.DataFrame({"file": ["a.png"], "captions": ["a hill"]}), "mine")
+    own, _ = checked(pd.DataFrame({"file": ["a.png"], "captions": ["a hill"]}), "mine", None)
     assert own["class"].tolist() == ["image"]

@@ -13,7 +13,7 @@ from radapter_lite import METHODS, AlphaCurve, evaluate, load_clip, load_images,
 from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.bench import Exam
 from radapter_lite.data import ImageSet
-from radapter_lite.settings import setting_names, with_settings
+from radapter_lite.settings import by_name, with_settings
 from radapter_lite.tasks import Classification, Task, as_task
 from radapter_lite.tasks.task import ImageBatches
 
@@ -34,7 +34,7 @@ def test_classification_is_what_it_was_before_there_were_tasks(images, name, mon
     settings = (QUICK if METHODS[name].trains else {}) | {"temperature": 0.05, "init_text": None}
     if name == "R-Adapter":
         settings["momentum"] = 0.8
-    known = setting_names(METHODS[name].config)
+    known = by_name(METHODS[name].config)
     config = with_settings(METHODS[name].config, {key: settings[key] for key in settings if key in known})
     backbone = make_backbone()
     tuned = METHODS[name].tune(backbone, images.few_shot(5), config)
@@ -97,9 +97,9 @@ TAKES_ANY = [name for name in METHODS if name not in ("LP-FT", "linear probe", "
 def test_a_task_of_ones_own_goes_from_tuning_to_a_sweep(naming, images, name):
     assert isinstance(naming, Task) and as_task(naming) is naming
     backbone = make_backbone()
-    short = {"epochs": 1} | ({"momentum": 0.5} if "momentum" in setting_names(METHODS[name].config) else {})
-    short |= {"init_text": None} if "init_text" in setting_names(METHODS[name].config) else {}
-    short |= {"context_length": 2} if "context_length" in setting_names(METHODS[name].config) else {}
+    short = {"epochs": 1} | ({"momentum": 0.5} if "momentum" in by_name(METHODS[name].config) else {})
+    short |= {"init_text": None} if "init_text" in by_name(METHODS[name].config) else {}
+    short |= {"context_length": 2} if "context_length" in by_name(METHODS[name].config) else {}
     tuned = tune(backbone, naming.on(images.few_shot(3)), name, **short)
     table = sweep(backbone, tuned, naming.on(images.test))
     assert "recall at 2" in table and set(table["alpha"]) >= {0.0, 1.0}

@@ -17,7 +17,7 @@ from radapter_lite import METHODS, load_images, training, tune
 from radapter_lite.encoding import predict, text_features
 from radapter_lite.methods import tricks, unlabelled
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.settings import setting_names, with_settings
+from radapter_lite.settings import by_name, with_settings
 from radapter_lite.tasks import Batch, Classification
 from radapter_lite.tasks.classification import report
 from radapter_lite.training import TrainingConfig
@@ -51,7 +51,7 @@ def batch(images, backbone):
 
 
 def config_of(name, **settings):
-    config, known = METHODS[name].config, setting_names(METHODS[name].config)
+    config, known = METHODS[name].config, by_name(METHODS[name].config)
     asked = QUICK | {"init_text": None, "momentum": 0.5} | settings
     return with_settings(config, {key: value for key, value in asked.items() if key in known})
 

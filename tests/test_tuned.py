@@ -14,7 +14,7 @@ from radapter_lite.methods.objectives import contrastive_loss, no_steps
 from radapter_lite.methods.r_adapter import RAdapterConfig, check_momentum, r_adapter
 from radapter_lite.methods.registry import LossConfig
 from radapter_lite.methods.trainer import count, restored
-from radapter_lite.settings import setting_names
+from radapter_lite.settings import by_name
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 from radapter_lite.view import plots
@@ -28,7 +28,7 @@ def images(tmp_path_factory):
 
 def short(name):
     """A few settings that make a method quick; all else is as recommended."""
-    names = setting_names(METHODS[name].config)
+    names = by_name(METHODS[name].config)
     settings = {"epochs": 1, "momentum": 0.5, "init_text": None, "context_length": 2}
     return {key: value for key, value in settings.items() if key in names and METHODS[name].trains}
 

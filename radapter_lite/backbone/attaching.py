@@ -1,12 +1,12 @@
 """Changing what modules of a frozen model take and give, and giving the model back as it was.
 
-All that is tuned beside CLIP's own weights is attached in this one way: adapters behind a layer, networks beside one,
-vectors in place of a prompt's words, tokens beside an image's.
+Adapters, networks, learned prompts and tokens are all attached in this one way.
 """
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Attachment(ExitStack):
     ) -> None:
         super().__init__()
         for name, change in outputs.items():
-            hook = model.get_submodule(name).register_forward_hook(_changing_output(change))
+            hook = model.get_submodule(name).register_forward_hook(partial(_change_output, change))
             self.callback(hook.remove)
         for name, change_input in (inputs or {}).items():
             self.enter_context(changed_inputs([model.get_submodule(name)], change_input))
@@ -46,14 +46,11 @@ class Attachment(ExitStack):
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """No weight of the model takes a gradient inside; those that did before do so again after."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
+    trainable = nn.ParameterList(p for p in model.parameters() if p.requires_grad).requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        trainable.requires_grad_(True)
 
 
 @contextmanager
@@ -66,12 +63,9 @@ def changed_inputs(modules: Iterable[nn.Module], change: Callable[[Tensor], Tens
         yield
 
 
-def _changing_output(change: Change) -> Callable[..., Any]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
-            return (change(inputs[0], output[0]), *output[1:])
-        if isinstance(module, nn.Conv2d):  # [B, d, H, W]
-            return change(inputs[0].movedim(1, -1), output.movedim(1, -1)).movedim(-1, 1)
-        return change(inputs[0], output)
-
-    return hook
+def _change_output(change: Change, module: nn.Module, inputs: Any, output: Any) -> Any:
+    if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
+        return (change(inputs[0], output[0]), *output[1:])
+    if isinstance(module, nn.Conv2d):  # [B, d, H, W]
+        return change(inputs[0].movedim(1, -1), output.movedim(1, -1)).movedim(-1, 1)
+    return change(inputs[0], output)

@@ -1,7 +1,4 @@
-"""What comes from the Hugging Face hub: the cache first, then the network, and one sentence when both fail.
-
-The hub's client retries for more than a minute where there is no network; so the hub is first asked to answer at all.
-"""
+"""What comes from the Hugging Face hub: the cache first, then the network, and one sentence when both fail."""
 
 import logging
 import urllib.error
@@ -29,7 +26,7 @@ def from_hub(build: Callable[[], T], what: str, alternative: str) -> T:
         with _quietly(offline=True):
             return build()
     except (OSError, RuntimeError, ValueError) as error:
-        if not reachable(hub):
+        if not reachable(hub):  # the hub's client retries for more than a minute
             raise HubError(f"{what} is not on this machine and {hub} cannot be reached: {alternative}") from error
     try:
         with _quietly():

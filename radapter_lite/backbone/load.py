@@ -1,7 +1,6 @@
 """One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
 
-"picto" is embedded and needs no network; every other name is open_clip's. Weights come from a published tag,
-from the Hugging Face hub, from a local checkpoint, or at random. Files that others give are read as tensors,
+"picto" is embedded and needs no network; every other name is open_clip's. Files that others give are read as tensors,
 never unpickled as code.
 """
 
@@ -9,8 +8,9 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import open_clip
@@ -49,8 +49,7 @@ class Backbone:
         name: what `load_clip` was asked for: "picto", "ViT-B-32", "hf-hub:...".
         pretrained: its weights' origin: "picto", a tag, "hf-hub", "random", or a checkpoint's file name.
         prompts: what class names are put into; a class's vector is their mean.
-        search: the table of saved results with settings that were searched on this model; None where there is none,
-            and the papers' settings are recommended.
+        search: the saved results of a search for settings on this model; None where the papers' are recommended.
     """
 
     model: nn.Module
@@ -100,12 +99,9 @@ def load_clip(
     is one too, for weights that could not be fetched.
 
     Args:
-        name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a repository of the hub
-            ("hf-hub:owner/name").
-        pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors,
-            .pt, .pth, .bin), or "random". None is enough for "picto" and for hub repositories, which have no
-            "random"; a checkpoint is loaded over a repository's own weights.
-        device: where the model goes.
+        name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a hub repository ("hf-hub:owner/name").
+        pretrained: a tag open_clip publishes for the architecture, the path of a checkpoint (.safetensors, .pt, .pth,
+            .bin), or "random". None is enough for "picto" and for hub repositories, which have no "random".
         seed: of the random weights; the global random state is left as it was.
         prompts: what class names are put into: "a chest X-ray of {}", several of them, or a text file with one a
             line; None for those that suit the model's pretraining.
@@ -117,28 +113,36 @@ def load_clip(
                 f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
                 f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
             )
-    source = None if pretrained is None else os.fspath(pretrained)
-    tag, checkpoint = _find_weights(name, source)
-    if checkpoint is not None:
-        _check_checkpoint(checkpoint)
+    tag, checkpoint = _find_weights(name, None if pretrained is None else os.fspath(pretrained))
+    label = checkpoint.name if checkpoint else tag or "random"
     usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)
     prompts = usual if prompts is None else as_prompts(prompts)
+    if checkpoint:
+        _check_checkpoint(checkpoint)
     with seeded(seed):
         model, tokenizer, preprocess = _build(name, tag)
-    if checkpoint is not None:
+    if checkpoint:
         _load_checkpoint(model, checkpoint, name)
-    label = checkpoint.name if checkpoint is not None else tag or "random"
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
 
 
 def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
     """Prompts from a prompt, from several, or from the path of a text file with one a line.
 
-    A text with {} in it is a prompt and no path. Raises ValueError for no prompt at all, or one that has not exactly
-    one {} where the name goes, and FileNotFoundError for a path that is no file.
+    A text with {} in it is no path. Raises ValueError for no prompt at all, or one that has not exactly one {}, and
+    FileNotFoundError for a path that is no file.
     """
     if isinstance(prompts, os.PathLike) or (isinstance(prompts, str) and "{}" not in prompts):
-        prompts = _lines(Path(prompts))
+        path = Path(prompts)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is neither a prompt, which has {{}} where the class name goes, nor a file of prompts, one a "
+                f"line"
+            )
+        try:
+            prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except ValueError as error:
+            raise ValueError(f"{path} is no text file in UTF-8 ({error}): give one with a prompt a line") from error
     found = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     odd = [prompt for prompt in found if not isinstance(prompt, str) or prompt.count("{}") != 1]
     if odd or not found:
@@ -147,18 +151,6 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
             f"{repr(odd[0]) if odd else 'none at all'}"
         )
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is neither a prompt, which has {{}} where the class name goes, nor a file of prompts, one a line"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except ValueError as error:
-        raise ValueError(f"{path} is no text file in UTF-8 ({error}): give one with a prompt a line") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | None]:
@@ -188,8 +180,8 @@ def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | Non
 
 def _nearest(word: str, words: list[str]) -> str:
     by_lower = {each.lower(): each for each in words}
-    matches = difflib.get_close_matches(word.lower(), list(by_lower), n=4, cutoff=0.4)
-    return ", ".join(by_lower[match] for match in matches) or ", ".join(words[:4])
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=4, cutoff=0.4)
+    return ", ".join([by_lower[match] for match in matches] or words[:4])
 
 
 def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor], Callable[..., Tensor]]:
@@ -203,13 +195,17 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         settings |= _image_settings(name)
         what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
     elif tag != "hf-hub":
-        _check_activation(name, tag)
+        # Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU.
+        theirs, built = open_clip.get_pretrained_cfg(name, tag), open_clip.get_model_config(name)
+        quick = theirs.get("quick_gelu") and not built.get("quick_gelu")
+        if quick and f"{name}-quickgelu" in open_clip.list_models():
+            raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {name}-quickgelu, {tag!r} instead")
         settings["pretrained"], what = tag, f"{name} with weights {tag}"
     model, _, preprocess = from_hub(lambda: open_clip.create_model_and_transforms(name, **settings), what, alternative)
     if tag is None and isinstance(model, CoCa):  # open_clip leaves it as what the memory held before
         projection = model.text_decoder.text_projection
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
-    return model, LazyTokenizer(name), preprocess
+    return model, partial(tokenize, name), preprocess
 
 
 def _image_settings(name: str) -> dict[str, Any]:
@@ -220,45 +216,28 @@ def _image_settings(name: str) -> dict[str, Any]:
     return found[0] if found and all(each == found[0] for each in found) else {}
 
 
-def _check_activation(name: str, tag: str) -> None:
-    """Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU."""
-    trained_quick = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
-    built_quick = open_clip.get_model_config(name).get("quick_gelu", False)
-    quick_name = f"{name}-quickgelu"
-    if trained_quick and not built_quick and quick_name in open_clip.list_models():
-        raise ValueError(f"{tag} of {name} was trained with QuickGELU: load {quick_name} with pretrained='{tag}'")
+@cache
+def _tokenizer(name: str) -> Callable[[list[str]], Tensor]:
+    alternative = "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work"
+    return from_hub(lambda: open_clip.get_tokenizer(name), f"the tokenizer of {name}", alternative)
 
 
-class LazyTokenizer:
-    """open_clip's tokenizer of a model, made when it is first called: SigLIP's and its kin come from the hub.
-
-    Takes a list of texts and returns their token ids [texts, context length].
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @cached_property
-    def _tokenizer(self) -> Callable[[list[str]], Tensor]:
-        alternative = "offline, 'picto' and the models with CLIP's own tokenizer (ViT-B-32, ViT-L-14) work"
-        return from_hub(lambda: open_clip.get_tokenizer(self.name), f"the tokenizer of {self.name}", alternative)
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        return self._tokenizer(texts)
+def tokenize(name: str, texts: list[str]) -> Tensor:
+    """Token ids [texts, context length], by a tokenizer made at the first call: SigLIP's and its kin are on the hub."""
+    return _tokenizer(name)(texts)
 
 
 def _check_checkpoint(path: Path) -> None:
     """Refuse a file that is not a plain state dict, before anything is built."""
     if path.suffix not in CHECKPOINT_SUFFIXES:
         raise ValueError(f"{path} is no checkpoint: expected a file ending in {', '.join(CHECKPOINT_SUFFIXES)}")
-    if path.suffix == ".safetensors":
-        try:
+    try:
+        if path.suffix == ".safetensors":
             with safe_open(path, framework="pt"):
                 return
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
-    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
     except Exception as error:  # the unpickler fails in many ways, all of them for the file's sake
         raise ValueError(
             f"{path} is refused because it is damaged or holds more than tensors, which could run code: "
@@ -273,7 +252,5 @@ def _load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
     try:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except (RuntimeError, AssertionError, KeyError, AttributeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        detail = lines[1] if len(lines) > 1 else lines[0]
-        detail = detail if len(detail) < 200 else detail[:200] + "..."
+        detail = shorten(str(error), 200, placeholder="...")
         raise ValueError(f"{path} does not fit {name} ({detail}): name the architecture it was trained with") from error

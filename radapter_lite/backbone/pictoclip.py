@@ -56,10 +56,7 @@ def load_tokenizer(config: dict) -> SimpleTokenizer:
 
 
 def load_pictoclip(pretrained: str = "picto") -> tuple[CLIP, Callable[[list[str]], Tensor], Callable]:
-    """The model in evaluation mode, its tokenizer and its image transform.
-
-    `pretrained` is "picto" for the embedded weights or "random" for untrained ones.
-    """
+    """The model in evaluation mode, with the weights "picto" or "random", its tokenizer and its image transform."""
     config = load_config()
     model = build(config)
     if pretrained == "picto":

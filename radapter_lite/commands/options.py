@@ -15,13 +15,10 @@ if TYPE_CHECKING:
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        help="of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class "
-        "or captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or "
-        '"pictoshift" for the embedded ones',
-    )
+    told = """of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class
+        or captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or
+        "pictoshift" for the embedded ones"""
+    parser.add_argument("folder", metavar="FOLDER", help=told)
     parser.add_argument("--broken", choices=("stop", "skip"), default="stop", help="what broken images do (stop)")
     workers = min(4, (os.cpu_count() or 1) - 1)
     how = f"processes that read images ahead, if there are many ({workers})"
@@ -63,8 +60,8 @@ def add_backbone(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prompts(parser: argparse.ArgumentParser) -> None:
-    told = 'what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a line'
-    told += " (those that suit the backbone, or that were tuned with)"
+    told = """what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a line
+        (those that suit the backbone, or that were tuned with)"""
     parser.add_argument("--prompt", action="append", metavar="TEXT", help=told)
 
 
@@ -108,9 +105,7 @@ def load_tuned(path: Path, arguments: argparse.Namespace, device: str = "cpu") -
 
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
-    told = (
-        "a number from 0 (zero-shot) to 1 (tuned), or numbers by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
-    )
+    told = "a number from 0 (zero-shot) to 1 (tuned), or by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
     parser.add_argument("--alpha", nargs="+", default=["1"], metavar="A", help=told)
 
 
@@ -129,5 +124,5 @@ def parse_alpha(words: Sequence[str]) -> "Alpha":
             return float(words[0])
         return {key: float(value) for key, value in (word.split("=") for word in words)}
     except ValueError:
-        expected = "one number, or numbers by encoder as image=1 text=0.5"
-        raise ValueError(f"--alpha was given {' '.join(words)!r}: expected {expected}") from None
+        told = f"--alpha was given {' '.join(words)!r}"
+        raise ValueError(f"{told}: expected one number, or numbers by encoder as image=1 text=0.5") from None

@@ -109,9 +109,8 @@ def _tune(arguments: argparse.Namespace) -> None:
         return  # the first process measures and writes
 
     about = {"images": images.name, "id_domain": images.id_domain, "shots": arguments.shots, "run": run}
-    # Which sweep leaves out, however the folder changes.
-    about["training_images"] = few.table["file"].tolist()
-    tuned = tuned.with_meta(data=about)
+    # The files of training are those that sweep leaves out, however the folder changes.
+    tuned = tuned.with_meta(data=about | {"training_images": few.table["file"].tolist()})
     tuned.save(out / "tuned")
     print(f"Reading {len(test)} test images, and measuring.", flush=True)
     test = test.readable(backbone.preprocess)
@@ -123,12 +122,12 @@ def _tune(arguments: argparse.Namespace) -> None:
     print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(shown, task.metric)}\n")
     print(f"{report.sentences(answers)}\n")
     print(f"What was learned and sweep.html, its page, are in {out.resolve()}. From here:")
-    path, merged = str(out / "tuned"), str(out / "merged.safetensors")
     weights = arguments.pretrained or ""
     own = ["--pretrained", weights] if Path(weights).is_file() else []  # of which the name was noted, not the folder
-    print(f"  {shlex.join(['radapter-lite', 'sweep', path, arguments.folder, *own])}")
+    print(" ", shlex.join(["radapter-lite", "sweep", f"{out}/tuned", arguments.folder, *own]))
     if tuned.answer is None:  # a change of weights, which a plain model can carry
-        print(f"  {shlex.join(['radapter-lite', 'export', path, *own, '--alpha', '0.5', '--out', merged])}")
+        merged = ["--alpha", "0.5", "--out", f"{out}/merged.safetensors"]
+        print(" ", shlex.join(["radapter-lite", "export", f"{out}/tuned", *own, *merged]))
 
 
 def _run(arguments: argparse.Namespace, images: "ImageSet", prompts: tuple[str, ...] | None) -> str:
@@ -146,14 +145,14 @@ def _folder(arguments: argparse.Namespace, images: "ImageSet", run: str) -> Path
     """
     from radapter_lite.delta_file import read_delta
 
-    backbone, method = (re.sub(r"[^\w.-]", "_", name) for name in (arguments.backbone, arguments.method))
-    told = f"{backbone}_{method}_{arguments.shots}_shots_seed_{arguments.seed}_{run[:6]}"
+    told = f"{arguments.backbone}_{arguments.method}_{arguments.shots}_shots_seed_{arguments.seed}_{run[:6]}"
+    told = re.sub(r"[^\w.-]", "_", told)
     out = arguments.out or Path("out") / f"{images.name}_{images.id_domain}_{told}"
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise ValueError(f"{out} is a file where a folder for the results was expected: name another --out")
-    others = [path.name for path in out.glob("training_*.pt") if path.name != f"training_{run}.pt"]
+    held = [f"the checkpoint of another run, {path.name}" for path in out.glob("training_*.pt") if run not in path.name]
     if (out / "tuned.json").exists() and read_delta(out / "tuned")[1].get("data", {}).get("run") != run:
-        raise ValueError(f"{out} holds what another run learned: name another --out, or remove the folder")
-    if others:
-        raise ValueError(f"{out} holds the checkpoint of another run, {others[0]}: name another --out, or remove it")
+        held = ["what another run learned"]
+    if held:
+        raise ValueError(f"{out} holds {held[0]}: name another --out, or remove it")
     return out

@@ -39,16 +39,13 @@ def load_images(
 
     Folders named train, val and test above the classes or the domains, or in a domain, are its splits. Where there is
     no val, validation images are drawn from train; where there is no test, val is the test. OOD images are all test.
-    A table is what `ImageSet.from_table` takes, as a .csv or .tsv file in UTF-8, its files relative to its own folder;
-    an image may have several captions in rows of their own.
-
-    A shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns
-    of images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
+    A table is what `ImageSet.from_table` takes, in UTF-8; an image may have several captions in rows of their own. A
+    shard's image has its class in .cls or its caption in .txt beside it, or either in .json; a data set has columns of
+    images and of classes or captions, by their usual names. Both may say domain and split, and need extra "scale".
 
     Args:
         source: "pictoshift", the folder, the table, the shards or the data set.
-        id_domain: the domain to tune on; for PictoShift "outline", "camera" or another of its styles, for a folder its
-            first one.
+        id_domain: the domain to tune on, for PictoShift also "camera"; "outline" or a folder's first if not given.
         class_names: for folders that carry codes, a dict of names by code, or a .json, .csv, .tsv or .txt file of codes
             and names, or of a name for each class folder in sorted order; classes keep the order of the codes.
         seed: of the division of a folder's ID images into splits that it does not have.
@@ -58,8 +55,7 @@ def load_images(
 
     Raises:
         FileNotFoundError: for a folder, a table or a file of names that does not exist.
-        ValueError: for an empty class, a mixed layout, an unknown domain, a class without a name, a name that is not
-            UTF-8; the sentence names it.
+        ValueError: for what cannot be read or does not fit together; the sentence names it.
     """
     if (severity, views) != (None, None) and (source, id_domain) != ("pictoshift", "camera"):
         raise ValueError('severity and views are of PictoShift\'s photographs: give them with id_domain="camera" alone')

@@ -6,13 +6,13 @@ severity, from 0 (the drawing) to 1, scales all at once: texture, paleness, pers
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from radapter_lite.data.readers import ArchiveReader
+from radapter_lite.data.readers import read_archived
 
 SEVERITY = 0.7
 VIEWS = 4  # photographs of a design, in training; one each in validation and test
@@ -20,19 +20,13 @@ SIDE, PLANE, PRINT = 96, 144, 84  # pixels of a photograph, of the ground it is 
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
-class CameraReader:
-    """Takes photographs, camera/CLASS/DESIGN.VIEW.png, of what is outline/CLASS/DESIGN.png in the archive."""
-
-    archive: ArchiveReader
-    severity: float
-
-    def __call__(self, file: str) -> Image.Image:
-        if not file.startswith("camera/"):
-            return self.archive(file)
-        design, _, _ = file.removesuffix(".png").rpartition(".")
-        drawing = self.archive(f"outline/{design.removeprefix('camera/')}.png")
-        return photograph(drawing, np.random.default_rng(zlib.crc32(file.encode())), self.severity)
+def read_photograph(archive: Path, severity: float, file: str) -> Image.Image:
+    """The photograph camera/CLASS/DESIGN.VIEW.png of what is outline/CLASS/DESIGN.png; any other file as it is."""
+    if not file.startswith("camera/"):
+        return read_archived(archive, file)
+    design, _, _ = file.removeprefix("camera/").removesuffix(".png").rpartition(".")
+    drawing = read_archived(archive, f"outline/{design}.png")
+    return photograph(drawing, np.random.default_rng(zlib.crc32(file.encode())), severity)
 
 
 def with_photographs(table: pd.DataFrame, views: int) -> pd.DataFrame:

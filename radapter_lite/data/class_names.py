@@ -15,19 +15,14 @@ Names = Mapping[str, str] | str | os.PathLike[str]  # names by code, or a file t
 
 
 def name_classes(codes: list[str], source: Names) -> dict[str, str]:
-    """The name of each code, sorted class folders', by code; a name that several codes have is followed by the code.
-
-    Raises ValueError for codes without a name, naming some, and what `read_names` raises.
-    """
+    """The name of each code; the code follows a name that several have. Raises ValueError for a code without a name."""
     named, where = (source, "class_names") if isinstance(source, Mapping) else (read_names(Path(source), codes), source)
     if lacking := [code for code in codes if not named.get(code)]:
         raise ValueError(f"{where} has no name for {some(lacking)}: add one for each class folder")
     times = Counter(named[code] for code in codes)
     if shared := [name for name, number in times.items() if number > 1]:
-        found = (
-            f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's name behind"
-        )
-        warnings.warn(f"{found} it: give them names of their own for prompts that tell them apart", stacklevel=4)
+        told = f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's behind it"
+        warnings.warn(f"{told}: give them names of their own for prompts that tell them apart", stacklevel=4)
     return {code: named[code] if times[named[code]] == 1 else f"{named[code]} ({code})" for code in codes}
 
 

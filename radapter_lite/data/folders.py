@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +25,11 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
         return _of_table(root, seed, id_domain)
     table, options = open_source(root) or (_listed(root, class_names is None), {})
     id_domain = id_domain or table["domain"].iloc[0]
-    if table.loc[table["domain"] == id_domain, "split"].isna().all():
+    own = table["domain"] == id_domain
+    if table.loc[own, "split"].isna().all():
         table = table.drop(columns="split")  # it is divided by the seed
     else:
-        _complete(table, id_domain, seed)
+        table["split"] = _completed(table["split"][own], table["class"], seed).reindex(table.index, fill_value="test")
     images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed, **options)
     if class_names is None:
         return images
@@ -41,18 +42,17 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
 def _listed(root: Path, in_words: bool) -> pd.DataFrame:
     """A row for each image of a folder: file, domain, class and split, which is None where the folders name none."""
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {root}; give one that holds a sub-folder of images for each class."
-        )
-    _check_name(root.resolve())
+        raise FileNotFoundError(f"There is no folder {root}; give one that holds a folder of images for each class.")
+    _check_names([str(root.resolve())])
     parts = []
-    with progress(what=f"listing {root.name}", unit="image") as bar:
-        for folder, domain, split in _class_folders(root):
-            place = folder.relative_to(root).as_posix()
-            files = [f"{place}/{file}" for file in _images(folder)]
-            code = re.sub("[_-]", " ", folder.name) if in_words else folder.name
-            parts.append(pd.DataFrame({"file": files, "domain": domain or "images", "class": code, "split": split}))
-            bar.update(len(files))
+    for folder, above in progress(_class_folders(root), f"listing {root.name}", unit="folder"):
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and name[0] != ".")
+        if not names:
+            raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
+        _check_names([str(folder), *(f"{folder}/{name}" for name in names)])
+        files = [f"{folder.relative_to(root).as_posix()}/{name}" for name in names]
+        code = re.sub("[_-]", " ", folder.name) if in_words else folder.name
+        parts.append(pd.DataFrame({"file": files, "domain": "images", "class": code, "split": None} | above))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -70,70 +70,47 @@ def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
     return ImageSet.from_table(table, path.parent, id_domain=id_domain, name=path.stem, seed=seed)
 
 
-def _complete(table: pd.DataFrame, id_domain: str, seed: int) -> None:
-    """Give the ID domain the splits that its folders lack, and every other image to the test."""
-    own = table["domain"] == id_domain
-    if "test" not in set(table.loc[own, "split"]):  # what users of ImageNet measure on is its "val"
-        table.loc[own & (table["split"] == "validation"), "split"] = "test"
-    if "validation" not in set(table.loc[own, "split"]):
-        train = table.loc[own & (table["split"] == "train"), "class"]
-        table.loc[train.index, "split"] = divide(train, seed, {"validation": VALIDATION_SHARE})
-    table.loc[~own, "split"] = "test"
+def _completed(splits: pd.Series, classes: pd.Series, seed: int) -> pd.Series:
+    """The splits of the ID domain, and those that its folders lack."""
+    if not (splits == "test").any():  # what users of ImageNet measure on is its "val"
+        splits = splits.replace("validation", "test")
+    if not (splits == "validation").any():
+        train = classes[splits.index[splits == "train"]]
+        splits.update(divide(train, seed, {"validation": VALIDATION_SHARE}))
+    return splits
 
 
-def _class_folders(
-    folder: Path, domain: str | None = None, split: str | None = None
-) -> list[tuple[Path, str | None, str | None]]:
-    """The class folders below the root, a domain or a split, each with the domain and the split that it is in."""
+def _class_folders(folder: Path, **above: str) -> list[tuple[Path, dict[str, str]]]:
+    """The class folders below the root, a domain or a split, each with the domain and the split that are above it."""
     below = _folders(folder)
     if not below:
         raise ValueError(f"{folder} has no sub-folders; put each class's images into a sub-folder named after it.")
     splits = {path: SPLIT_NAMES[path.name.lower()] for path in below if path.name.lower() in SPLIT_NAMES}
-    if split is None and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
+    if "split" not in above and {"train"} < set(splits.values()) and any(_folders(path) for path in splits):
         if others := [path.name for path in below if path not in splits]:
-            raise ValueError(
-                f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}; put the splits "
-                f"into a sub-folder of their own, a domain, or the others elsewhere."
-            )
+            told = f"{folder} holds splits ({some(path.name for path in splits)}) beside {some(others)}"
+            raise ValueError(f"{told}; put the splits into a sub-folder of their own, a domain, or move the others.")
         in_order = sorted(splits, key=lambda path: splits[path] != "train")
-        return [found for path in in_order for found in _class_folders(path, domain, splits[path])]
-    if domain is None and any(with_folders := [bool(_folders(path)) for path in below]):
+        return [found for path in in_order for found in _class_folders(path, **above, split=splits[path])]
+    if "domain" not in above and any(with_folders := [bool(_folders(path)) for path in below]):
         if not all(with_folders):
             odd = below[with_folders.index(False)]
-            raise ValueError(
-                f"{odd} holds images while other sub-folders of {folder} hold folders; use class/image or "
-                f"domain/class/image throughout."
-            )
-        return [found for path in below for found in _class_folders(path, path.name, split)]
-    return [(path, domain, split) for path in below]
+            told = f"{odd} holds images while other sub-folders of {folder} hold folders"
+            raise ValueError(f"{told}; use class/image or domain/class/image throughout.")
+        return [found for path in below for found in _class_folders(path, **above, domain=path.name)]
+    return [(path, above) for path in below]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [folder / name for name in _names(folder, os.DirEntry.is_dir)]
-
-
-def _images(folder: Path) -> list[str]:
-    """The names of a class folder's images, sorted."""
-    names = _names(folder, lambda entry: os.path.splitext(entry.name)[1].lower() in SUFFIXES)
-    if not names:
-        raise ValueError(f"The class folder {folder} holds no image; add images or remove the folder.")
-    return names
-
-
-def _names(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[str]:
-    """The names of what is wanted of a folder, sorted, without what is hidden."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name[0] != "." and wanted(entry))
-    for name in names:
-        if not name.isascii():
-            _check_name(folder / name)
-    return names
+        return [folder / name for name in sorted(each.name for each in entries if each.is_dir()) if name[0] != "."]
 
 
-def _check_name(path: Path) -> None:
+def _check_names(paths: Iterable[str]) -> None:
     """Raise ValueError for a name that is not UTF-8, which no table, report or delta could hold."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise ValueError(f"The name of {shown} is not UTF-8; rename it.") from None
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            raise ValueError(f"The name of {shown} is not UTF-8; rename it.") from None

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from radapter_lite.data.readers import Decoding, read_file
-from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, check_classes, checked, divide, some
+from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, checked, divide, some
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
@@ -38,13 +37,11 @@ class ImageSet:
     """Images, each with a class, a domain and a split. It can be pickled, as workers of a DataLoader need.
 
     Attributes:
-        table: a row an image, with the columns file, class, domain and split (and, for PictoShift, captions,
-            author, licence and more); `file` is its place in the folder or in PictoShift's archive.
+        table: a row an image, with the columns file, class, domain and split, and perhaps captions and more.
         classes: all class names, in the order of the labels; a selection keeps them all.
         id_domain: the domain that tuning sees; every other one is out of distribution.
         name: "pictoshift", or the folder's name.
-        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out ("skip") before the
-            images are trained on or measured.
+        broken: what an image that cannot be read does: "stop" whatever reads it, or be left out before that ("skip").
         workers: processes that read ahead of training and measuring, where many images are still to be read.
     """
 
@@ -70,10 +67,7 @@ class ImageSet:
         read: Callable[[str], Image.Image] | None = None,
         seed: int = 0,
     ) -> "ImageSet":
-        """Make an image set of a table with a row an image.
-
-        Raises ValueError for a table without rows, without those columns or with gaps in them, a file named twice, an
-        unknown split, class or domain; the sentence names it.
+        """Make an image set of a table with a row an image; a ValueError names what is missing, unknown or there twice.
 
         Args:
             table: with the columns file and class, or file and captions, and perhaps domain (one, "images", if there
@@ -88,11 +82,7 @@ class ImageSet:
         """
         root = Path(root).absolute()
         name = name or root.resolve().name
-        table = checked(table, name)
-        names = sorted(table["class"].unique()) if classes is None else [str(known) for known in classes]
-        check_classes(names, table, name)
-        if "domain" not in table:
-            table["domain"] = "images"
+        table, names = checked(table, name, classes)
         id_domain = id_domain or table["domain"].iloc[0]
         own = table.loc[table["domain"] == id_domain, "class"]
         if own.empty:
@@ -111,8 +101,7 @@ class ImageSet:
     @property
     def domains(self) -> list[str]:
         """The ID domain first, then the others."""
-        found = list(dict.fromkeys(self.table["domain"]))
-        return sorted(found, key=lambda domain: domain != self.id_domain)
+        return sorted(self.table["domain"].unique(), key=lambda domain: domain != self.id_domain)
 
     @property
     def ood_domains(self) -> list[str]:
@@ -141,54 +130,40 @@ class ImageSet:
     def select(
         self, *, domain: str | None = None, split: str | None = None, classes: Iterable[str] | None = None
     ) -> "ImageSet":
-        """The images of one domain, one split or some classes.
-
-        Raises ValueError if nothing is left; the sentence says what there is.
-        """
-        keep = pd.Series(True, index=self.table.index)
-        for column, wanted in (("domain", domain), ("split", split)):
-            if wanted is not None:
-                keep &= self.table[column] == wanted
-        if classes is not None:
-            classes = list(classes)
-            keep &= self.table["class"].isin(classes)
+        """The images of one domain, one split or some classes. Raises ValueError, saying what there is, if none is."""
+        classes = None if classes is None else list(classes)
+        keep = np.ones(len(self), bool)
+        for column, wanted in (("domain", [domain]), ("split", [split]), ("class", classes)):
+            if wanted not in (None, [None]):
+                keep &= self.table[column].isin(wanted)
         if not keep.any():
-            there = self.table.groupby(["domain", "split"]).size()
-            counts = ", ".join(f"{d} {s}: {n}" for (d, s), n in there.items())
+            told = f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has "
+            told += ", ".join(f"{d} {s}: {n}" for d, s, n, _ in self.counts().itertuples(index=False))
             if self._too_small and split in ("validation", "test") and domain in (None, self.id_domain):
-                counts += "; each class needs at least 3 ID images, one for each split"
-            raise ValueError(
-                f"{self.name} has no images with domain={domain}, split={split}, classes={classes}; it has {counts}"
-            )
+                told += "; each class needs at least 3 ID images, one for each split"
+            raise ValueError(told)
         return self.take(np.flatnonzero(keep))
 
     def only(self, classes: Iterable[str]) -> "ImageSet":
-        """The images of some classes, as if there were no others: they are its `classes`, in this order.
-
-        Raises ValueError for a class that is not there, and a split without an image of them.
-        """
-        classes = list(classes)
+        """The images of some classes, as if there were no others. Raises ValueError for a class that is not there."""
+        classes = list(dict.fromkeys(classes))
         if not classes or (unknown := set(classes) - set(self.classes)):
-            raise ValueError(
-                f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}: name some of its "
-                f"{len(self.classes)} ({some(self.classes)})"
-            )
-        return replace(self.select(classes=classes), classes=list(dict.fromkeys(classes)))
+            told = f"{self.name} has no class {some(unknown) if classes else 'in an empty list'}"
+            raise ValueError(f"{told}: name some of its {len(self.classes)} ({some(self.classes)})")
+        return replace(self.select(classes=classes), classes=classes)
 
     def few_shot(self, shots: int, seed: int = 0) -> "ImageSet":
         """At most `shots` training images of each class in the ID domain, drawn with `seed`.
 
-        For one seed the draws are nested: those for 4 shots are among those for 8. A class with fewer images gives all
-        it has. Of photographs, all designs are drawn once before one is drawn again. Raises ValueError for shots below
-        1, or if the ID domain has no training images.
+        For one seed the draws are nested: those for 4 shots are among those for 8. Of photographs, all designs are
+        drawn once before one is drawn again. Raises ValueError for shots below 1, or without training images.
         """
         if type(shots) is not int or shots < 1:
             raise ValueError(f"shots must be a whole number of 1 or more, not {shots!r}")
         train = np.flatnonzero((self.table["domain"] == self.id_domain) & (self.table["split"] == "train"))
         if not len(train):
-            raise ValueError(
-                f"{self.name} has no training images in its ID domain {self.id_domain!r}: choose another id_domain"
-            )
+            told = f"{self.name} has no training images in its ID domain {self.id_domain!r}"
+            raise ValueError(f"{told}: choose another id_domain")
         chosen: list[int] = []
         for label, own in pd.Series(train).groupby(self.labels.numpy()[train]):
             order = np.random.default_rng([seed, label]).permutation(own.to_numpy())
@@ -204,47 +179,42 @@ class ImageSet:
     def tensor(self, preprocess: Preprocess, rows: Iterable[int] | None = None) -> Tensor:
         """Preprocessed images [n, 3, H, W], of the rows given or of all.
 
-        Files are read once and kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises
-        ValueError for a file that is no readable image; the sentence names it.
+        Files are kept in memory, up to `KEPT_IMAGE_BYTES` in all; what does not fit is read anew. Raises ValueError for
+        a file that is no readable image; the sentence names it.
         """
         wanted = range(len(self)) if rows is None else list(rows)
         return next(replace(self, workers=0).tensors(preprocess, [wanted]))
 
     def tensors(self, preprocess: Preprocess, parts: Iterable[Any], raises: bool = True) -> Iterator[Any]:
-        """The `tensor` of each of several lists of rows, of which the workers read a few ahead.
-
-        The error of a broken image raises, or is given in place of the tensor.
-        """
+        """The `tensor` of each list of rows, read ahead by the workers; unless it `raises`, a broken image's error."""
         kept = self._tensors.setdefault(preprocess, {})
-
-        def asked() -> Iterator[tuple[list[str], list[str]]]:
-            for rows in parts:
-                files = self.table["file"].iloc[np.asarray(rows)].tolist()
-                yield files, [file for file in files if file not in kept]
-
-        unread = (file for file in self.table["file"] if file not in kept)
+        unread = sum(file not in kept for file in self.table["file"]) if self.workers else 0
+        named = (self.table["file"].iloc[np.asarray(rows)].tolist() for rows in parts)
         loader: DataLoader[Any] = DataLoader(
             Decoding(self._read, preprocess),  # type: ignore[arg-type]
             batch_size=None,
-            sampler=asked(),
-            num_workers=self.workers if self.workers and next(islice(unread, MANY - 1, None), None) else 0,
+            sampler=((files, [file for file in files if file not in kept]) for files in named),
+            num_workers=self.workers if unread >= MANY else 0,
             generator=torch.Generator(),  # of its own, which leaves torch's random numbers as they are
         )
         for files, missing, found in loader:
-            if raises and isinstance(found, ValueError):
-                raise found
-            new = {} if isinstance(found, ValueError) else dict(zip(missing, found, strict=True))
+            if isinstance(found, ValueError):
+                if raises:
+                    raise found
+                yield found
+                continue
+            new = dict(zip(missing, found, strict=True))
             for file, image in new.items():
                 if (len(kept) + 1) * image.nbytes <= KEPT_IMAGE_BYTES:
                     kept[file] = image.clone()
-            as_it_is = missing == files or isinstance(found, ValueError)
-            yield found if as_it_is else torch.stack([kept[file] if file in kept else new[file] for file in files])
+            if missing != files:
+                found = torch.stack([new[file] if file in new else kept[file] for file in files])
+            yield found
 
     def readable(self, preprocess: Preprocess) -> "ImageSet":
-        """The images that can be read, each of which was read once; a warning counts and names the others.
+        """The images that can be read, of the same classes; a warning counts and names the others.
 
-        No class goes, even if it has no image left. Where broken images stop, this reads what fits into memory alone.
-        Raises ValueError for the first of them, and where nothing is left.
+        Where broken images stop, this reads what fits into memory alone, and raises ValueError for the first of them.
         """
         found = self.tensors(preprocess, ([row] for row in range(len(self))), raises=self.broken == "stop")
         broken, files, kept = {}, self.table["file"], self._tensors.setdefault(preprocess, {})

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # A JPEG is decoded with no side below this: twice the largest image that a model of open_clip takes.
 DRAFT = (1024, 1024)
 
@@ -25,17 +25,14 @@ def read_file(root: Path, file: str) -> Image.Image:
     return decoded(root / file, str(root / file))
 
 
-@dataclass(frozen=True)
-class ArchiveReader:
-    """Reads files by their name in a zip archive, which every process opens for itself."""
+def read_archived(archive: Path, file: str) -> Image.Image:
+    """The image of this name in a zip archive."""
+    return Image.open(io.BytesIO(archived(archive, file))).convert("RGB")
 
-    path: Path
 
-    def __call__(self, file: str) -> Image.Image:
-        return Image.open(io.BytesIO(self.read_bytes(file))).convert("RGB")
-
-    def read_bytes(self, file: str) -> bytes:
-        return _open_archive(self.path, os.getpid()).read(file)
+def archived(archive: Path, file: str) -> bytes:
+    """The content of a file in a zip archive, which every process opens for itself."""
+    return _open_archive(archive, os.getpid()).read(file)
 
 
 @lru_cache(maxsize=4)
@@ -70,9 +67,8 @@ def decoded(source: Path | io.BytesIO, name: str) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """An image that was just opened, as RGB: upright as its EXIF says, and on white where it is transparent.
 
-    Of 16 bits of grey the upper 8 are kept, as Pillow does for colours. A large JPEG is decoded at a half, a quarter
-    or an eighth of its size, which is faster, while no side falls below 1024 pixels. Raises what Pillow raises for
-    a damaged file, which are errors of many kinds.
+    Of 16 bits of grey the upper 8 are kept. A large JPEG is decoded at a half, a quarter or an eighth of its size while
+    no side falls below 1024 pixels. Raises what Pillow raises for a damaged file, which are errors of many kinds.
     """
     image.draft("RGB", DRAFT)
     image.load()

@@ -1,9 +1,7 @@
 """Scenes: drawings of one style printed on a textured ground, with exact masks; regions of them, and their crops.
 
 A scene holds designs of one split, so that what a model was tuned on is in no scene that it is measured on. Regions are
-found by scikit-image's pieces, without weights: what stands out from a median of its surroundings by Otsu's threshold.
-
-Source: Liang et al. 2023 (OVSeg, arXiv 2210.04150) for the crops.
+what stands out from a median of its surroundings. Source: Liang et al. 2023 (OVSeg, arXiv 2210.04150) for the crops.
 """
 
 import zlib
@@ -64,10 +62,7 @@ def draw_scenes(images: ImageSet, count: int, seed: int = 0) -> list[Scene]:
 
 
 def _compose(drawings: list[Image.Image], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Drawings, each printed into one of the four cells that a cross makes of the ground, and their masks.
-
-    A mask is what ink covers or, but for small gaps, encloses.
-    """
+    """Drawings in the four cells that a cross makes of the ground, and masks of what their ink covers or encloses."""
     from scipy.ndimage import binary_closing, binary_fill_holes
 
     picture = 1 - TEXTURE * (1 - MATERIALS[int(rng.integers(len(MATERIALS)))](rng))

@@ -28,8 +28,7 @@ COLUMNS = {"domain": "images", "class": NO_CLASS, "split": None}  # and what sta
 def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """The table of shards, Parquet files or a saved data set, and the options of `from_table`; None for anything else.
 
-    Raises ValueError for what cannot be read, is pickled, has no images, or neither classes nor captions, and if a
-    library is missing.
+    Raises ValueError for what cannot be read, is pickled, or lacks images or classes, and if a library is missing.
     """
     inside = sorted(path.glob("[!.]*"))
     files = [path] if not inside else [] if any(each.is_dir() for each in inside) else inside  # or class folders
@@ -42,10 +41,10 @@ def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
         needs = f"{path} needs {error.name}, which is not installed"
         raise ValueError(f'{needs}: pip install "radapter-lite[scale]"') from error
     except Exception as error:  # damaged files fail in many ways
-        raise ValueError(
-            f"{path} cannot be read ({error}): expected shards of uncompressed tar, Parquet files, or a folder that "
-            f"save_to_disk wrote, with an image and a class or a caption in each row"
-        ) from error
+        wanted = (
+            "shards of uncompressed tar, Parquet files, or a folder that save_to_disk wrote, with an image and a class"
+        )
+        raise ValueError(f"{path} cannot be read ({error}): expected {wanted} or a caption in each row") from error
     classes = set(table["class"].dropna().astype(str))
     in_order = sorted(classes, key=int) if all(map(str.isdecimal, classes)) else None  # as lists of their names are
     return table, {"classes": in_order, "name": name, "read": read}
@@ -80,12 +79,11 @@ def _members(shard: Path) -> Iterator[dict[str, Any]]:
 
 def _sample(sample: dict[str, str], place: str) -> dict[str, Any]:
     """A row of the table, whose file says where in which shard the image is: "0000.tar/key.jpg@1536-4096"."""
-    kind = next((kind for kind in sample if f".{kind}" in SUFFIXES), None)
-    if kind is None:
+    if (kind := next((kind for kind in sample if f".{kind}" in SUFFIXES), None)) is None:
         raise ValueError(f"{place} has no image beside {sample['__key__']}")
     texts = {name: sample[name].strip() for name in ("cls", "txt") if name in sample}
-    file = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
-    return json.loads(sample.get("json", "{}")) | texts | {"file": file}
+    texts["file"] = f"{place}/{sample['__key__']}.{kind}@{sample[kind]}"
+    return json.loads(sample.get("json", "{}")) | texts
 
 
 def _read_member(root: Path, file: str) -> Image.Image:
@@ -132,7 +130,7 @@ def _told(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"neither class, label, caption nor text among {', '.join(table)}")
     table = table.assign(**{name: value for name, value in COLUMNS.items() if name not in table})
     table["split"] = table["split"].replace(SPLIT_NAMES)
-    if captions := [*{"captions"} & set(table)]:
-        several = [SEPARATOR.join(said) if isinstance(said, list | np.ndarray) else said for said in table["captions"]]
-        table["captions"] = several
-    return table[["file", *COLUMNS, *captions]]
+    if "captions" in table:
+        said = table["captions"]
+        table["captions"] = [SEPARATOR.join(each) if isinstance(each, list | np.ndarray) else each for each in said]
+    return table[[name for name in ("file", *COLUMNS, "captions") if name in table]]

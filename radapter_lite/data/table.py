@@ -19,20 +19,16 @@ CALLED |= dict.fromkeys(("caption", "text", "txt", "title"), "captions")
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.3
 
 
-def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A copy of a table whose rows each name a file and its class, as text, and perhaps its domain and its split.
+def checked(table: pd.DataFrame, name: str, classes: Iterable[str] | None) -> tuple[pd.DataFrame, list[str]]:
+    """A copy of a table whose rows each name a file, its class and its domain as text, and all classes.
 
-    Where there are captions and no classes, all images are of the class "image". Raises ValueError for a table without
-    rows, without these columns or with gaps in them, for a file that is named twice and for an unknown split; the
-    sentence names it.
+    Where there are captions and no classes, all images are of the class "image". Raises as `ImageSet.from_table`.
     """
     if "captions" in table and "class" not in table:
         table = table.assign(**{"class": NO_CLASS})
     if lacking := [column for column in ("file", "class") if column not in table]:
-        raise ValueError(
-            f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}: give the "
-            f"file and the class, or the captions, of each image"
-        )
+        told = f"{name}'s table has no column {' and no column '.join(lacking)}, only {some(table.columns)}"
+        raise ValueError(f"{told}: give the file and the class, or the captions, of each image")
     if table.empty:
         raise ValueError(f"{name}'s table has no rows: give one for each image")
     table = table.reset_index(drop=True)
@@ -45,18 +41,13 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(f"{name}'s table names {table['file'][again].iloc[0]} twice: keep one row of it")
     if "split" in table and (unknown := set(table["split"]) - set(SPLITS)):
         raise ValueError(f"{name}'s table has the split {some(unknown)}: name splits {', '.join(SPLITS)}")
-    return table
-
-
-def check_classes(classes: list[str], table: pd.DataFrame, name: str) -> None:
-    """Raise ValueError unless `classes` names all of a table's classes, and each of its own once."""
-    if again := [known for known, times in Counter(classes).items() if times > 1]:
-        raise ValueError(f"the classes of {name} have {some(again)} twice: give each class a name of its own")
-    if unknown := set(table["class"]) - set(classes):
-        raise ValueError(
-            f"{name}'s table has the class {some(unknown)}, but its classes are {some(classes)}: add it there or "
-            f"drop its rows"
-        )
+    names = sorted(table["class"].unique()) if classes is None else [str(known) for known in classes]
+    if twice := [known for known, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"the classes of {name} have {some(twice)} twice: give each class a name of its own")
+    if strange := set(table["class"]) - set(names):
+        told = f"{name}'s table has the class {some(strange)}, but its classes are {some(names)}"
+        raise ValueError(f"{told}: add it there or drop its rows")
+    return table if "domain" in table else table.assign(domain="images"), names
 
 
 def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Series:
@@ -64,16 +55,13 @@ def divide(classes: pd.Series, seed: int, shares: Mapping[str, float]) -> pd.Ser
 
     A class with an image for every split has at least one in each; a smaller one is all for training.
     """
-    splits = np.zeros(len(classes), int)
+    splits = np.full(len(classes), "train", object)
     rng = np.random.default_rng(seed)
     for rows in classes.groupby(classes).indices.values():
-        order = rng.permutation(rows)
-        start = 0
-        for split, share in shares.items():
-            end = start + max(int(len(order) * share), len(order) > len(shares))
-            splits[order[start:end]] = SPLITS.index(split)
-            start = end
-    return pd.Series(np.array(SPLITS, object)[splits], index=classes.index)
+        sizes = [max(int(len(rows) * share), len(rows) > len(shares)) for share in shares.values()]
+        for split, own in zip(shares, np.split(rng.permutation(rows), np.cumsum(sizes)), strict=False):
+            splits[own] = split
+    return pd.Series(splits, index=classes.index)
 
 
 def renamed(table: pd.DataFrame) -> pd.DataFrame:

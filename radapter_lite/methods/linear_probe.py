@@ -1,8 +1,7 @@
 """A linear probe, logistic regression on the frozen image encoder's features; and LP-FT, which goes on from there.
 
-LP-FT fine-tunes the image encoder and the probe's head together. The head fits the features before they move, so that
-they move, and forget, less. At α < 1 both are WiSE-FT: the head is mixed with zero-shot's, which is the texts' features
-over τ, and the encoder's weights with what they were.
+LP-FT fine-tunes the image encoder and the head, which fits the features before they move, so that they move, and
+forget, less. At α < 1 both are WiSE-FT: the head is mixed with zero-shot's, the texts' features over τ.
 
 Source: Radford et al. 2021 (CLIP), section 3.2, scikit-learn's LogisticRegression; Kumar et al. 2022, "Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution".
@@ -34,8 +33,7 @@ class LinearProbeConfig(Settings):
     """The linear probe's settings.
 
     Attributes:
-        C: inverse of the weight penalty's strength; the loss is C times the cross-entropy summed over images,
-            plus half the squared norm of the weights. Unit features want a large one.
+        C: the loss is C times the cross-entropy summed over images, plus half the squared norm of the weights.
         max_iter: the most steps of the solver (L-BFGS).
         whitening: a damping λ fits the features made equally loud in every direction, as `whiten` makes an adapter's
             inputs, so that the penalty weighs all directions alike.
@@ -67,12 +65,9 @@ def _answer(backbone: Backbone, task: Task, tuned: Tuned, alpha: float) -> Tenso
 def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> Tuned:
     """Fit a head, then train it with the image encoder by cross-entropy.
 
-    A class without training images has the similarity -inf. The tuned image encoder is put into the backbone for
-    the length of an answer, and taken out again. Raises what `linear_probe` and `train` raise.
+    A class without training images has the similarity -inf. Raises what `linear_probe` and `train` raise.
     """
-    model, labels = backbone.model, labels_of("LP-FT", task)
-    features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config)
+    model, (weight, bias) = backbone.model, fit_head(backbone, task, config, "LP-FT")
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
@@ -93,12 +88,10 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
 def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, train: Train) -> Tuned:
     """Fit the probe on unit features of un-augmented images.
 
-    A class without training images has the similarity -inf, probability zero. It is convex and fast: there is no
-    checkpoint to write. Raises ValueError for images of a single class, or a task without classes.
+    A class without training images has the similarity -inf. There is no checkpoint to write. Raises ValueError for
+    images of a single class, or a task without classes.
     """
-    labels = labels_of("a linear probe", task)
-    features = image_features(backbone, task.images)
-    weight, bias = fit_head(features, labels, len(task.names), config)
+    weight, bias = fit_head(backbone, task, config, "a linear probe")
     return Tuned({HEAD + "weight": weight, HEAD + "bias": bias}, no_steps(), count_head(weight, bias))
 
 
@@ -107,11 +100,12 @@ def count_head(weight: Tensor, bias: Tensor) -> int:
     return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
 
 
-def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbeConfig) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of a logistic regression on features [N, D] and labels [N], which are below C.
+def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: str) -> tuple[Tensor, Tensor]:
+    """Weights [C, D] and biases [C] of a logistic regression on the features of a task's images.
 
     The bias of a class without images is -inf. Raises ValueError if all images are of one class.
     """
+    labels, features = labels_of(method, task), image_features(backbone, task.images)
     seen = labels.unique().tolist()
     if len(seen) < 2:
         raise ValueError(
@@ -120,17 +114,15 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, config: LinearProbe
     from sklearn.linear_model import LogisticRegression
 
     inputs = features.detach().cpu().double()
-    basis = None if config.whitening is None else inverse_root(inputs.T @ inputs / len(inputs), config.whitening)
+    basis = torch.eye(inputs.shape[1], dtype=inputs.dtype)
+    if config.whitening is not None:
+        basis = inverse_root(inputs.T @ inputs / len(inputs), config.whitening)  # symmetric
     regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
-    regression.fit((inputs if basis is None else inputs @ basis).numpy(), labels.cpu().numpy())
-    fitted_weight = torch.from_numpy(regression.coef_)
-    if basis is not None:  # symmetric
-        fitted_weight = fitted_weight @ basis
-    fitted_bias = torch.from_numpy(regression.intercept_)
+    regression.fit((inputs @ basis).numpy(), labels.cpu().numpy())
+    weight, bias = features.new_zeros(len(task.names), len(basis)), features.new_full((len(task.names),), -torch.inf)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
-        fitted_weight = torch.cat([torch.zeros_like(fitted_weight), fitted_weight])
-        fitted_bias = torch.cat([torch.zeros_like(fitted_bias), fitted_bias])
-    weight = features.new_zeros(classes, features.shape[1])
-    bias = features.new_full((classes,), -torch.inf)
-    weight[seen], bias[seen] = fitted_weight.to(weight), fitted_bias.to(bias)
+        bias[seen[0]] = 0
+        seen = seen[1:]
+    weight[seen] = (torch.from_numpy(regression.coef_) @ basis).to(weight)
+    bias[seen] = torch.from_numpy(regression.intercept_).to(bias)
     return weight, bias

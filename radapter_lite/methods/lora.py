@@ -37,8 +37,8 @@ class LoRAConfig(LossConfig):
         rank: of B A.
         scale: what B A is multiplied by; peft's lora_alpha / rank.
         towers: which encoders are tuned.
-        stem_lr, whitening: of R-Adapter, given to LoRA as well: the rate of the image encoder's stem, which is trained
-            along, and the damping λ of A = A' P, whose layer's inputs P makes equally loud. None for LoRA as it is.
+        stem_lr, whitening: as R-Adapter's: the rate of the image encoder's stem, trained along, and the damping λ of
+            A = A' P, whose layer's inputs P makes equally loud. None for LoRA as it is.
     """
 
     rank: Count = 4
@@ -52,16 +52,15 @@ class LoRAConfig(LossConfig):
 def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tuned:
     """Train the factors on images and their texts; the delta holds them, the scale in B.
 
-    peft works on a copy of the model, so that the backbone is never touched. Queries, keys and values share A
-    where the model keeps their weights in one matrix. Raises what `train` and `lora_model` raise.
+    peft works on a copy of the model. Queries, keys and values share A where the model keeps their weights in one
+    matrix. Raises what `train` and `lora_model` raise.
     """
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
     if config.whitening is not None:
         _whiten(model, backbone, task, config)
-    factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    trained: list[Any] = [{"params": factors}]
-    state: dict[str, nn.Module] = {"lora": nn.ParameterList(factors)}
+    state: dict[str, nn.Module] = {"lora": nn.ParameterList(p for p in model.parameters() if p.requires_grad)}
+    trained: list[Any] = [{"params": [*state["lora"].parameters()]}]
     stem = None
     if config.stem_lr is not None:
         stem = state["stem"] = Stem(model, momentum=0.0)
@@ -98,16 +97,19 @@ def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
 
 def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """(scale · B [out, r], A [r, in]) by the name the weight has in the model without LoRA."""
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in _layers(model).items():
+        weight = "in_proj_weight" if isinstance(layer.base_layer, nn.MultiheadAttention) else "weight"
+        b, a = (part[ADAPTER].weight.flatten(1) for part in (layer.lora_B, layer.lora_A))  # a convolution's: 4-d
+        factors[f"{name}.{weight}"] = (layer.scaling[ADAPTER] * b, a)
+    return factors
+
+
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers, by the names that theirs have in the model without LoRA."""
     from peft.tuners.lora import LoraLayer
 
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoraLayer):
-            weight = "in_proj_weight" if isinstance(module.base_layer, nn.MultiheadAttention) else "weight"
-            parts: Any = (module.lora_B[ADAPTER], module.lora_A[ADAPTER])  # a whitened A is no parameter
-            b, a = (part.weight.flatten(1) for part in parts)  # a convolution's have four axes
-            factors[f"{name}.{weight}".replace(".base_layer", "")] = (module.scaling[ADAPTER] * b, a)
-    return factors
+    return {name.replace(".base_layer", ""): m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
 
 
 class _Whitened(nn.Module):
@@ -125,11 +127,9 @@ class _Whitened(nn.Module):
 
 def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
     """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name.replace(".base_layer", ""): m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
-    inputs = {name: backbone.model.get_submodule(name) for name in layers}
     assert config.whitening is not None
+    layers = _layers(model)
+    inputs = {name: backbone.model.get_submodule(name) for name in layers}
     for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
         basis = _Whitened(inverse_root(moment, config.whitening))
         register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
@@ -138,11 +138,9 @@ def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig
 def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """The attention with W + ΔW in place of W: the forward pass of peft's MultiheadAttention, put right.
 
-    peft 0.21.2 merges ΔW into the weights before each call and takes it out after. For out_proj it does so twice,
-    once in MultiheadAttention.merge and again in the merge of out_proj's own layer, which that calls: the output
-    is that of W + 2ΔW, the gradient that of W + ΔW, and so is a merged model wrong. Adding and subtracting at every
-    call also leaves rounding in the frozen weights. So neither its forward nor its merge is used for attention:
-    the sum is made here, once, and W is only read.
+    peft 0.21.2 merges ΔW into the weights before each call and takes it out after, for out_proj twice: the output is
+    that of W + 2ΔW, the gradient that of W + ΔW. It also leaves rounding in the frozen weights. So neither its forward
+    nor its merge is used for attention: the sum is made here, once, and W is only read.
     """
     attention, out_proj = layer.base_layer, layer.base_layer.out_proj
     weights = {

@@ -34,8 +34,7 @@ def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
         texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
         image_features = encode_batch(backbone, batch)
         text_features = gathered(encode(texts[own_rows(len(texts))]), len(texts))
-        device = image_features.device
-        return criterion(image_features, text_features.index_select(0, place.to(device)), batch.positives.to(device))
+        return criterion(image_features, text_features.index_select(0, place.to(text_features.device)), batch.positives)
 
     return loss
 
@@ -46,19 +45,17 @@ def encode_batch(backbone: Backbone, batch: Batch) -> Tensor:
 
 
 def text_encoder(backbone: Backbone) -> Callable[[Tensor], Tensor]:
-    """`Backbone.encode_texts` of token ids [B, L]; each text once if no gradient reaches the first call's features."""
-    known: dict[tuple[int, ...], Tensor] | None = {}
+    """`Backbone.encode_texts` of token ids [B, L]; each text once if no gradient reaches its features."""
+    known: dict[tuple[int, ...], Tensor] = {}
 
     def encode(tokens: Tensor) -> Tensor:
-        nonlocal known
         texts = [tuple(text) for text in tokens.tolist()]
-        if known is not None and (new := [row for row, text in enumerate(texts) if text not in known]):
+        if new := [row for row, text in enumerate(texts) if text not in known]:
             features = backbone.encode_texts(tokens[new])
-            if not known and features.requires_grad:
-                known = None
+            if features.requires_grad:  # so that none is ever known
                 return features
             known.update(zip([texts[row] for row in new], features, strict=True))
-        return backbone.encode_texts(tokens) if known is None else torch.stack([known[text] for text in texts])
+        return torch.stack([known[text] for text in texts])
 
     return encode
 
@@ -87,10 +84,8 @@ def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, tempera
 def labels_of(method: str, task: Task) -> Tensor:
     """The class of every training image [N]. Raises ValueError for a task that has no classes to make a head for."""
     if not isinstance(task, Classification):
-        raise ValueError(
-            f"{method} makes a head for classes, and {type(task).__name__} has none: choose a method that tunes the "
-            f"encoders, such as R-Adapter or FLYP"
-        )
+        found = f"{method} makes a head for classes, and {type(task).__name__} has none"
+        raise ValueError(f"{found}: choose a method that tunes the encoders, such as R-Adapter or FLYP")
     return task.images.labels
 
 
@@ -98,11 +93,10 @@ def require_texts(method: str, trained: list[str], task: Task) -> None:
     """Raise ValueError for other texts than a head was made for: its columns would mean others."""
     found = list(task.names)
     if trained != found:
-        raise ValueError(
-            f"{method} has a head for its {len(trained)} training classes ({', '.join(trained[:3])}, ...), and these "
-            f"images have {len(found)} classes ({', '.join(found[:3])}, ...): train it on these classes, or evaluate "
-            f"it on images of the same ones"
-        )
+        made = f"a head for its {len(trained)} training classes ({', '.join(trained[:3])}, ...)"
+        other = f"these images have {len(found)} classes ({', '.join(found[:3])}, ...)"
+        advice = "train it on these classes, or evaluate it on images of the same ones"
+        raise ValueError(f"{method} has {made}, and {other}: {advice}")
 
 
 def no_steps() -> pd.DataFrame:

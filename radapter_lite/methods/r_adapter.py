@@ -36,8 +36,7 @@ class RAdapterConfig(LossConfig):
         margin, smoothing: δ and ε of MPM-NCE.
         multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
             the loss is InfoNCE.
-        stem_lr: None leaves the image encoder's stem as it is, as in the paper; a learning rate trains it along with
-            the adapters and averages it as they are, see `Stem`.
+        stem_lr: the learning rate of the image encoder's `Stem`; None leaves it as it is, as in the paper.
     """
 
     adapter: AdapterConfig = AdapterConfig()
@@ -104,22 +103,19 @@ register("linear adapter", E0, grid=(1e-3, 2e-3, 4e-3), elsewhere=ADAPTERS_ELSEW
 class Stem(nn.Module):
     """A model's stem, thawed: all of the image encoder that comes before its first block, trained along with adapters.
 
-    Adapters sit behind the blocks and cannot change what the stem lets through. Where the images are of a kind that
-    pretraining hardly saw, that is where they fall short; the stem is small, and its change is averaged and merged as
-    theirs are. This is not in the paper.
-
-    The weights are the model's own, and are trained in place until `remove`. `accumulate` moves the running averages
-    of their changes, which begin at zero. Raises ValueError for an image encoder whose stem is not known.
+    Adapters sit behind the blocks and cannot change what the stem lets through, which is where they fall short on a
+    kind of image that pretraining hardly saw. This is not in the paper. The weights are the model's own, trained in
+    place until `remove`; `accumulate` moves the running averages of their changes, which begin at zero. Raises
+    ValueError for an image encoder whose stem is not known.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:
         super().__init__()
         own = {name: weight for name, weight in model.named_parameters() if in_stem(name)}
         if not own:
-            raise ValueError(
-                f"the image encoder ({type(getattr(model, 'visual', model)).__name__}) has no stem that is known: "
-                f"leave stem_lr out, or choose a Transformer of open_clip or timm"
-            )
+            encoder = f"the image encoder ({type(getattr(model, 'visual', model)).__name__})"
+            advice = "leave stem_lr out, or choose a Transformer of open_clip or timm"
+            raise ValueError(f"{encoder} has no stem that is known: {advice}")
         self.names, self.momentum = list(own), momentum
         self.weights = nn.ParameterList(own.values()).requires_grad_(True)  # the model's own
         self._before = [weight.detach().clone() for weight in own.values()]
@@ -149,19 +145,16 @@ def attach(backbone: Backbone, task: Task, config: RAdapterConfig) -> AdapterSet
     Raises ValueError for what several processes cannot share.
     """
     if processes.count() > 1 and config.adapter.drop != "adapter":
-        raise ValueError(
-            f"drop={config.adapter.drop!r} draws for each image, which processes divide: set it to 'adapter'"
-        )
+        drop = f"drop={config.adapter.drop!r}"
+        raise ValueError(f"{drop} draws for each image, which processes divide: set it to 'adapter'")
     if processes.asks_for_shards() and config.stem_lr is not None:
         raise ValueError("stem_lr trains the backbone's own weights, which FSDP divides: leave stem_lr out, or FSDP")
-    with seeded(config.training.seed):  # low-rank adapters begin at random
+    with seeded(config.training.seed), ExitStack() as stack:  # low-rank adapters begin at random
         adapters = AdapterSet(backbone.model, config.adapter).train()
-    if config.adapter.whitening is not None:
-        try:
+        stack.callback(adapters.remove)
+        if config.adapter.whitening is not None:
             whiten(adapters, backbone, task, config.training.seed)
-        except BaseException:
-            adapters.remove()
-            raise
+        stack.pop_all()
     return adapters
 
 
@@ -170,8 +163,7 @@ def check_momentum(momentum: float, steps: int) -> None:
     left = momentum**steps
     if left > 0.5:
         enough = math.ceil(math.log(0.5) / math.log(momentum))
-        raise ValueError(
-            f"momentum {momentum} leaves {100 * left:.0f}% of its zero start in the average after {steps} "
-            f"step{'s' * (steps != 1)}: lower momentum to {math.floor(1000 * 0.5 ** (1 / steps)) / 1000:g} or less, or "
-            f"train for {enough} steps or more"
-        )
+        lower = f"{math.floor(1000 * 0.5 ** (1 / steps)) / 1000:g}"
+        found = f"{100 * left:.0f}% of its zero start in the average after {steps} step{'s' * (steps != 1)}"
+        advice = f"lower momentum to {lower} or less, or train for {enough} steps or more"
+        raise ValueError(f"momentum {momentum} leaves {found}: {advice}")

@@ -5,20 +5,18 @@
         history = train(loss, parameters, head=head)
         return Tuned(delta, history, count)
 
-From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`, and it has recommended
-settings, a look in figures and a place in tables.
+From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`.
 """
 
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
@@ -57,12 +55,10 @@ class Method:
     Attributes:
         name: in code, tables and figures.
         function: what tunes: backbone, task, settings and a `Train` to a `Tuned`.
-        config: its settings on PictoCLIP, but for what was searched.
+        config, elsewhere: its settings on PictoCLIP, but for what was searched, and the papers' on other backbones.
         searched: the one setting that the search chooses; None for a method that is not searched.
         grid: the three values the search begins with, each as many times the one before it.
-        elsewhere: settings for other backbones, from the papers.
-        answer: how it answers with tensors of its own; None for a method that ends in a delta.
-        slides: whether they answer at every α.
+        answer, slides: how it answers with tensors of its own, None for a delta; and whether they do at every α.
     """
 
     name: str
@@ -137,8 +133,8 @@ def register(
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        method = Method(name, own, config, searched if grid else None, grid, elsewhere or {}, answer, slides)
-        METHODS[name] = method
+        chosen = searched if grid else None
+        METHODS[name] = method = Method(name, own, config, chosen, grid, elsewhere or {}, answer, slides)
 
         @wraps(own)
         def call(*arguments: Any, **options: Any) -> Tuned:
@@ -172,17 +168,15 @@ def load_tuned(path: str | os.PathLike[str]) -> Tuned:
     Raises what `read_delta` raises, and ValueError for tensors of a method that this kit does not have.
     """
     tensors, about = read_delta(path)
-    name, method = about.get("method", ""), METHODS.get(about.get("method", ""))
-    learned: Delta | dict[str, Tensor] = tensors
-    if about["kind"] != POINT:
-        learned = Delta.from_file(path, tensors, about)
-    elif method is None:
+    kind, name = about.pop("kind"), about.get("method", "")
+    learned = tensors if kind == POINT else Delta(kind, tensors, dict(about))
+    tuned = Tuned(learned, pd.DataFrame(), about.get("trained_parameters", 0), name, meta=about)
+    if method := METHODS.get(name):
+        config = from_json(type(method.config), about.get("settings", {}))
+        return replace(tuned, config=config, answer=method.answer, slides=method.slides)
+    if kind == POINT:
         raise ValueError(f"{path} was made by {name!r}, which is no method here: register it before loading")
-    count, meta = about.get("trained_parameters", 0), {key: about[key] for key in about if key != "kind"}
-    if method is None:
-        return Tuned(learned, pd.DataFrame(), count, name, meta=meta)
-    config = from_json(type(method.config), about.get("settings", {}))
-    return Tuned(learned, pd.DataFrame(), count, name, config, meta, method.answer, method.slides)
+    return tuned
 
 
 def find_method(name: str) -> Method:
@@ -195,11 +189,10 @@ def find_method(name: str) -> Method:
 def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0, id_domain: str = "outline") -> Any:
     """The settings we recommend for a method, a backbone and a number of shots.
 
-    For PictoCLIP they are the best of those that the search tried on ID validation images alone (`radapter-lite bench
-    search`). For other backbones they are the papers' settings for small sets for R-Adapter, and the usual small
-    learning rates for the rest, untuned. Raises ValueError for a method that is none of `METHODS`.
-
-    Where anything but PictoShift's "outline" is tuned on, the search on "camera" counts, if there was one.
+    For PictoCLIP they are the best of those that `radapter-lite bench search` tried on ID validation images alone, of
+    "camera" where anything but PictoShift's "outline" is tuned on. For other backbones they are the paper's settings
+    for small sets for R-Adapter, and the usual small learning rates for the rest, untuned. Raises ValueError for a
+    method that is none of `METHODS`.
     """
     known = find_method(method)
     settings = dict(known.elsewhere)
@@ -212,8 +205,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
 def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -> Any:
     """A method's configuration with some settings, and the backbone's own temperature if it has one to set.
 
-    The papers' τ = 0.01 is the temperature that their CLIP was pretrained with. At a fifth of its own, a model is far
-    too sure of itself: its loss is all outliers, and lowering it need not raise accuracy.
+    The papers' τ = 0.01 is that of their CLIP; a model whose own is higher would be far too sure of itself at it.
     """
     config = METHODS[method].config
     own = {"temperature": backbone.temperature} if hasattr(config, "temperature") else {}
@@ -222,20 +214,18 @@ def for_backbone(method: str, backbone: Backbone, settings: Mapping[str, Any]) -
 
 def epochs(shots: int) -> int:
     """Passes over the images for a number of shots, from `EPOCHS`: those of the nearest number in it."""
-    return EPOCHS[min(EPOCHS, key=lambda k: abs(math.log2(k / max(shots, 1))))]
+    return EPOCHS[_nearest(shots, EPOCHS)]
+
+
+def _nearest(shots: int, known: Iterable[int]) -> int:
+    return min(known, key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
 
 
 def searched(method: str, shots: int, search: str = "search", id_domain: str = "outline") -> dict[str, Any]:
-    """The best settings that a search found: those of the number of shots nearest to `shots`, the larger of two.
-
-    None for a method that was not searched: its own settings stand.
-    """
+    """The best settings that a search found, at the nearest number of shots, the larger of two; {} if it tried none."""
     for place in ("outline", "camera") if id_domain == "outline" else ("camera", "outline"):
         if len(own := _results(search, id_domain=place).query("method == @method")):
-            break
-    else:
-        return {}
-    nearest = min(own["shots"].unique(), key=lambda k: (abs(math.log2(k / max(shots, 1))), -k))
-    rows = own[own["shots"] == nearest]
-    best = rows.loc[rows["validation"].idxmax()]
-    return {best["setting"]: float(best["value"])}
+            rows = own[own["shots"] == _nearest(shots, own["shots"].unique())]
+            best = rows.loc[rows["validation"].idxmax()]
+            return {best["setting"]: float(best["value"])}
+    return {}

@@ -3,9 +3,9 @@
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.tricks import with_tricks
 from radapter_lite.processes import asks_for_shards
+from radapter_lite.settings import by_name
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.training import TrainingConfig, count_steps, train
 
@@ -50,10 +51,8 @@ class Train:
     ) -> pd.DataFrame:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
         if asks_for_shards() and not hasattr(self.backbone.model, "reshard"):  # as FSDP's have
-            raise ValueError(
-                f"{self.about['method']} does not train on a backbone in shards: choose R-Adapter, or a configuration "
-                f"of Accelerate without FSDP"
-            )
+            what = f"{self.about['method']} does not train on a backbone in shards"
+            raise ValueError(f"{what}: choose R-Adapter, or a configuration of Accelerate without FSDP")
         return train(
             self.batches,
             with_tricks(loss, self.backbone, self.config, self.head),
@@ -63,7 +62,6 @@ class Train:
             after_step=after_step,
             about=self.about,
             checkpoint=self.checkpoint,
-            description=self.about["method"],
         )
 
 
@@ -73,17 +71,12 @@ def trainer(
     """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
     loop = getattr(config, "training", None) or TrainingConfig()
     images = task.images
-    about: dict[str, Any] = {
-        "method": name,
-        "backbone": backbone.name,
-        "pretrained": backbone.pretrained,
-        "data": images.name,
-    }
     files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
-    about |= {"images": len(images), "files": files, "prompts": list(backbone.prompts)}
-    settings = {key: value for key, value in _flat(asdict(config)).items() if key not in _flat(asdict(loop))}
+    about: dict[str, Any] = {"method": name, "data": images.name, "images": len(images), "files": files}
+    about |= {"backbone": backbone.name, "pretrained": backbone.pretrained, "prompts": backbone.prompts}
+    about |= {key: value for key, value in by_name(config).items() if key not in by_name(loop)}
     head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
-    return Train(task.batches(backbone, loop), loop, about | settings, checkpoint, backbone, head)
+    return Train(task.batches(backbone, loop), loop, about, checkpoint, backbone, head)
 
 
 @contextmanager
@@ -100,10 +93,3 @@ def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 def count(parameters: Iterable[Tensor]) -> int:
     """How many numbers there are in some parameters."""
     return sum(parameter.numel() for parameter in parameters)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value) if isinstance(value, Mapping) else {name: value}
-    return flat

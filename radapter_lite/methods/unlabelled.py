@@ -100,7 +100,7 @@ def pretrain(backbone: Backbone, images: ImageSet, config: TrainingConfig) -> Ba
         first, second = (encode_batch(adapted, replace(batch, images=each)) for each in crops)
         return info_nce(first, second, scale)
 
-    train(whole, loss, visual.parameters(), config, state={"visual": visual}, description="pretraining")
+    train(whole, loss, visual.parameters(), config, state={"visual": visual}, about={"method": "pretraining"})
     return adapted
 
 

@@ -55,16 +55,14 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
     place, domains = pd.factorize(images.table["domain"])
     count = np.bincount(place)
     accuracy = 100 * (np.bincount(place, correct) / count)
-    is_id = domains == images.id_domain
-    table = pd.DataFrame({"domain": domains, "is_id": is_id, "accuracy": accuracy, "images": count})
-    return table.sort_values("is_id", ascending=False, ignore_index=True, kind="stable")
+    table = pd.DataFrame({"is_id": domains == images.id_domain, "accuracy": accuracy, "images": count}, domains)
+    return table.loc[images.domains].rename_axis("domain").reset_index()
 
 
 def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.DataFrame:
-    """Five metrics of similarities [N, C] in percent, a row a domain, ID first, as scikit-learn has them.
+    """The table of `accuracy_by_domain` with precision, recall, f1 and auc in percent, as scikit-learn has them.
 
-    Macro means over the classes that a domain has; the area under the ROC curve is of each class's probability against
-    the rest, 50 by chance. Returns domain, is_id, accuracy, images, precision, recall, f1 and auc.
+    They are macro means over the classes that a domain has; auc, under the ROC curve, is 50 by chance.
     """
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
@@ -83,10 +81,7 @@ def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.Dat
 
 
 def forgotten_by_domain(similarities: Tensor, zero_shot: Tensor, images: ImageSet) -> pd.Series:
-    """By domain, the share in percent of what `zero_shot` [N, C] gets right that `similarities` [N, C] do not.
-
-    A domain that zero-shot gets wrong throughout is missing.
-    """
+    """By domain, the share in percent of what `zero_shot` [N, C] gets right, if any, that `similarities` do not."""
     right, right_before = (answers.argmax(1).cpu() == images.labels for answers in (similarities, zero_shot))
     pairs = pd.DataFrame({"domain": images.table["domain"].to_numpy(), "lost": (~right).numpy() * 100.0})
     return pairs[right_before.numpy()].groupby("domain")["lost"].mean()

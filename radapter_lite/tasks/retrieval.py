@@ -1,9 +1,7 @@
 """Retrieval: images and the captions people gave them, of which one may fit many images, and one image have many.
 
-A model ranks all there are of a domain by cosine similarity. Recall@k is the share of images, or of captions, that find
-one of their own among the first k, and `recall` the mean of recall@1 both ways.
-
-Source: Karpathy and Fei-Fei 2015 (the protocol).
+Recall@k is the share of a domain's images, or of its captions, that find one of their own among the first k by cosine
+similarity, and `recall` the mean of recall@1 both ways. Source: Karpathy and Fei-Fei 2015 (the protocol).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,13 +42,11 @@ class Retrieval:
     def of(cls, images: ImageSet, column: str = "captions", names: Sequence[str] | None = None) -> "Retrieval":
         """Retrieval among some images and their captions, or among `names`, which these captions are of.
 
-        The column holds captions as text, several of one image with " | " between them. Raises ValueError for a table
-        without it, an image without a caption, and a caption that is not in `names`.
+        The column holds captions as text, with " | " between those of one image. Raises ValueError if one is missing.
         """
         if column not in images.table:
-            needed = f"a column {column!r}, with {SEPARATOR!r} between the captions of one image"
-            there = ", ".join(images.table.columns)
-            raise ValueError(f"{images.name} has no captions: its table needs {needed}; it has {there}")
+            told = f"{images.name} has no captions: its table needs a column {column!r}, with {SEPARATOR!r} between the"
+            raise ValueError(f"{told} captions of one image; it has {', '.join(images.table)}")
         own = [[*dict.fromkeys(map(str.strip, str(text).split(SEPARATOR)))] for text in images.table[column].fillna("")]
         if lacking := [file for file, captions in zip(images.table["file"], own, strict=True) if "" in captions]:
             raise ValueError(f"{images.name} has no caption for {lacking[0]}: write one, or drop its row")
@@ -77,8 +73,8 @@ class Retrieval:
         """Recall in percent among the images and the captions of each domain: a row a domain, ID first.
 
         Returns:
-            domain, is_id, recall; text@1, text@5, text@10 (captions found for images), image@1, image@5, image@10
-            (images found for captions); images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
+            domain, is_id, recall; text@1, 5 and 10 (captions found for images), image@1, 5 and 10 (the reverse);
+            images, captions; and of zero-shot's [N, T] what is forgotten of text@1.
         """
         rows = []
         for domain, images, texts, pairs in self._domains():
@@ -91,10 +87,7 @@ class Retrieval:
         return pd.DataFrame(rows)
 
     def recall(self, image_features: Tensor, text_features: Tensor) -> pd.DataFrame:
-        """The `score` of features of the images [N, D] and of the captions [T, D], by `search`.
-
-        All similarities of 100,000 images and captions take 40 GB, a search among them some 30 MB beside the features.
-        """
+        """The `score` of features of images [N, D] and captions [T, D], however many: by `search`, in some 30 MB."""
         rows = []
         for domain, images, texts, pairs in self._domains():
             f, g = image_features.cpu()[images], text_features.cpu()[texts]
@@ -112,8 +105,8 @@ class Retrieval:
             yield domain, images, texts[missing:], torch.stack([image, place[image, slot] - missing], 1)
 
     def _row(self, domain: str, of_images: Tensor, of_texts: Tensor) -> dict[str, object]:
-        row: dict[str, object] = {"domain": domain, "is_id": domain == self.images.id_domain}
-        row["recall"] = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+        mean = 50 * (of_images[:, 0].mean() + of_texts[:, 0].mean()).item()
+        row = {"domain": domain, "is_id": domain == self.images.id_domain, "recall": mean}
         for name, found in (("text", of_images), ("image", of_texts)):
             row |= {f"{name}@{k}": 100 * share for k, share in zip(KS, found.mean(0).tolist(), strict=True)}
         return row | {"images": len(of_images), "captions": len(of_texts)}
@@ -140,10 +133,7 @@ def recall(similarities: Tensor, pairs: Tensor, ks: Sequence[int] = KS) -> Tenso
 
 
 def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21) -> Tensor:
-    """`recall` of many questions, by blocks of `at_once` similarities, whose temporaries are all it takes [Q, K].
-
-    Given unit vectors of questions [Q, D] and answers [A, D], and `recall`'s pairs, whose flip(1) asks the other way.
-    """
+    """`recall` [Q, K] of unit vectors of questions [Q, D] and answers [A, D], by blocks of `at_once` similarities."""
     pairs, block = pairs[pairs[:, 0].argsort()], max(1, at_once // len(others))
     parts = []
     for start in range(0, len(features), block):

@@ -24,8 +24,8 @@ class Segmentation(Classification):
     """Crops of scenes' regions, among the names of all classes; the score is the mean IoU of the painted scenes.
 
     Attributes:
-        images: the crops, one of a scene at least. Their table has the columns scene and region, their numbers, and
-            iou, that of the region with the object it fits best, whose class is the crop's.
+        images: the crops. Their table has scene and region, by number, and the iou with the object that it fits best,
+            whose class is the crop's.
         regions: of each scene, bool [P, H, W].
         temperature: of the backbone, by which similarities become probabilities.
         threshold: what a pixel's class must have to be painted; a pixel with less is ground.
@@ -43,10 +43,7 @@ class Segmentation(Classification):
     def of(
         cls, scenes: Sequence[Scene], classes: Sequence[str], temperature: float, oracle: bool = False
     ) -> "Segmentation":
-        """Segmentation of scenes, the first one's domain ID, by proposals or by the objects' own masks (`oracle`).
-
-        These are the upper bound, and what is tuned on.
-        """
+        """Segmentation of scenes, the first one's domain ID, by proposals; to tune on, by the objects' masks (`oracle`)."""
         regions = [scene.objects if oracle else proposals(scene.image) for scene in scenes]
         rows, pictures = [], {}
         for number, (scene, own) in enumerate(zip(scenes, regions, strict=True)):
@@ -63,10 +60,7 @@ class Segmentation(Classification):
 
     @classmethod
     def of_picture(cls, picture: Image.Image, names: Sequence[str], temperature: float) -> "Segmentation":
-        """Segmentation of one picture, made smaller beyond 720 pixels; it is to be painted, for nobody knows its truth.
-
-        Raises ValueError for fewer than two names.
-        """
+        """Segmentation of one picture, made smaller beyond 720 pixels. Raises ValueError for fewer than two names."""
         if len(set(names)) < 2:
             raise ValueError(f"segmentation was given {len(set(names))} class name: give two or more to tell apart")
         limit = min(LARGEST, max(picture.size))
@@ -79,10 +73,7 @@ class Segmentation(Classification):
         return replace(self, images=images)
 
     def paint(self, similarities: Tensor) -> dict[int, np.ndarray]:
-        """Of each scene, by number, the class of every pixel, by number, and -1 for ground [H, W].
-
-        A pixel's class is that with the largest sum of probabilities over the regions it lies in.
-        """
+        """By scene, the class of each pixel, that of the largest sum over its regions, and -1 for ground [H, W]."""
         probabilities = (similarities.float().cpu() / self.temperature).softmax(1).numpy()
         painted, places = {}, self.images.table["region"].to_numpy()
         for scene, rows in self.images.table.groupby("scene", sort=False).indices.items():
@@ -97,8 +88,8 @@ class Segmentation(Classification):
         """Mean intersection over union in percent of the classes that occur: a row a domain, ID first.
 
         Returns:
-            domain, is_id, miou, images (the scenes); with `tuned_on` also tuned and novel, the mean over the names that
-            were tuned on and over the others; and of the pixels that zero-shot's [N, C] has right what is forgotten.
+            domain, is_id, miou, images (the scenes); with `tuned_on` also tuned and novel, the means over those names
+            and over the others; and of the pixels that zero-shot's [N, C] has right what is forgotten.
         """
         painted, before = self.paint(similarities), self.paint(similarities if zero_shot is None else zero_shot)
         tuned = np.isin(self.names, list(self.tuned_on or ()))

@@ -1,7 +1,6 @@
 """What a task is: how its batches are made, which texts stand against its images, and how a model is scored.
 
-Everything that follows needs no more of a task than this: training takes its batches, and sweeps, curves, sliders and
-benches its images, its texts and its score.
+Training takes its batches; sweeps, curves, sliders and benches take its images, its texts and its score.
 """
 
 from __future__ import annotations
