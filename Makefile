@@ -1,6 +1,7 @@
 # make run          execute the walkthrough; notebooks, HTML and figures land in out/
 # make test         lint, types, every test
 # make lab          open JupyterLab on the first notebook
+# make update       execute the walkthrough, then renew notebooks/ and figures/; ARGS="--only 05" for one of them
 # make newest       the same as test, with the newest of every package, in .venv-newest
 # make constraints  write what .venv has to constraints.txt; with VENV=.venv-newest, what newest tried
 #
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lab newest constraints clean
+.PHONY: help run test lint lab update newest constraints clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -32,6 +33,11 @@ lint: $(READY)
 
 lab: $(READY)
 	@$(BIN)/radapter-lite lab $(ARGS)
+
+update: $(READY)
+	rm -rf out/update
+	@$(BIN)/radapter-lite run --out out/update $(ARGS)
+	for folder in notebooks figures; do ! test -d out/update/$$folder || cp -R out/update/$$folder . || exit 1; done
 
 newest: NEWEST := VENV=.venv-newest CONSTRAINTS=
 newest:

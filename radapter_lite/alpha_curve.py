@@ -84,12 +84,10 @@ class FeatureCurve:
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
-        weights = weights_at(self.nodes, alpha)
+        weights = torch.from_numpy(weights_at(self.nodes, alpha)).to(self.values)
         if weights.max() == 1:
             return self.values[int(weights.argmax())]
-        count, rows, width = self.values.shape
-        mixed = torch.from_numpy(weights).to(self.values) @ self.values.view(count, rows * width)
-        return F.normalize(mixed.view(rows, width), dim=-1)
+        return F.normalize(torch.tensordot(weights, self.values, 1), dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,11 +87,23 @@ def test_the_help_of_run_names_every_parameter(capsys: pytest.CaptureFixture[str
     assert named and set(re.split(r", | or ", named[1])) == declared - {"profile"}
 
 
-def test_update_renews_the_checkout(checkout: Path) -> None:
-    assert main(["run", "--update"]) == 0
-    copy = nbformat.read(checkout / "notebooks" / "00_start_here.ipynb", as_version=4)
-    assert copy.metadata.radapter_lite.code_hash == notebook.code_hash(copy)
-    assert len(copy.cells) == 3  # nothing was injected
+def test_make_update_renews_the_checkout(checkout: Path) -> None:
+    """The Makefile's own recipe, with a command that leaves a notebook and a figure in the place of the kit's."""
+    binaries = checkout / "venv" / "bin"
+    binaries.mkdir(parents=True)
+    command = binaries / "radapter-lite"
+    command.write_text(
+        '#!/bin/sh\necho "$*" > told; mkdir -p $3/notebooks $3/figures\n'
+        "echo executed > $3/notebooks/00_start_here.ipynb; echo drawn > $3/figures/a.svg\n"
+    )
+    command.chmod(0o755)
+    (checkout / "constraints.txt").touch()
+    (checkout / "venv" / ".ready").touch()
+    makefile = Path(__file__).parent.parent / "Makefile"
+    subprocess.run(["make", "-f", makefile, "update", "VENV=venv", "ARGS=--only 00"], check=True, capture_output=True)
+    assert (checkout / "told").read_text() == "run --out out/update --only 00\n"
+    assert (checkout / "notebooks" / "00_start_here.ipynb").read_text() == "executed\n"
+    assert (checkout / "notebooks" / "02_build_the_adapter.ipynb").exists()
     assert files(checkout / "figures") == ["a.svg"]
 
 
@@ -103,8 +115,6 @@ def test_update_renews_the_checkout(checkout: Path) -> None:
         (["run", "-p", "data", "x"], "has a parameter 'data'; the nearest names are profile, seed"),
         (["run", "--out", "."], "holds the notebook 00_start_here.ipynb itself"),
         (["run", "--out", "pyproject.toml"], "Not a directory"),
-        (["run", "--update", "--profile", "smoke"], "leave out --profile"),
-        (["run", "--update", "--out", "results"], "leave out --profile, -p and --out"),
         (["lab", "--dir", "mine"], "--dir is for an installed package; this is a checkout"),
     ],
 )

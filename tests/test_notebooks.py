@@ -67,7 +67,7 @@ BOUNDS = {
         "positives_per_image": (1, 5),
     },
 }
-RENEW = "run `radapter-lite run --update --only {}` and commit what it renews"
+RENEW = "run `make update ARGS='--only {}'` and commit what it renews"
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(home|root|Users|tmp|var|opt|work|mnt|private|usr)/\w|\b[A-Z]:\\\\")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -48,20 +48,17 @@ class Page(widgets.VBox):
         self._text = FeatureCurve.of_texts(backbone, delta, backbone.describe(self._classes))
         examples = choose_examples(backbone, delta, images, self._text, self._classes)
         labels = examples.table[["class", "domain"]].agg(" · ".join, axis=1)
-        self._images = [(examples.image(row), label) for row, label in enumerate(labels)]
-
-        thumbnails = Thumbnails(image for image, _ in self._images)
+        pictures = [examples.image(row) for row in range(len(examples))]
+        thumbnails = Thumbnails(pictures)
         self.examples = [widgets.Button(description=label, tooltip=label) for label in labels]
-        for number, button in enumerate(self.examples):
-            button.add_class(thumbnails.names[number]).add_class("app-example")
-            button.on_click(self._guarded(partial(self._take_example, number)))
+        for button, name, picture in zip(self.examples, thumbnails.names, pictures, strict=True):
+            button.add_class(name).add_class("app-example")
+            button.on_click(self._guarded(partial(self._take_example, picture)))
         self.upload = widgets.FileUpload(accept=FILES, description="Your own image")
-        self.upload.observe(self._guarded(self._take_upload), names="value")
-        self.upload.observe(self._guarded(self._refuse_upload), names="error")
+        self.upload.observe(self._guarded(self._take_upload), names=["value", "error"])
         self.names = widgets.Textarea(", ".join(classes), continuous_update=False, rows=2)
         self.names.observe(self._guarded(self._take_names), names="value")
-        self.use_names = widgets.Button(description="Use these names")
-        self.use_names.on_click(self._guarded(self._take_names))
+        self.use_names = widgets.Button(description="Use these names")  # to click it is to leave the box, which tells
         self.message = widgets.HTML().add_class("app-message")
         self.slider = alpha_control("α", width="560px")
         self.slider.observe(lambda _: self._show(), names="value")
@@ -70,7 +67,7 @@ class Page(widgets.VBox):
         self.segment = widgets.ToggleButton(description="Segment", tooltip="Paint what has each of the names")
         self.segment.observe(lambda _: self._paint(), names="value")
         self.mask = widgets.HTML()
-        self._take_example(0)
+        self._take_example(pictures[0], self.examples[0])
 
         head = filled("widgets/head.html", name=backbone.name, data=delta.meta.get("data"))
         limits = f"{', '.join(FORMATS)}, at most {MAX_BYTES / 1e6:g} MB; kept in this computer's memory only"
@@ -93,31 +90,24 @@ class Page(widgets.VBox):
 
     # --- what the visitor does ---
 
-    def _take_example(self, number: int, _: Any = None) -> None:
-        self._take_image(*self._images[number])
-        self.examples[number].add_class("app-chosen")
+    def _take_example(self, image: Image.Image, button: widgets.Button) -> None:
+        self._take_image(image, button.description)
+        button.add_class("app-chosen")
 
     def _take_upload(self, _: Any) -> None:
-        if not self.upload.value:  # it was emptied below
-            return
-        file = self.upload.value[0]
-        self.upload.value = ()  # so that the bytes go, and the same file may be given again
-        self._take_image(decode_upload(bytes(file["content"]), file["name"]), file["name"])
-
-    def _refuse_upload(self, _: Any) -> None:
         """The page's script stops a file that is too large before it is sent, and tells its size as an error."""
-        size, self.upload.error = self.upload.error, ""
-        if size:
-            refuse_large(int(size) if size.isdigit() else 0, "The file")
+        files, error = self.upload.value, self.upload.error
+        self.upload.value, self.upload.error = (), ""  # so that the bytes go, and the same file may be given again
+        if error:
+            refuse_large(int(error) if error.isdigit() else 0, "The file")
             raise ValueError("The file could not be read by the browser: choose it again.")
+        for file in files:  # one, or none once it was emptied
+            self._take_image(decode_upload(bytes(file["content"]), file["name"]), file["name"])
 
     def _take_names(self, _: Any) -> None:
-        classes = parse_class_names(self.names.value)
-        if classes == self._classes:
-            return
+        self._classes = parse_class_names(self.names.value)
         self._say("Reading the class names…")
-        self._text = FeatureCurve.of_texts(self._backbone, self._delta, self._backbone.describe(classes))
-        self._classes = classes
+        self._text = FeatureCurve.of_texts(self._backbone, self._delta, self._backbone.describe(self._classes))
         self._ask()
 
     def _guarded(self, act: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -136,11 +126,9 @@ class Page(widgets.VBox):
     # --- what it shows ---
 
     def _take_image(self, image: Image.Image, label: str) -> None:
-        pixels = self._backbone.preprocess(image)[None]
-        self._source = image
+        self._source, self._label, self._thumbnail = image, label, Thumbnails([image], SHOWN_PIXELS)
+        self._image = FeatureCurve.of_images(self._backbone, self._delta, self._backbone.preprocess(image)[None])
         self._parts: tuple[Segmentation, FeatureCurve] | None = None
-        self._image, self._label = FeatureCurve.of_images(self._backbone, self._delta, pixels), label
-        self._thumbnail = Thumbnails([image], SHOWN_PIXELS)
         for button in self.examples:
             button.remove_class("app-chosen")
         self._ask()
@@ -233,7 +221,7 @@ class Answer:
 def choose_examples(
     backbone: Backbone, delta: Delta, images: ImageSet, text: FeatureCurve, classes: Sequence[str]
 ) -> ImageSet:
-    """Eight test images of some classes from every domain in turn, those first whose answer tuning flips.
+    """Eight test images of some classes, drawn at random, those first whose answer tuning flips.
 
     One image of each class and domain is asked, at α = 0 and 1; where fewer than eight flip, others follow. `text` is
     the curve of `classes`. Raises ValueError if there is no test image of the classes.
@@ -243,6 +231,4 @@ def choose_examples(
     candidates = test.take(np.random.default_rng(0).permutation(one_each))
     image = FeatureCurve.of_images(backbone, delta, candidates, nodes=2)
     before, after = ((image.at(alpha) @ text.at(alpha).T).argmax(1) for alpha in (0, 1))
-    table = candidates.table.assign(same=(before == after).numpy())
-    table["turn"] = table.groupby(["same", "domain"]).cumcount()
-    return candidates.take(table.sort_values(["same", "turn"]).index[:8])
+    return candidates.take((before == after).int().argsort(stable=True)[:8].tolist())

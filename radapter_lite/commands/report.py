@@ -10,12 +10,11 @@ from radapter_lite.calibration import calibration, class_changes
 
 def table(sweep: pd.DataFrame, metric: str = "accuracy") -> str:
     """A metric in percent as lines of text: a row a domain and the mean of the OOD ones, a column for each α."""
-    wide = sweep.pivot(index="domain", columns="alpha", values=metric).loc[sweep["domain"].unique()]
-    is_id = sweep.groupby("domain")["is_id"].first().loc[wide.index]
-    wide.index = pd.Index([f"{domain} (ID)" if is_id[domain] else domain for domain in wide.index])
-    if (~is_id).sum() > 1:
-        wide.loc["mean of OOD"] = wide[~is_id.to_numpy()].mean()
-    wide.columns = pd.Index([f"{alpha:g}" for alpha in wide.columns], name="α")
+    named = sweep["domain"].where(~sweep["is_id"], sweep["domain"] + " (ID)")
+    wide = sweep.assign(domain=named).pivot(index="domain", columns="alpha", values=metric).loc[named.unique()]
+    if len(ood := wide.index.intersection(named[~sweep["is_id"]])) > 1:
+        wide.loc["mean of OOD"] = wide.loc[ood].mean()
+    wide = wide.rename(columns="{:g}".format).rename_axis(index=None, columns="α")
     return wide.to_string(float_format="{:.1f}".format)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import logging
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,7 @@ def add(commands: Commands) -> None:
         help="set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, "
         "method or figures_dir",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (./out)")
-    parser.add_argument(
-        "--update",
-        action="store_true",
-        help="for maintainers: renew the checkout's notebooks/ and figures/ once all have succeeded",
-    )
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -57,11 +51,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if name := next((name for name in parameters if name not in known), None):  # told before anything long begins
         nearest = ", ".join(difflib.get_close_matches(name, known, n=4, cutoff=0.4) or sorted(known) or ["none"])
         raise ValueError(f"No notebook to be run has a parameter {name!r}; the nearest names are {nearest}.")
-    root = _checkout(arguments) if arguments.update else None
-    out = root / "out" / "update" if root else arguments.out or Path("out")
-    if root:
-        shutil.rmtree(out, ignore_errors=True)
 
+    out = arguments.out
     measured: dict[tuple[str, str], Any] = {}
     for source in (bar := progress(sources, unit="notebook")):
         started = time.perf_counter()
@@ -72,27 +63,9 @@ def execute(arguments: argparse.Namespace) -> int:
         bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
 
     print(f"\n{_table(measured)}\n")
-    for folder in ("notebooks", "figures"):
-        if root and (out / folder).is_dir():
-            shutil.copytree(out / folder, root / folder, dirs_exist_ok=True)
-            print(f"Renewed {root / folder}.")
-    if not root:
-        print(f"Read {out / 'html' / sources[0].stem}.html first.")
-        print(f"Notebooks, HTML and figures are in {out.resolve()}.")
+    print(f"Read {out / 'html' / sources[0].stem}.html first.")
+    print(f"Notebooks, HTML and figures are in {out.resolve()}.")
     return 0
-
-
-def _checkout(arguments: argparse.Namespace) -> Path:
-    """The checkout that --update renews. Raises ValueError where there is none, or results would not be its own."""
-    from radapter_lite.publish.notebook import checkout
-
-    if (root := checkout()) is None:
-        raise ValueError("--update renews the notebooks of a source checkout, and this is an installed package.")
-    if arguments.profile != "standard" or arguments.parameters or arguments.out:
-        raise ValueError(
-            "--update keeps in the checkout what the notebooks' own parameters give; leave out --profile, -p and --out."
-        )
-    return root
 
 
 def _table(measured: dict[tuple[str, str], Any]) -> str:

@@ -66,13 +66,10 @@ def make_bottlenecks(backbone: Backbone, config: HoulsbyConfig) -> dict[str, Bot
     sites = find_sites(backbone.model, config.towers)
     places = {site.hooked: site for site in sites}
     if isinstance(config, AdaptFormerConfig):  # the MLP that the linear layer belongs to
-        linear = {site.linear for site in sites if isinstance(backbone.model.get_submodule(site.linear), nn.Linear)}
-        odd = [s.linear for s in sites if s.kind != "attn" and not (".mlp." in s.linear and s.linear in linear)]
-        if odd:
-            raise ValueError(
-                f"AdaptFormer stands beside MLPs of linear layers, and {odd[0]} is in none: leave that tower out, or "
-                f"choose another method, such as the Houlsby adapter"
-            )
+        for name in (site.linear for site in sites if site.kind != "attn"):
+            if ".mlp." not in name or not isinstance(backbone.model.get_submodule(name), nn.Linear):
+                found = f"AdaptFormer stands beside MLPs of linear layers, and {name} is in none"
+                raise ValueError(f"{found}: leave that tower out, or choose another method, as the Houlsby adapter")
         places = {site.linear.rpartition(".")[0]: site for site in sites if site.kind == "mlp"}
     weights = {place: backbone.model.get_parameter(f"{site.linear}.weight") for place, site in places.items()}
     with seeded(config.training.seed):

@@ -93,26 +93,17 @@ class TipAdapterConfig(Settings):
     training: TrainingConfig | None = None
 
 
-class Cache(nn.Module):
-    """Logits [B, C] of unit features [B, D]: the zero-shot head's, and votes of stored features, nearer ones louder."""
-
-    votes: Tensor
-
-    def __init__(self, keys: Tensor, votes: Tensor, config: TipAdapterConfig) -> None:
-        super().__init__()
-        self.keys = nn.Parameter(keys)  # (N, D)
-        self.register_buffer("votes", votes)  # (N, C)
-        self.config = config
-
-    def forward(self, features: Tensor, head: Tensor) -> Tensor:
-        affinity = torch.exp(-self.config.beta * (1 - features @ self.keys.T))  # (B, N)
-        return self.config.cache_ratio * (affinity @ self.votes) + features @ head.T / self.config.temperature
+def vote(config: TipAdapterConfig, keys: Tensor, votes: Tensor, features: Tensor, head: Tensor) -> Tensor:
+    """Logits [B, C] of unit features [B, D]: the zero-shot head's, and the votes [N, C] of keys [N, D] nearby."""
+    affinity = torch.exp(-config.beta * (1 - features @ keys.T))  # (B, N)
+    return config.cache_ratio * (affinity @ votes) + features @ head.T / config.temperature
 
 
 def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     require_texts(tuned.method, tuned.meta["texts"], task)
-    cache = Cache(tuned.tensors["keys"], tuned.tensors["votes"], tuned.config).to(backbone.device)
-    return cache(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))
+    keys, votes = (tuned.tensors[name].to(backbone.device) for name in ("keys", "votes"))
+    head = text_features(backbone, task.texts(backbone))
+    return vote(tuned.config, keys, votes, image_features(backbone, task.images), head)
 
 
 @register(
@@ -129,19 +120,18 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
     Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy. Raises ValueError for a task without classes.
     """
     labels = labels_of("Tip-Adapter", task)
-    keys = image_features(backbone, task.images)
+    keys = nn.Parameter(image_features(backbone, task.images))  # (N, D)
     head = text_features(backbone, task.texts(backbone))  # (C, D)
-    cache = Cache(keys, F.one_hot(labels, len(head)).to(keys), config)
+    votes = F.one_hot(labels, len(head)).to(head)  # (N, C)
 
     def loss(batch: Batch) -> Tensor:
         features = frozen_features(backbone, batch)
         with torch.autocast(features.device.type, enabled=False):
-            return F.cross_entropy(cache(features, head), batch.labels)
+            return F.cross_entropy(vote(config, keys, votes, features, head), batch.labels)
 
-    if config.training is None:
-        return Tuned(dict(cache.state_dict()), no_steps(), 0)
-    history = train(loss, cache.parameters(), cache=cache)
-    return Tuned(dict(cache.state_dict()), history, keys.numel())
+    trained = 0 if config.training is None else keys.numel()
+    history = train(loss, [keys], cache=nn.ParameterList([keys])) if trained else no_steps()
+    return Tuned({"keys": keys.detach(), "votes": votes}, history, trained)
 
 
 register(

@@ -21,10 +21,10 @@ from radapter_lite.assets import DEMO_DELTA, filled
 from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
-from radapter_lite.files import write_text
+from radapter_lite.files import make_folder, write_text
 from radapter_lite.progress import progress
 from radapter_lite.publish import notebook
-from radapter_lite.publish.html import description, markdown_body, notebook_body, page, relink, title
+from radapter_lite.publish.html import markdown_body, notebook_body, page, relink, title
 from radapter_lite.publish.reference import link_reference, write_reference
 from radapter_lite.view.sliders import STOPS, AlphaSlider
 
@@ -79,31 +79,23 @@ def build(out: Path) -> Path:
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
     documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
-    figures = sorted((root / "figures").glob("*.png"))
     bar = [("Slider", "slider.html"), ("Reference", "reference/index.html")]
-    bar += [("Figures", "figures.html")] if figures else []
     bar += [("Glossary", "glossary.html")] if "glossary.html" in documents.values() else []
     site = [(TITLE, "index.html"), *bar]
-    for name, heading, body, turn in progress(_pages(root, out, chapters, documents, figures), "book", unit="page"):
+    for name, heading, body, turn in progress(_pages(root, out, chapters, documents), "book", unit="page"):
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
         write_text(out / name, page(whole, body, site=site, **turn))
     return out / "index.html"
 
 
 def _pages(
-    root: Path, out: Path, chapters: Sequence[Chapter], documents: dict[str, str], figures: Sequence[Path]
+    root: Path, out: Path, chapters: Sequence[Chapter], documents: dict[str, str]
 ) -> Iterator[tuple[str, str, str, dict[str, Chapter | None]]]:
     """Name, heading and body of each page, and the chapters before and after.
 
     First comes the slider, by which `build` knows a book, and last the contents.
     """
     places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | documents
-
-    def copied(name: str) -> str:
-        """A file of the checkout, copied to the same place in the site."""
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, out / name)
-        return name
 
     def relinked(body: Tag, folder: str) -> str:
         """The HTML of a file in `folder`, its relative links leading to the site's pages, or to copies of files."""
@@ -112,7 +104,8 @@ def _pages(
             target = os.path.normpath(PurePosixPath(folder, name)).replace(os.sep, "/")
             if target in places or target.startswith("..") or not (root / target).is_file():
                 return places.get(target, name)
-            return copied(target)
+            shutil.copyfile(root / target, make_folder((out / target).parent) / PurePosixPath(target).name)
+            return target
 
         relink(body, lead)
         return str(body)
@@ -131,16 +124,7 @@ def _pages(
         links.append(("README" if name == "README.md" else heading, to))
         yield to, heading, relinked(body, str(PurePosixPath(name).parent)), {}
     write_reference(out)
-    if figures:
-        shown = []
-        for png in figures:  # a picture, and the drawing behind it where there is one
-            source = drawing = copied(f"figures/{png.name}")
-            if png.with_suffix(".svg").is_file():
-                drawing = copied(f"figures/{png.stem}.svg")
-            shown.append((png.stem, source, drawing, description(png)))
-        yield "figures.html", "Figures", filled("book/figures.html", figures=shown), {}
-    contents = filled("book/index.html", title=TITLE, chapters=chapters, figures=figures, documents=links)
-    yield "index.html", TITLE, contents, {}
+    yield "index.html", TITLE, filled("book/index.html", title=TITLE, chapters=chapters, documents=links), {}
 
 
 def demo_slider() -> AlphaSlider:

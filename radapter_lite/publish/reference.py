@@ -1,7 +1,6 @@
 """The reference: pdoc's pages of the library's modules, made from the docstrings; notebooks link to them."""
 
 import re
-from functools import cache
 from pathlib import Path
 
 import pdoc.doc
@@ -13,7 +12,7 @@ from radapter_lite.assets import BOOK
 from radapter_lite.files import make_folder, write_text
 
 FOLDER = "reference"  # of the book
-IMPORT = re.compile(r"^from (radapter_lite[\w.]*) import (.+)$", re.MULTILINE)
+IMPORT = re.compile(r"^from radapter_lite import (.+)$", re.MULTILINE)
 
 PACKAGE = Path(radapter_lite.__file__).parent
 _FILES = (path.relative_to(PACKAGE.parent).with_suffix("") for path in sorted(PACKAGE.rglob("*.py")))
@@ -29,7 +28,7 @@ for _name in radapter_lite.__all__:  # pdoc sees what is there, and these are lo
 def write_reference(book: Path) -> Path:
     """Write a page for each module, the command line's left out, and return the page that lists them."""
     pdoc.render.configure(docformat="google", show_source=False, search=False, template_directory=BOOK / "pdoc")
-    modules = {name: _module(name) for name in MODULES}
+    modules = {name: pdoc.doc.Module.from_name(name) for name in MODULES}
     for name, module in modules.items():
         page = book / FOLDER / f"{name.replace('.', '/')}.html"
         make_folder(page.parent)
@@ -41,27 +40,11 @@ def write_reference(book: Path) -> Path:
 
 
 def link_reference(body: BeautifulSoup) -> None:
-    """Let the names that a notebook imports, and public names in its text, lead to their entries."""
-    known = {name: _entry(radapter_lite.__name__, name) for name in radapter_lite.__all__}
+    """Let the package's names lead to their entries, where a notebook imports them and where its text has them."""
+    named = [code for code in body.select(".rendered_html code") if not code.find_parent(["a", "pre"])]
     for code in body.select(".input_area pre"):
-        for module, names in IMPORT.findall(code.get_text()):
-            for name in re.findall(r"(\w+)(?: as \w+)?(?:,|$)", names):
-                known[name] = entry = _entry(module, name)
-                token = code.find("span", string=name)
-                if entry and token:
-                    token.wrap(body.new_tag("a", href=entry))
-    for code in body.select(".rendered_html code"):
-        entry = known.get(code.get_text(), "")
-        if entry and not code.find_parent(["a", "pre"]) and not code.a:
-            code.wrap(body.new_tag("a", href=entry))
-
-
-_module = cache(pdoc.doc.Module.from_name)
-
-
-def _entry(module: str, name: str) -> str:
-    """The page and place of a name that is imported from a module; nothing, if it is not documented."""
-    page = f"{FOLDER}/{module.replace('.', '/')}"
-    if f"{module}.{name}" in MODULES:
-        return f"{page}/{name}.html"
-    return f"{page}.html#{name}" if name in _module(module).members else ""
+        imported = {name for names in IMPORT.findall(code.get_text()) for name in re.findall(r"\w+", names)}
+        named += [token for name in imported for token in code.find_all("span", string=name, limit=1)]
+    for code in named:
+        if (name := code.get_text()) in radapter_lite.__all__:
+            code.wrap(body.new_tag("a", href=f"{FOLDER}/{radapter_lite.__name__}.html#{name}"))
