@@ -10,10 +10,9 @@ from radapter_lite.tasks import Task
 def answers(similarities: Tensor, zero_shot: Tensor, task: Task, temperature: float) -> pd.DataFrame:
     """The answer to each image, a row each: domain, class, is_id, right, before (zero-shot is right), confidence (%).
 
-    Cosine similarities [N, T] are divided by `temperature`; where they leave [-1, 1], they are a head's logits already.
+    Similarities [N, T] are divided by `temperature`, the backbone's own, to become logits.
     """
-    logits, images = similarities.cpu().float(), task.images
-    best, places = (logits / (temperature if logits.abs().amax() <= 1.001 else 1)).softmax(1).max(1)
+    images, (best, places) = task.images, (similarities.cpu().float() / temperature).softmax(1).max(1)
     table = images.table[["domain", "class"]].assign(is_id=images.table["domain"] == images.id_domain)
     right, before = task.right(places).numpy(), task.right(zero_shot.argmax(1)).numpy()
     return table.assign(right=right, before=before, confidence=100 * best.numpy())

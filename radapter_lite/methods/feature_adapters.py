@@ -103,7 +103,7 @@ def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     require_texts(tuned.method, tuned.meta["texts"], task)
     keys, votes = (tuned.tensors[name].to(backbone.device) for name in ("keys", "votes"))
     head = text_features(backbone, task.texts(backbone))
-    return vote(tuned.config, keys, votes, image_features(backbone, task.images), head)
+    return backbone.temperature * vote(tuned.config, keys, votes, image_features(backbone, task.images), head)
 
 
 @register(
@@ -115,7 +115,7 @@ def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     answer=_vote,
 )
 def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
-    """Fill the cache with un-augmented training images, and train its keys if asked; similarities are logits [N, C].
+    """Fill the cache with un-augmented training images, and train its keys if asked.
 
     Tip-Adapter-F begins as Tip-Adapter and trains by cross-entropy. Raises ValueError for a task without classes.
     """
