@@ -15,9 +15,8 @@ def progress(over: Iterable[Any] | None = None, what: str = "", **options: Any) 
     a terminal: a log file, a test and CI get no bar. The options are tqdm's own, such as total, initial and unit.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    in_kernel = hasattr(shell, "kernel")
-    unwatched = not in_kernel and (not sys.stderr.isatty() or bool(os.environ.get("CI")))
+    file = sys.stdout if hasattr(shell, "kernel") else sys.stderr
+    unwatched = file is sys.stderr and (not file.isatty() or bool(os.environ.get("CI")))
     silent = bool(os.environ.get("TQDM_DISABLE")) or os.environ.get("RANK", "0") != "0"  # of several, the first draws
     options = {"disable": unwatched or silent} | options
-    file = sys.stdout if in_kernel else sys.stderr
     return tqdm(over, desc=what, file=file, leave=False, mininterval=0.5, **options)

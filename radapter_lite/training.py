@@ -54,9 +54,7 @@ class TrainingConfig(Settings):
             stay in float32. With float16 the loss is scaled, and a step whose gradients overflow is left out.
         seed: decides the order of the images and all else that is drawn.
         save_every: steps between two states of a checkpoint, which is written after each epoch too.
-        mixup, mixup_layer, adversarial, r_drop: few-shot tricks, all off at 0; see `radapter_lite.methods.tricks`. Two
-            images are mixed by a share from Beta(mixup, mixup), at the "input" or before a "random" block; adversarial
-            is a step's length in lengths of the embeddings; r_drop the weight of the divergence of two passes.
+        mixup, mixup_layer, adversarial, r_drop: few-shot tricks, off at 0, as `radapter_lite.methods.tricks` describes.
 
     Source: the paper's settings for few shots, where they are not size-dependent.
     """

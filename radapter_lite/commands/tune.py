@@ -15,8 +15,7 @@ from radapter_lite.commands import Commands, options
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
 
-ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # drawn and saved
-SHOWN = (0.0, 0.5, 1.0)  # in the table on the terminal
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # that are measured
 LARGEST_SEED = 2**32 - 1
 LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}  # what `accelerate launch` calls precisions
 
@@ -118,8 +117,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     report.write(swept, answers, out / "sweep", images.id_domain, task.metric)
     checkpoint.unlink(missing_ok=True)  # only now: until here the same command goes on from it
 
-    shown = swept[swept["alpha"].isin(SHOWN)]
-    print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(shown, task.metric)}\n")
+    print(f"\n{task.metric.capitalize()} (%) on test images\n{report.table(swept, task.metric)}\n")
     print(f"{report.sentences(answers)}\n")
     print(f"What was learned and sweep.html, its page, are in {out.resolve()}. From here:")
     weights = arguments.pretrained or ""

@@ -14,8 +14,7 @@ from radapter_lite.processes import asks_for_shards, gathered, own_rows
 from radapter_lite.tasks import Batch, Classification, Task
 
 BatchLoss = Callable[[Batch], Tensor]  # -> scalar
-# image features [B, D], text features [B, D], positives [B, B] -> scalar
-PairLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+PairLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # image and text features [B, D], positives [B, B] -> scalar
 
 
 def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> BatchLoss:
