@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
         dest="parameters",
         metavar=("NAME", "VALUE"),
         help="set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, "
-        "method or figures_dir",
+        "method, processes or figures_dir",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)")
 
