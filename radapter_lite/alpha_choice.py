@@ -1,7 +1,4 @@
-"""Choosing α without OOD labels, by the rules of `RULES`.
-
-Some look at labelled ID validation images, and give one α for all domains; others at a domain's unlabelled images.
-"""
+"""Choosing α without OOD labels: by labelled ID validation images, or by each domain's unlabelled images."""
 
 from collections.abc import Callable, Iterable
 

@@ -36,10 +36,7 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 
 
 def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
-    """What each Chebyshev-Lobatto node counts at α, in sum 1 [n]; at a node it alone counts.
-
-    Raises ValueError for an α outside [0, 1].
-    """
+    """What each Chebyshev-Lobatto node counts at α [n], in sum 1. Raises ValueError for an α outside [0, 1]."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
     distance = alpha - nodes
@@ -110,10 +107,7 @@ class AlphaCurve:
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
-        """The curve through every `step`-th node: of 17 Chebyshev nodes 2 leaves 9, 4 leaves 5.
-
-        Raises ValueError if the last node would be left out.
-        """
+        """The curve through every `step`-th node: 2 leaves 9 of 17. Raises ValueError if the last is left out."""
         count = len(self.image.nodes)
         if step < 1 or (count - 1) % step:
             raise ValueError(f"every {step}th of {count} nodes leaves out the last: step must divide {count - 1}")
@@ -126,10 +120,7 @@ class AlphaCurve:
         return self.image.values.nbytes + self.text.values.nbytes
 
     def at(self, alpha: float, text_alpha: float | None = None) -> Tensor:
-        """Cosine similarities [N, C] at `alpha`, or at `alpha` of the image encoder and `text_alpha` of the other.
-
-        Raises ValueError for an α outside [0, 1].
-        """
+        """Cosine similarities [N, C] at α, or at one α for each encoder. Raises ValueError for an α outside [0, 1]."""
         return self.image.at(alpha) @ self.text.at(alpha if text_alpha is None else text_alpha).T
 
     def probabilities(self, alpha: float) -> Tensor:
@@ -179,9 +170,8 @@ def held_out_error(
 def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> pd.DataFrame:
     """The score with the delta in one layer alone, all else at zero-shot: a row a layer.
 
-    Columns are tower ("image" or "text"), layer (its number, 0 the one next to the input, or "stem" for what comes
-    before it), id and ood (percent, ood the unweighted mean over domains), and id_change and ood_change, the points
-    from zero-shot.
+    Columns are tower ("image", "text"), layer (its number, 0 next to the input, or "stem"), id, ood (percent, ood the
+    mean over domains), and id_change and ood_change, the points from zero-shot.
     """
     task = as_task(images)
     encoders = encoders_of(backbone, task)

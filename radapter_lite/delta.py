@@ -1,8 +1,7 @@
 """What tuning changed, as one object: for every weight it touched, W(α) = W_org + α ΔW.
 
-α = 0 is the zero-shot model, bit for bit, and α = 1 the tuned one. A method's only job is to make a `Delta`;
-scaling it, whole or per encoder or per layer, putting it into a model and taking it out again, saving it and
-exporting the result are written here once, for all of them.
+α = 0 is the zero-shot model, bit for bit, and α = 1 the tuned one. A method only makes a `Delta`: scaling, applying,
+saving and exporting it are written here once, for all methods.
 """
 
 import hashlib
@@ -31,11 +30,7 @@ KINDS = ("adapter", "difference", "low_rank")
 
 
 def require_untouched(model: nn.Module) -> None:
-    """Raise ValueError for a model that is not as it was loaded, before it is tuned or adapters are attached to it.
-
-    What is learned with adapters on it, or with a delta applied at an α other than 0, would fit no model that anyone
-    can load.
-    """
+    """Raise ValueError for a model that is not as it was loaded: what it learned would fit no model one can load."""
     if model in attached_models:
         raise ValueError("this model already carries adapters: call remove() on their AdapterSet first")
     alpha = record.alpha if (record := _applied.get(model)) else 0.0

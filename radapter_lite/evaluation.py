@@ -23,10 +23,7 @@ ALPHAS = tuple(number / 10 for number in range(11))
 
 
 def evaluate(backbone: Backbone, images: ImageSet | Task) -> pd.DataFrame:
-    """The score of the model as it stands, in percent, a row a domain: domain, is_id, accuracy, images.
-
-    In place of accuracy stands what the task measures.
-    """
+    """The score of the model as it stands, in percent, a row a domain: domain, is_id, the task's metric, images."""
     task = readable(backbone, images)
     if isinstance(task, Retrieval):  # there may be more captions and images than their similarities fit into memory
         return task.recall(image_features(backbone, task.images), text_features(backbone, task.texts(backbone)))

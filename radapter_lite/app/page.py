@@ -88,8 +88,6 @@ class Page(widgets.VBox):
         )
         self.add_class("app-page")
 
-    # --- what the visitor does ---
-
     def _take_example(self, image: Image.Image, button: widgets.Button) -> None:
         self._take_image(image, button.description)
         button.add_class("app-chosen")
@@ -122,8 +120,6 @@ class Page(widgets.VBox):
                 self._say("")
 
         return guarded
-
-    # --- what it shows ---
 
     def _take_image(self, image: Image.Image, label: str) -> None:
         self._source, self._label, self._thumbnail = image, label, Thumbnails([image], SHOWN_PIXELS)
@@ -178,9 +174,6 @@ def open_page(delta: str, **backbone: Any) -> widgets.Tab:
 
     tabs.observe(search, "selected_index")
     return tabs
-
-
-# --- what the model says ---
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,7 @@ TITLE = "R-Adapter Lite"
 
 
 def serve(settings: dict[str, Any], port: int, browser: bool) -> None:
-    """Serve `open_page(**settings)` until interrupted; each visitor has a kernel, which ends when the page is left.
-
-    Raises ValueError if the port is taken.
-    """
+    """Serve `open_page(**settings)` until interrupted, a kernel a visitor. Raises ValueError if the port is taken."""
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:

@@ -1,7 +1,4 @@
-"""Changing what modules of a frozen model take and give, and giving the model back as it was.
-
-Adapters, networks, learned prompts and tokens are all attached in this one way.
-"""
+"""Changing what modules of a frozen model take and give, for all that is attached to one, and giving it back."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping

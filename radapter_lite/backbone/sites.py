@@ -63,10 +63,7 @@ class Site:
 
 
 def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]:
-    """List the places for adapters, one a residual branch, tower by tower.
-
-    Raises ValueError for a tower without residual blocks, or with one whose branches are not known.
-    """
+    """List the places for adapters, by tower. Raises ValueError for a tower whose blocks or branches are not known."""
     sites = []
     for tower, layer, name in ((own, *found) for own in towers for found in enumerate(find_blocks(model, own))):
         block = model.get_submodule(name)

@@ -70,8 +70,7 @@ class Chapter:
 def build(out: Path) -> Path:
     """Write the site into the folder `out` and return its contents page.
 
-    Raises FileNotFoundError if there are no notebooks, and ValueError if `out` is a file, or a folder with something
-    else in it.
+    Raises FileNotFoundError without notebooks, and ValueError if `out` is a file, or a folder of something else.
     """
     root = notebook.checkout() or notebook.PACKAGE
     chapters = [Chapter.read(path) for path in notebook.available()]
@@ -91,10 +90,7 @@ def build(out: Path) -> Path:
 def _pages(
     root: Path, out: Path, chapters: Sequence[Chapter], documents: dict[str, str]
 ) -> Iterator[tuple[str, str, str, dict[str, Chapter | None]]]:
-    """Name, heading and body of each page, and the chapters before and after.
-
-    First comes the slider, by which `build` knows a book, and last the contents.
-    """
+    """Name, heading, body and neighbours of each page; the slider, by which `build` knows a book, comes first."""
     places = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters} | documents
 
     def relinked(body: Tag, folder: str) -> str:
@@ -137,10 +133,7 @@ def demo_slider() -> AlphaSlider:
 
 
 def slider_body() -> str:
-    """The page of the slider: its pictures, and the script that shows one after the other.
-
-    Raises FileNotFoundError or ValueError, where the delta is missing or damaged.
-    """
+    """The slider's page: its pictures, and the script that shows one after the other. Raises as `Delta.load` does."""
     slider, frames = demo_slider(), []
     for stop in SHOWN:
         slider.slider.value = stop

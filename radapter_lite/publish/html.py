@@ -1,7 +1,4 @@
-"""Notebooks and Markdown as HTML that needs no network: no scripts, formulas as MathML, images inline.
-
-A page carries its whole style: readable on a phone, and dark where the reader's system is.
-"""
+"""Notebooks and Markdown as HTML that needs no network: no scripts, formulas as MathML, images and style inline."""
 
 import html
 import re

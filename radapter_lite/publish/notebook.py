@@ -33,20 +33,14 @@ def checkout() -> Path | None:
 
 
 def available() -> list[Path]:
-    """The walkthrough's notebooks in reading order: the checkout's, or else the copies in the package.
-
-    Raises FileNotFoundError if there are none.
-    """
+    """The walkthrough's notebooks in order, the checkout's or its copies. Raises FileNotFoundError without any."""
     if found := sorted(((checkout() or PACKAGE) / "notebooks").glob("*.ipynb")):
         return found
     raise FileNotFoundError("This installation holds no notebooks; install radapter-lite again.")
 
 
 def find(name: str | Path) -> Path:
-    """The notebook called `name`: "05_few_shot_training", its number "05", or the path of any .ipynb file.
-
-    Raises FileNotFoundError naming the notebooks there are.
-    """
+    """The notebook of a name, a number as "05", or the path of an .ipynb file. Raises FileNotFoundError, naming all."""
     if Path(name).suffix == ".ipynb" and Path(name).is_file():
         return Path(name).resolve()
     for path in available():

@@ -11,10 +11,7 @@ __all__ = ["Batch", "Classification", "Retrieval", "Segmentation", "Task", "as_t
 
 
 def as_task(images: ImageSet | Task) -> Task:
-    """The task itself, or of a set of images the retrieval where it has captions and no classes, else classification.
-
-    Raises TypeError for anything else.
-    """
+    """The task itself, or that of a set of images, as told above. Raises TypeError for anything else."""
     if isinstance(images, ImageSet):
         alone = "captions" in images.table and images.classes == [NO_CLASS]
         return Retrieval.of(images) if alone else Classification(images)

@@ -22,11 +22,9 @@ class Classification:
 
     @property
     def names(self) -> list[str]:
-        """The classes."""
         return self.images.classes
 
     def on(self, images: ImageSet) -> "Classification":
-        """Classification of other images."""
         return Classification(images)
 
     def texts(self, backbone: Backbone) -> list[list[str]]:
@@ -34,7 +32,6 @@ class Classification:
         return backbone.describe(self.images.classes)
 
     def batches(self, backbone: Backbone, config: TrainingConfig) -> Iterable[Batch]:
-        """Augmented images and their classes."""
         return ImageBatches(backbone, self.images, self.images.labels, config)
 
     def score(self, similarities: Tensor, zero_shot: Tensor | None = None) -> pd.DataFrame:

@@ -69,7 +69,6 @@ class Segmentation(Classification):
         return cls.of([Scene(image, nothing, np.zeros(0, int), (), "picture", "test")], names, temperature)
 
     def on(self, images: ImageSet) -> "Segmentation":
-        """Segmentation of the scenes that these crops are of."""
         return replace(self, images=images)
 
     def paint(self, similarities: Tensor) -> dict[int, np.ndarray]:

@@ -47,8 +47,7 @@ def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
 def plot_forest(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Differences with 95% intervals, a row a label under its group's name; two panels of one y, for ID and OOD.
 
-    The table's columns are group, label, series, id, id_ci, ood and ood_ci; the first series is filled, the second
-    hollow.
+    Columns are group, label, series, id, id_ci, ood and ood_ci; the first series is filled, the second hollow.
     """
     groups = table.groupby("group", sort=False)["label"].unique()
     rows = [(group, label) for group, labels in groups.items() for label in ("", *labels)]  # "" is the group's own
@@ -89,8 +88,7 @@ def plot_map(axis: Axes, table: pd.DataFrame, column: str) -> None:
 def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """Accuracy over the image encoder's α and the text encoder's: a panel each for ID, OOD and their mean.
 
-    The dashed diagonal is one α for both, the star the highest value. `AlphaCurve.encoder_map` makes the table,
-    of every pair of as many even steps from 0 to 1.
+    The dashed diagonal is one α for both, the star the highest. The table is `AlphaCurve.encoder_map`'s, in even steps.
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
@@ -98,10 +96,7 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
-    """What each layer changes in points of ID and OOD accuracy, as `alpha_curve.layer_profile` tells it.
-
-    There are two panels of one y, for the image and the text encoder.
-    """
+    """Points of accuracy that each layer changes, from `layer_profile`: two panels of one y, for image and text."""
     table = profile.rename(columns={"id_change": "ID", "ood_change": "mean OOD"}).set_index("layer")
     for axis, tower in zip(axes, ("image", "text"), strict=True):
         own = table.loc[table["tower"] == tower, ["ID", "mean OOD"]]
@@ -111,10 +106,7 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
 
 
 def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
-    """How many points each rule for α leaves on the table, with 95% intervals; a marker for each method.
-
-    The table's columns are method, rule, left and left_ci; the rules are drawn in the order they come in.
-    """
+    """Points that each rule for α leaves on the table, by method: columns method, rule (in order), left and left_ci."""
     rules, methods = list(table["rule"].unique()), table.groupby("method", sort=False)
     axis.axvline(0, color=COLOURS[6], lw=1)
     for place, (method, own) in enumerate(methods):

@@ -1,7 +1,4 @@
-"""Pictures that a page is sent once, as style sheets: thumbnails, and charts under points that move.
-
-What is written anew at every move of a slider, the templates of assets/widgets, names them by class and stays small.
-"""
+"""Pictures that pages are sent once, as style sheets that templates name: thumbnails, and charts below moving dots."""
 
 import base64
 import hashlib

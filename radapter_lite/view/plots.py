@@ -56,10 +56,7 @@ FRAME: dict[str, Any] = {
 
 
 def look(method: str, size: float = 9) -> dict[str, Any]:
-    """Keyword arguments of `plot` and `errorbar` for a method's own colour and marker, edged in white.
-
-    A method that is none of the package's gets the one of `OTHERS` that its name leads to.
-    """
+    """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to."""
     other = OTHERS[zlib.crc32(method.encode()) % len(OTHERS)]
     colour, marker = METHOD_COLOURS.get(method, other[0]), METHOD_MARKERS.get(method, other[1])
     size = 1.5 * size if marker == "*" else size  # a star of one size looks smaller than the rest
@@ -129,10 +126,7 @@ def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
 
 
 def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:
-    """ID's images on the left and OOD's on the right; under each, what α does to its accuracy, a line a method.
-
-    Some images of each domain are shown; the curves are as `plot_trade_off` takes them.
-    """
+    """Some images of ID on the left and of OOD on the right, over the accuracy along α of `plot_trade_off`'s curves."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 5.6), height_ratios=(1, 1.5))
     rng, table = np.random.default_rng(1), images.table
     rows = {domain: np.flatnonzero(table["domain"] == domain) for domain in images.domains}

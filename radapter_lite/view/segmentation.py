@@ -18,10 +18,7 @@ def colours(labels: np.ndarray) -> dict[int, str]:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, hues: Mapping[int, str] | None = None) -> Image.Image:
-    """The picture [H, W, 3] under its mask [H, W], in the colours given or in its own, with a line around each class.
-
-    Raises ValueError for a mask of another size than the picture.
-    """
+    """The picture [H, W, 3] under its mask [H, W], classes outlined. Raises ValueError for a mask of another size."""
     from skimage.segmentation import find_boundaries
 
     if labels.shape != image.shape[:2]:

@@ -1,8 +1,4 @@
-"""The α slider, and the map of the encoders' two α: what a tuned model says anywhere between zero-shot and tuned.
-
-Accuracies are interpolated (see alpha_curve) once for every stop. A move then interpolates the images that are shown,
-and writes a little HTML anew; nothing is encoded or drawn by then.
-"""
+"""The α slider, and the map of the encoders' two α; while they move, nothing is encoded or drawn, only interpolated."""
 
 import time
 from collections.abc import Mapping, Sequence
