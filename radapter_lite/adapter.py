@@ -22,12 +22,9 @@ __all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
 DROPS = ("adapter", "path", "number")
 Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)]
+TOWERS_RULE = "be ('image', 'text'), one of the two in a tuple, or () to train a stem alone"
 Towers = Annotated[
-    tuple[str, ...],
-    Bound(
-        "be ('image', 'text'), one of the two in a tuple, or () to train a stem alone",
-        lambda own: not isinstance(own, str) and len({*own}) == len(own),
-    ),
+    tuple[str, ...], Bound(TOWERS_RULE, lambda own: not isinstance(own, str) and len({*own}) == len(own))
 ]
 
 
@@ -168,14 +165,10 @@ class AdapterSet(nn.Module):
             changes: ΔW of weights that were tuned beside the adapters, by name.
         """
         matrices = {site.linear: self[site].average if averaged else self[site].matrix() for site in self.sites}
-        about = {"averaged": averaged} | dict(settings or {})
-        return Delta.from_adapters(
-            original or self._model.state_dict(),
-            matrices | dict(changes or {}),
-            backbone=backbone,
-            method="R-Adapter",
-            settings=asdict(self.config) | about,
-        )
+        matrices |= changes or {}
+        noted = asdict(self.config) | {"averaged": averaged} | dict(settings or {})
+        state = original or self._model.state_dict()
+        return Delta.from_adapters(state, matrices, backbone=backbone, method="R-Adapter", settings=noted)
 
     def remove(self) -> None:
         """Detach from the model and thaw what attaching froze; the adapters keep their weights."""

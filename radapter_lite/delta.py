@@ -201,10 +201,8 @@ class Delta:
             except (RuntimeError, KeyError):  # the factors do not fit each other or the weight, or one is missing
                 shape = None
             if shape != state[name].shape:
-                raise ValueError(
-                    f"the delta's {key} of shape {tuple(tensor.shape)} does not fit the model's {name} of "
-                    f"shape {tuple(state[name].shape)}: it is for {made_on(self.meta)}"
-                )
+                told = f"the delta's {key} of shape {tuple(tensor.shape)} does not fit the model's {name} of shape"
+                raise ValueError(f"{told} {tuple(state[name].shape)}: it is for {made_on(self.meta)}")
 
     # --- files ---
 
@@ -274,10 +272,8 @@ def made_on(meta: Mapping[str, Any]) -> str:
 def require_weights(meta: Mapping[str, Any], state: State, names: Iterable[str], what: str) -> None:
     """Raise ValueError for a model, by its state dict, whose weights of these names are not the ones noted in meta."""
     if meta.get("fingerprint") not in (None, fingerprint(state, names)):
-        raise ValueError(
-            f"this model's weights are not the ones {what}: it is for {made_on(meta)}, loaded afresh, without training "
-            f"or merging"
-        )
+        told = f"this model's weights are not the ones {what}: it is for {made_on(meta)}"
+        raise ValueError(f"{told}, loaded afresh, without training or merging")
 
 
 def fingerprint(state: State, names: Iterable[str]) -> str:

@@ -39,9 +39,8 @@ def decode_upload(content: bytes, name: str) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise ValueError(too_many_pixels)
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(
-            f"{name} is {width} × {height} pixels: give an image at most {MAX_ASPECT} times as long as wide."
-        )
+        wanted = f"an image at most {MAX_ASPECT} times as long as wide"
+        raise ValueError(f"{name} is {width} × {height} pixels: give {wanted}.")
     try:
         with image:
             return upright_rgb(image)

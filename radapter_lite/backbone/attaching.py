@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 # a module's first input, its output [..., d] -> what takes the output's place [..., d]; d is last, also a convolution's
 Change = Callable[[Tensor, Tensor], Tensor]
+InputChange = Callable[[Tensor], Tensor]
 
 # Models with something attached at this moment; merging into their weights would count it twice.
 attached_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
@@ -24,10 +25,7 @@ class Attachment(ExitStack):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        outputs: Mapping[str, Change],
-        inputs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        self, model: nn.Module, outputs: Mapping[str, Change], inputs: Mapping[str, InputChange] | None = None
     ) -> None:
         super().__init__()
         for name, change in outputs.items():
@@ -51,7 +49,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def changed_inputs(modules: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def changed_inputs(modules: Iterable[nn.Module], change: InputChange) -> Iterator[None]:
     """What reaches these modules is changed, inside the with block."""
     with ExitStack() as hooks:
         for m in modules:

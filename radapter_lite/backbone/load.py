@@ -28,14 +28,8 @@ from radapter_lite.seeding import seeded
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 HUB_PREFIX = "hf-hub:"
 # What stands around a class's name, for CLIPs that learned from photographs mostly, as nearly all did.
-PHOTOS = (
-    "a photo of a {}.",
-    "a bad photo of a {}.",
-    "a drawing of a {}.",
-    "a close-up photo of a {}.",
-    "a rendering of a {}.",
-    "an image of a {}.",
-)
+PHOTO_KINDS = ("a photo", "a bad photo", "a drawing", "a close-up photo", "a rendering", "an image")
+PHOTOS = tuple(f"{kind} of a {{}}." for kind in PHOTO_KINDS)
 
 
 @dataclass(frozen=True)
@@ -109,9 +103,9 @@ def load_clip(
     if not name.startswith(HUB_PREFIX):
         name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
         if name not in names:
+            told = f"{name} is no open_clip model; the nearest names are {_nearest(name, names)}"
             raise ValueError(
-                f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} "
-                f"(open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
+                f"{told} (open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
             )
     tag, checkpoint = _find_weights(name, None if pretrained is None else os.fspath(pretrained))
     label = checkpoint.name if checkpoint else tag or "random"
@@ -135,10 +129,8 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     if isinstance(prompts, os.PathLike) or (isinstance(prompts, str) and "{}" not in prompts):
         path = Path(prompts)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is neither a prompt, which has {{}} where the class name goes, nor a file of prompts, one a "
-                f"line"
-            )
+            told = f"{path} is neither a prompt, which has {{}} where the class name goes"
+            raise FileNotFoundError(f"{told}, nor a file of prompts, one a line")
         try:
             prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         except ValueError as error:
@@ -146,10 +138,8 @@ def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ..
     found = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     odd = [prompt for prompt in found if not isinstance(prompt, str) or prompt.count("{}") != 1]
     if odd or not found:
-        raise ValueError(
-            f"prompts must be texts with one {{}} where the class name goes, as 'a photo of a {{}}.', not "
-            f"{repr(odd[0]) if odd else 'none at all'}"
-        )
+        wanted = "texts with one {} where the class name goes, as 'a photo of a {}.'"
+        raise ValueError(f"prompts must be {wanted}, not {repr(odd[0]) if odd else 'none at all'}")
     return found
 
 
@@ -171,9 +161,8 @@ def _find_weights(name: str, source: str | None) -> tuple[str | None, Path | Non
     if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path("."):
         raise FileNotFoundError(f"the checkpoint {source} does not exist: give the path of an existing file")
     if on_hub:
-        raise ValueError(
-            f"{name} brings its own weights: leave pretrained out, or give a checkpoint's path, instead of {source}"
-        )
+        instead = f"leave pretrained out, or give a checkpoint's path, instead of {source}"
+        raise ValueError(f"{name} brings its own weights: {instead}")
     known = f"the nearest tags are {_nearest(source, tags)}" if tags else "it has no published tags"
     raise ValueError(f"{source} is neither a file nor a tag of {name}: {known}, and 'random' always works")
 
@@ -239,10 +228,8 @@ def _check_checkpoint(path: Path) -> None:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}): fetch it again") from error
     except Exception as error:  # the unpickler fails in many ways, all of them for the file's sake
-        raise ValueError(
-            f"{path} is refused because it is damaged or holds more than tensors, which could run code: "
-            f"save the model's state dict as .safetensors instead"
-        ) from error
+        told = f"{path} is refused because it is damaged or holds more than tensors, which could run code"
+        raise ValueError(f"{told}: save the model's state dict as .safetensors instead") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict: save model.state_dict() as .safetensors instead")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 TOWERS = ("image", "text")
-
+OTHERWISE = "choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
 # A residual block's place in its tower: its number, behind that of its stage where there are stages.
 BLOCK = re.compile(
     r"(?:stages\.|layers\.|layer)(\d+)\.(?:blocks\.)?(\d+)\."  # timm's stages, Swin's and ResNet's
@@ -71,10 +71,8 @@ def find_sites(model: nn.Module, towers: tuple[str, ...] = TOWERS) -> list[Site]
         ends = {kind: own for kind, names in LAST.items() for own in dense if re.fullmatch(names, own)}
         missed = "attn" not in ends and any("attn" in own or "attention" in own.lower() for own in dense)
         if missed or not {"mlp", "conv"} & ends.keys():
-            raise ValueError(
-                f"the {tower} tower has a branch that does not end in a layer that is known, in {name} "
-                f"({type(block).__name__}): choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
-            )
+            told = f"the {tower} tower has a branch that does not end in a layer that is known, in {name}"
+            raise ValueError(f"{told} ({type(block).__name__}): {OTHERWISE}")
         for kind, own in ends.items():
             linear, around = f"{name}.{own}", f"{name}.{own}".rpartition(".")[0]
             hooked = around if isinstance(model.get_submodule(around), nn.MultiheadAttention) else linear
@@ -92,10 +90,8 @@ def find_blocks(model: nn.Module, tower: str) -> list[str]:
     inside = [f"{name}.{own}." for own, _ in module.named_modules()] if isinstance(module, nn.Module) else []
     blocks = [own[:-1] for own in inside if (found := BLOCK.search(own)) and found.end() == len(own)]
     if not blocks:
-        raise ValueError(
-            f"the {tower} tower is a {type(getattr(module, 'trunk', module)).__name__}, in which no residual blocks "
-            f"were found: choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
-        )
+        kind = type(getattr(module, "trunk", module)).__name__
+        raise ValueError(f"the {tower} tower is a {kind}, in which no residual blocks were found: {OTHERWISE}")
     return blocks
 
 

@@ -41,10 +41,9 @@ def open_source(path: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
         needs = f"{path} needs {error.name}, which is not installed"
         raise ValueError(f'{needs}: pip install "radapter-lite[scale]"') from error
     except Exception as error:  # damaged files fail in many ways
-        wanted = (
-            "shards of uncompressed tar, Parquet files, or a folder that save_to_disk wrote, with an image and a class"
-        )
-        raise ValueError(f"{path} cannot be read ({error}): expected {wanted} or a caption in each row") from error
+        wanted = "shards of uncompressed tar, Parquet files, or a folder that save_to_disk wrote"
+        told = f"{path} cannot be read ({error}): expected {wanted}"
+        raise ValueError(f"{told}, with an image and a class or a caption in each row") from error
     classes = set(table["class"].dropna().astype(str))
     in_order = sorted(classes, key=int) if all(map(str.isdecimal, classes)) else None  # as lists of their names are
     return table, {"classes": in_order, "name": name, "read": read}

@@ -59,9 +59,8 @@ def record(name: str, value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Metric {name!r} is {value!r}, which JSON cannot hold; record finite numbers or text."
-        ) from error
+        told = f"Metric {name!r} is {value!r}, which JSON cannot hold"
+        raise ValueError(f"{told}; record finite numbers or text.") from error
     display({METRIC_MIME: {"name": name, "value": value}}, raw=True)
 
 
@@ -115,9 +114,8 @@ def execute(
             cell = sum(each.metadata.papermill.status != "pending" for each in begun)
             what = "the end of its kernel, most often for want of memory"
         _finish(target, completed=False)
-        raise NotebookError(
-            f"{source.stem} stopped in cell [{cell}] with {what}; what ran until then is in {target}."
-        ) from error
+        told = f"{source.stem} stopped in cell [{cell}] with {what}"
+        raise NotebookError(f"{told}; what ran until then is in {target}.") from error
     _finish(target, completed=True)
     return target
 

@@ -201,12 +201,9 @@ def play_button(slider: widgets.FloatSlider) -> widgets.Play:
 
 
 def _check(name: str, curve: AlphaCurve, images: ImageSet) -> None:
-    rows = curve.image.values.shape[1]
-    if rows != len(images):
-        raise ValueError(
-            f"the curve of {name} is of {rows} images and not of these {len(images)}: give the images it was "
-            f"measured on"
-        )
+    if (rows := curve.image.values.shape[1]) != len(images):
+        told = f"the curve of {name} is of {rows} images and not of these {len(images)}"
+        raise ValueError(f"{told}: give the images it was measured on")
 
 
 def alpha_control(description: str, stops: int = len(STOPS), width: str = "400px") -> widgets.FloatSlider:
