@@ -227,7 +227,7 @@ def test_the_trained_context_alone_is_what_changes(images, backbone, tmp_path):
     """The point's similarities are those of a second encoding, from the checkpoint's vectors."""
     config = CoOpConfig(replace(TRAINING, epochs=3), context_length=2, temperature=0.05)
     point = coop(backbone, images, config, checkpoint=tmp_path / "run.pt")
-    vectors = torch.load(tmp_path / "run.pt", weights_only=True)["state"]["prompt"]["vectors"]
+    vectors = torch.load(tmp_path / "run.pt", weights_only=True)["parts"]["prompt"]["vectors"]
     model, ids = backbone.model, backbone.tokenizer(images.classes)
     rows = []
     with torch.no_grad():

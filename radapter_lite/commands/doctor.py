@@ -13,7 +13,7 @@ from radapter_lite.commands import Commands
 from radapter_lite.version import __version__
 
 # The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
-EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",), "scale": ("shards", "data sets", "bench --dask")}
+EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",), "scale": ("bench", "shards", "data sets")}
 
 
 def add(commands: Commands) -> None:
