@@ -41,8 +41,6 @@ def mpm_nce(
     δ_ij = 0 for a positive and the margin for a negative. Both directions share ỹ. Where image i has no negative in the
     batch there is nothing to smooth towards and ỹ_ij = 1/|P(i)|, so that every row of targets sums to 1.
 
-    Raises ValueError for shapes that do not fit, positives not bool or without the diagonal, and numbers out of range.
-
     Args:
         image_features, text_features: unit vectors [B, D].
         positives: True at (i, j) where image i and text j match [B, B], bool, its diagonal True.
@@ -50,8 +48,8 @@ def mpm_nce(
         margin: δ, in units of cosine similarity, 0 or more.
         smoothing: ε, the share of each row's target given to its negatives, in [0, 1).
 
-    Returns:
-        The paper's double sum divided by B [scalar]; computed in float32 where the features are narrower.
+    Returns a scalar, computed in float32 where the features are narrower. Raises ValueError for shapes that do not fit,
+    positives not bool or without the diagonal, and numbers out of range.
 
     Source: Kim et al. 2024 (arXiv 2408.05749), MPM-NCE.
     """
@@ -78,8 +76,9 @@ def _check(
         raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
     square = (len(images), len(images))
     if positives.dtype != torch.bool or positives.shape != square:
-        found = f"{positives.dtype} {tuple(positives.shape)}"
-        raise ValueError(f"positives must be a bool matrix of shape {square}, not {found}")
+        raise ValueError(
+            f"positives must be a bool matrix of shape {square}, not {positives.dtype} {tuple(positives.shape)}"
+        )
     if not positives.diagonal().all():
         raise ValueError("positives must be True on the diagonal: image i and text i are a pair")
     if not isinstance(temperature, Tensor) and not temperature > 0:

@@ -3,7 +3,7 @@
 import math
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -53,8 +53,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
     Raises ValueError for a setting that the configuration does not have, and a value of a type that one does not take.
     """
-    parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    known = by_name(config)
+    parts, known = vars(config), by_name(config)
     if odd := [name for name in settings if name not in (*known, *parts)]:
         raise ValueError(f"{type(config).__name__} has no setting {odd[0]!r}; it has {', '.join(known)}")
     changed = {name: settings[name] for name in parts if name in settings}
@@ -69,8 +68,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
 def by_name(config: Any) -> dict[str, Any]:
     """A configuration's settings, those of its parts among them."""
-    parts = {field.name: getattr(config, field.name) for field in fields(config)}
-    own = [by_name(part) if is_dataclass(part) else {name: part} for name, part in parts.items()]
+    own = [by_name(part) if is_dataclass(part) else {name: part} for name, part in vars(config).items()]
     return dict(ChainMap(*reversed(own)))
 
 

@@ -30,12 +30,12 @@ from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
 
 Loss = Callable[[Any], Tensor]  # of a batch -> scalar
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 Row = dict[str, Any]  # of the history
-PRECISIONS = ("float32", "bfloat16", "float16")
 READ_EVERY = 10  # steps whose losses are read together: reading waits for the device
-MIXUP_LAYERS = ("input", "random")
+PRECISIONS = ("float32", "bfloat16", "float16")
 Precision = Annotated[str, Bound(f"be one of {', '.join(PRECISIONS)}", PRECISIONS.__contains__)]
-Layer = Annotated[str, Bound(f"be {' or '.join(MIXUP_LAYERS)}", MIXUP_LAYERS.__contains__)]
+Layer = Annotated[str, Bound("be input or random", ("input", "random").__contains__)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def augment(images: Tensor, crop: float, flip: bool, size: int | None = None) ->
 def train(
     batches: Iterable[Any],
     loss_of_batch: Loss,
-    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+    parameters: Parameters,
     config: TrainingConfig,
     *,
     state: Mapping[str, nn.Module],
@@ -239,8 +239,8 @@ class _Run:
             raise ValueError(f"{self.checkpoint} is damaged or no checkpoint of a training: {again}") from error
         for name, value in self.identity.items():
             if found.get(name) != value:
-                other = f"a run with {name}={found.get(name)}, this one has {value}"
-                raise ValueError(f"{self.checkpoint} is of {other}: {again}")
+                other = f"{name}={found.get(name)}, this one has {value}"
+                raise ValueError(f"{self.checkpoint} is of a run with {other}: {again}")
         for name, part in self.parts.items():
             part.load_state_dict(parts[name])
         return place

@@ -22,7 +22,6 @@ from radapter_lite.tasks import Task, as_task
 
 # How a method that learned tensors of its own answers on a task: similarities [N, T]; one that slides is given an α.
 Answer = Callable[..., Tensor]
-
 POINT = "point"  # the kind of a file that holds no delta
 
 
@@ -60,10 +59,9 @@ class Tuned:
         """The change of CLIP's weights. Raises ValueError for a method that learns none."""
         if isinstance(self.learned, Delta):
             return self.learned
-        raise ValueError(
-            f"{self.method} learns no change of CLIP's own weights alone, so it has no delta"
-            f"{'' if self.slides else ' and no α: it is one point'}; call similarities(backbone, images) instead"
-        )
+        lacks = "no delta" if self.slides else "no delta and no α: it is one point"
+        found = f"{self.method} learns no change of CLIP's own weights alone, so it has {lacks}"
+        raise ValueError(f"{found}; call similarities(backbone, images) instead")
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -111,9 +109,8 @@ class Tuned:
 
     def with_meta(self, **about: Any) -> Tuned:
         """The same with more known of it, which is saved with it; JSON."""
-        learned = self.learned
-        if isinstance(learned, Delta):
-            learned = replace(learned, meta=learned.meta | about)
+        own = self.learned
+        learned = replace(own, meta=own.meta | about) if isinstance(own, Delta) else own
         return replace(self, learned=learned, meta=self.meta | about)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -46,8 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"δ = {margin:g}": {"margin": margin} for margin in (0.0, 0.1, 0.25)},
     **{f"ε = {smoothing:g}": {"smoothing": smoothing} for smoothing in (0.0, 0.1)},
     "τ = 0.01": {"temperature": 0.01},
-    "λ = 0.001": {"whitening": 0.001},
-    "λ = 0.1": {"whitening": 0.1},
+    **{f"λ = {damping:g}": {"whitening": damping} for damping in (0.001, 0.1)},
     "stem": {"stem_lr": 1e-3},
     "stem, a third of the rate": {"stem_lr": 3e-4},
     "stem, three times the rate": {"stem_lr": 3e-3},
@@ -141,7 +140,7 @@ def run_neighbours(
         method, settings, longer = NEIGHBOURS[key["variant"]]
         known, searching = METHODS[method], key["seed"] == SEED
         loop = {"seed": key["seed"], "epochs": longer * epochs(16) // (2 if searching else 1)}
-        settings = settings | {str(known.searched): key["value"]} | (loop if known.trains else {})
+        settings = settings | {known.searched: key["value"]} | (loop if known.trains else {})
         if searching and "momentum" in settings:  # half of the steps would keep more of the zero start
             settings["momentum"] **= 2
         tuned = known.tune(backbone, images.few_shot(16, key["seed"]), for_backbone(method, backbone, settings))

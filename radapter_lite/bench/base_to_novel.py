@@ -25,7 +25,6 @@ from radapter_lite.tasks import Segmentation
 SHOTS = 16
 # Those that can answer for names they were not tuned on; a head for classes cannot.
 COMPARED = ("R-Adapter", "R-Adapter, stem", "FLYP", "LoRA", "CoOp", "CLIP-Adapter")
-
 # Of segmentation: the methods, and scenes of each style; training's hold every design.
 SEGMENTING = ("R-Adapter", "FLYP", "LoRA", "fine-tuning")
 TRAINING, TEST, VALIDATION = 400, 30, 20

@@ -52,9 +52,8 @@ class Exam:
     def measure(self, tuned: Tuned, alphas: Iterable[float], **about: object) -> pd.DataFrame:
         """A row for each α, split and domain; one α, NaN, for a method without.
 
-        Returns:
-            `about`; alpha, split, domain, is_id, the task's metric, images, forgotten, for curves the columns of
-            `unlabelled_statistics`, trained_parameters and seconds of training.
+        It has `about`; alpha, split, domain, is_id, the task's metric, images, forgotten, for curves the columns of
+        `unlabelled_statistics`, trained_parameters and seconds of training.
         """
         if tuned.has_alpha:
             found = along(self.backbone, tuned, self.task, alphas, self.zero_shot)

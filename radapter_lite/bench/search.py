@@ -36,7 +36,7 @@ def run_search(
     """
     names = [find_method(name).name for name in methods or METHODS]
     numbers = sorted(shots or SHOTS, reverse=True)
-    tried = [(number, name) for number in numbers for name in names if METHODS[name].searched]
+    tried = [(number, name) for number in numbers for name in names if METHODS[name].grid]
     for count in range(RUNS):  # where a run looks depends on those before it
         keys = [{"id_domain": images.id_domain, "method": name, "shots": n, "run": count} for n, name in tried]
         table = run_missing(keys, partial(_try_out, backbone, images, read_rows(path)), path)
@@ -47,9 +47,8 @@ def run_search(
 
 def next_value(grid: tuple[float, ...], found: Mapping[float, float]) -> float:
     """What to try after the values in `found`, which holds the validation accuracy of each."""
-    for value in grid:
-        if value not in found:
-            return value
+    if left := [value for value in grid if value not in found]:
+        return left[0]
     tried = sorted(found)
     best = max(tried, key=lambda value: found[value])
     place = tried.index(best)
@@ -77,8 +76,8 @@ def run_variants(
     found = found.sort_values("value", kind="stable")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"].to_dict()
     wanted = [(name, best.get(name, 0.0)) for name in names]
-    measured = [key for seed in range(seeds) for key in keys(wanted, seed)]
-    return run_all(measured, partial(run, values=best), path, ["variant"])
+    every = [key for seed in range(seeds) for key in keys(wanted, seed)]
+    return run_all(every, partial(run, values=best), path, ["variant"])
 
 
 def _rounded(value: float) -> float:
@@ -88,7 +87,6 @@ def _rounded(value: float) -> float:
 def _try_out(backbone: Backbone, images: ImageSet, table: pd.DataFrame, key: Key) -> pd.DataFrame:
     method, shots = key["method"], key["shots"]
     known, place = METHODS[method], (images.id_domain, method, shots)
-    assert known.searched is not None  # run_search has seen to it
     rows = table.itertuples()
     value = next_value(known.grid, {r.value: r.validation for r in rows if (r.id_domain, r.method, r.shots) == place})
     budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}

@@ -10,6 +10,17 @@ from radapter_lite.results import RESULTS, load_results
 from radapter_lite.statistics import mean_and_interval, paired_differences, summarize
 
 COMPARED = (4, 16)  # shots at which every method was run
+# By the task's name: the saved results, what was tuned on, which rows, their metric, and which are the overview's ID.
+TASKS = {
+    "full data": ("full_data", "camera", "shots == 320", "accuracy", "is_id"),
+    "few shots": ("few_shot", "camera", "shots == 16", "accuracy", "is_id"),
+    "base to novel": ("base_to_novel", "camera", "is_id and part in ('base', 'novel')", "accuracy", "part == 'base'"),
+    "retrieval": ("retrieval", "camera", "texts == 'captions'", "recall", "is_id"),
+    "segmentation": ("segmentation", "outline", "masks == 'proposals'", "miou", "is_id"),
+}
+# By its name in the overview, a method and its α. All weights are tuned by FLYP's loss, for it serves every task.
+WAYS = {"zero-shot": ("FLYP", 0.0), "fine-tuning": ("FLYP", 1.0), "WiSE-FT": ("FLYP", 0.5)}
+WAYS["R-Adapter"] = ("R-Adapter", 0.5)
 
 
 def results_table(results: pd.DataFrame) -> str:
@@ -50,23 +61,9 @@ def who_is_ahead(results: pd.DataFrame) -> str:
         ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
         named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
         who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
-        verb = "reach" if len(named) > 1 else "reaches"
-        told = f"{who} {verb} more than R-Adapter, both ID and OOD"
+        told = f"{who} {'reach' if len(named) > 1 else 'reaches'} more than R-Adapter, both ID and OOD"
         sentences.append(f"At {shots} shots, {told}, of {len(table)} measured.")
     return "\n".join(sentences)
-
-
-# By the task's name: the saved results, what was tuned on, which rows, their metric, and which are the overview's ID.
-TASKS = {
-    "full data": ("full_data", "camera", "shots == 320", "accuracy", "is_id"),
-    "few shots": ("few_shot", "camera", "shots == 16", "accuracy", "is_id"),
-    "base to novel": ("base_to_novel", "camera", "is_id and part in ('base', 'novel')", "accuracy", "part == 'base'"),
-    "retrieval": ("retrieval", "camera", "texts == 'captions'", "recall", "is_id"),
-    "segmentation": ("segmentation", "outline", "masks == 'proposals'", "miou", "is_id"),
-}
-# By its name in the overview, a method and its α. All weights are tuned by FLYP's loss, for it serves every task.
-WAYS = {"zero-shot": ("FLYP", 0.0), "fine-tuning": ("FLYP", 1.0), "WiSE-FT": ("FLYP", 0.5)}
-WAYS["R-Adapter"] = ("R-Adapter", 0.5)
 
 
 def overview(folder: Path = RESULTS) -> pd.DataFrame:

@@ -77,13 +77,12 @@ def models(
 
 
 def run_toolbox(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
-    """Run what `path` does not hold yet, and add its rows: `report`'s, with forgotten, id_domain, variant, value, ...
+    """Run what `path` does not hold yet; returns the means of `run_all` by variant.
 
-    And seed, alpha and split; value is the trick's, 0 where it has none. Returns ID and OOD at α = 1 over seeds.
+    Rows are `report`'s, with forgotten, id_domain, variant, value (the trick's, 0 without one), seed, alpha and split.
     """
     exam, single = (Exam.prepare(clip, images) for clip in (backbone, replace(backbone, prompts=ONE_PROMPT)))
     validation = Exam.prepare(backbone, images.select(domain=images.id_domain, split="validation"))
-
     kept: dict[int | str, Any] = {}  # the models of the seed at hand, and what each variant of it said
 
     def said(variant: str, seed: int) -> list[Tensor]:

@@ -73,9 +73,4 @@ def execute(arguments: argparse.Namespace) -> int:
         images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
         table = run(load_clip(), **images, path=path, **{name: given[name] for name in options[:3] if name in given})
     print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")
-    if arguments.part == "speed":
-        from radapter_lite.view.comparison_plots import plot_speed
-        from radapter_lite.view.plots import save_figure
-
-        save_figure(plot_speed(table), "speed", path.parent, "R-Adapter's costs in percent of its peers'.")
     return 0

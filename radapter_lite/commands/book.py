@@ -20,6 +20,5 @@ def add(commands: Commands) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     from radapter_lite.publish.book import build
 
-    contents = build(arguments.out)
-    print(f"Open {contents.resolve()} in a browser.")
+    print(f"Open {build(arguments.out).resolve()} in a browser.")
     return 0

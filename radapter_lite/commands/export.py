@@ -65,8 +65,7 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
     from radapter_lite.delta_file import write_tensors
     from radapter_lite.files import make_folder
 
-    config = open_clip.get_model_config(backbone.name)
-    if config is None:
+    if (config := open_clip.get_model_config(backbone.name)) is None:
         raise ValueError(
             f"{backbone.name} is no architecture of open_clip, which could not open it alone: name a file for --out "
             f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
@@ -83,10 +82,8 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
         alone = replace(backbone, model=model.eval(), preprocess=preprocess, tokenizer=tokenizer)
         error = (_some_features(alone) - _some_features(backbone)).abs().max().item()
         if not error < TOLERANCE:
-            raise ValueError(
-                f"open_clip gives features that differ by {error:.1g} from the tuned model's for {backbone.name}: "
-                f"nothing was exported; --out NAME.safetensors writes the weights alone"
-            )
+            found = f"open_clip gives features that differ by {error:.1g} from the tuned model's for {backbone.name}"
+            raise ValueError(f"{found}: nothing was exported; --out NAME.safetensors writes the weights alone")
         os.replace(folder, out)
 
 

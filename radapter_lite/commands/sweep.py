@@ -40,8 +40,7 @@ def execute(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.tuned.with_name(f"sweep_{images.name}.csv")
     if out.suffix != ".csv" or out.is_dir():
         raise ValueError(f"{out} is no name for a table: expected a file ending in .csv for --out")
-    test = _unseen(images.select(split="test"), about)
-    test = test.readable(backbone.preprocess)
+    test = _unseen(images.select(split="test"), about).readable(backbone.preprocess)
     metric, (swept, answers) = as_task(test).metric, examine(backbone, tuned, test, alphas)
     report.write(swept, answers, out.with_suffix(""), images.id_domain, metric)
     print(f"{metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, metric)}\n")

@@ -25,6 +25,8 @@ from radapter_lite.settings import Count, Whole
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
+WORDS = "an icon of a"  # one of PictoCLIP's prompts
+
 
 class Context(nn.Module):
     """The learned vectors [M, width], begun as `start`, or at random."""
@@ -85,9 +87,6 @@ def answer(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     vectors = tuned.tensors["vectors"].to(backbone.device)
     head = encode_prompts(backbone, prompt_tokens(backbone, task.names, len(vectors)), vectors)
     return image_features(backbone, task.images) @ head.T
-
-
-WORDS = "an icon of a"  # one of PictoCLIP's prompts
 
 
 @register("CoOp", CoOpConfig(init_text=WORDS), grid=(3e-4, 1e-3, 3e-3), elsewhere=PROMPTS_ELSEWHERE, answer=answer)

@@ -19,12 +19,10 @@ from radapter_lite.tuned import Tuned
 def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
     """Train every weight of both encoders on images and their texts; the delta is the difference.
 
-    At α < 1 the delta is WiSE-FT over FLYP. Pairs of one class are positives of each other here. The published
-    loss takes each image's own prompt as its only positive and pushes it away from the prompts of its own
-    class that stand beside other images; with few classes most batches hold such pairs, and a loss that
-    contradicts itself would measure the size of the batch rather than the method.
-
-    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train` raises.
+    Pairs of one class are positives of each other here. The published loss takes each image's own prompt as its only
+    positive and pushes it away from the prompts of its own class that stand beside other images; with few classes most
+    batches hold such pairs, and a loss that contradicts itself would measure the size of the batch rather than the
+    method. Batch statistics stay frozen. Raises what `train` raises.
     """
     model = backbone.model
     trained = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("logit_")]
@@ -38,18 +36,15 @@ def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tu
 def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
     """Train every weight of the image encoder with cross-entropy; the delta is the difference.
 
-    The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text
-    encoder is not trained. WiSE-FT is this delta at α < 1, W_org + α (W_ft - W_org).
-
-    The backbone has its original weights again afterwards. Batch statistics stay frozen. Raises what `train` raises.
+    The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text encoder
+    is not trained. Batch statistics stay frozen. Raises what `train` raises.
     """
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
     head = text_features(backbone, task.texts(backbone))  # (C, D)
 
     def loss(batch: Batch) -> Tensor:
-        features = encode_batch(backbone, batch)  # (B, D)
-        return cosine_cross_entropy(features, head, batch.labels, config.temperature)
+        return cosine_cross_entropy(encode_batch(backbone, batch), head, batch.labels, config.temperature)
 
     with restored(backbone.model) as before:
         history = train(loss, trained, visual=visual)

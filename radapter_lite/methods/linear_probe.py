@@ -108,9 +108,8 @@ def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: 
     labels, features = labels_of(method, task), image_features(backbone, task.images)
     seen = labels.unique().tolist()
     if len(seen) < 2:
-        raise ValueError(
-            f"a linear probe needs training images of two classes or more; these {len(labels)} are all of one"
-        )
+        found = f"these {len(labels)} are all of one"
+        raise ValueError(f"a linear probe needs training images of two classes or more; {found}")
     from sklearn.linear_model import LogisticRegression
 
     inputs = features.detach().cpu().double()
@@ -121,8 +120,7 @@ def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: 
     regression.fit((inputs @ basis).numpy(), labels.cpu().numpy())
     weight, bias = features.new_zeros(len(task.names), len(basis)), features.new_full((len(task.names),), -torch.inf)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
-        bias[seen[0]] = 0
-        seen = seen[1:]
+        bias[seen.pop(0)] = 0
     weight[seen] = (torch.from_numpy(regression.coef_) @ basis).to(weight)
     bias[seen] = torch.from_numpy(regression.intercept_).to(bias)
     return weight, bias

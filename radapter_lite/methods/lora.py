@@ -160,9 +160,7 @@ def _targets(model: nn.Module, towers: tuple[str, ...]) -> list[str]:
         # These use a weight by F.linear and never call the layer that peft would wrap.
         for part in (part for name, part in parts.items() if name not in own):
             if any(getattr(part, odd, None) is not None for odd in ("in_proj_weight", "q_bias")):
-                raise ValueError(
-                    f"the {site.tower} tower's attention ({type(part).__module__}.{type(part).__name__}) uses its "
-                    f"query, key and value weights without calling a layer, so peft's LoRA has no effect on them: "
-                    f"leave that tower out, or choose another model"
-                )
+                found = f"the {site.tower} tower's attention ({type(part).__module__}.{type(part).__name__}) uses its"
+                why = "query, key and value weights without calling a layer, so peft's LoRA has no effect on them"
+                raise ValueError(f"{found} {why}: leave that tower out, or choose another model")
     return names

@@ -14,7 +14,6 @@ from radapter_lite.processes import asks_for_shards, gathered, own_rows
 from radapter_lite.tasks import Batch, Classification, Task
 
 BatchLoss = Callable[[Batch], Tensor]  # -> scalar
-PairLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # image and text features [B, D], positives [B, B] -> scalar
 
 
 def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> BatchLoss:
@@ -22,8 +21,8 @@ def contrastive_loss(backbone: Backbone, task: Task, temperature: float) -> Batc
     return pair_loss(backbone, task, partial(mpm_nce, temperature=temperature, margin=0.0, smoothing=0.0))
 
 
-def pair_loss(backbone: Backbone, task: Task, criterion: PairLoss) -> BatchLoss:
-    """The loss of a batch of images, each paired with its text in a wording drawn at random."""
+def pair_loss(backbone: Backbone, task: Task, criterion: Callable[[Tensor, Tensor, Tensor], Tensor]) -> BatchLoss:
+    """The loss of a batch of images, each paired with its text in a wording drawn at random; see `mpm_nce`."""
     draw = wordings(backbone, task)
     # Processes that share a model's shards encode together: none may know a text that another asks for.
     encode = backbone.encode_texts if asks_for_shards() else text_encoder(backbone)
@@ -90,8 +89,7 @@ def labels_of(method: str, task: Task) -> Tensor:
 
 def require_texts(method: str, trained: list[str], task: Task) -> None:
     """Raise ValueError for other texts than a head was made for: its columns would mean others."""
-    found = list(task.names)
-    if trained != found:
+    if trained != (found := list(task.names)):
         made = f"a head for its {len(trained)} training classes ({', '.join(trained[:3])}, ...)"
         other = f"these images have {len(found)} classes ({', '.join(found[:3])}, ...)"
         advice = "train it on these classes, or evaluate it on images of the same ones"

@@ -24,6 +24,7 @@ from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Share
 from radapter_lite.tasks import Task
+from radapter_lite.training import count_steps
 from radapter_lite.tuned import Tuned
 
 
@@ -70,7 +71,7 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
 
     Raises what `AdapterSet`, `train` and `check_momentum` raise.
     """
-    check_momentum(config.adapter.momentum, train.steps)
+    check_momentum(config.adapter.momentum, count_steps(train.batches, train.config))
     with sharded(backbone) as own, ExitStack() as stack:
         adapters, stem = attach(own, task, config), None
         stack.callback(adapters.remove)

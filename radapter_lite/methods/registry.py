@@ -39,6 +39,9 @@ ADAPTERS_ELSEWHERE = {"epochs": 50, "batch_size": 32, "lr": 5e-4, "warmup_steps"
 PROMPTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"init_text": "a photo of a"}
 WEIGHTS_ELSEWHERE = ADAPTERS_ELSEWHERE | {"epochs": 10, "lr": 1e-5, "warmup_steps": 10}
 
+METHODS: dict[str, "Method"] = {}
+_results = cache(load_results)
+
 
 @dataclass(frozen=True)
 class LossConfig(Settings):
@@ -56,15 +59,15 @@ class Method:
         name: in code, tables and figures.
         function: what tunes: backbone, task, settings and a `Train` to a `Tuned`.
         config, elsewhere: its settings on PictoCLIP, but for what was searched, and the papers' on other backbones.
-        searched: the one setting that the search chooses; None for a method that is not searched.
-        grid: the three values the search begins with, each as many times the one before it.
+        searched: the one setting that the search chooses.
+        grid: the three values the search begins with, each as many times the one before it; () for no search.
         answer, slides: how it answers with tensors of its own, None for a delta; and whether they do at every α.
     """
 
     name: str
     function: Callable[[Backbone, Task, Any, Train], Tuned]
     config: Any
-    searched: str | None = None
+    searched: str = "lr"
     grid: tuple[float, ...] = ()
     elsewhere: Mapping[str, Any] = field(default_factory=dict)
     answer: Answer | None = None
@@ -109,32 +112,18 @@ class Method:
         return tuned.completed(backbone, task, self.name, config, self.answer, self.slides)
 
 
-METHODS: dict[str, Method] = {}
-_results = cache(load_results)
+def register(name: str, config: Any, **about: Any) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
+    """A decorator that makes a function a method of the kit; `about` are those of `Method`'s attributes that follow.
 
-
-def register(
-    name: str,
-    config: Any,
-    *,
-    searched: str = "lr",
-    grid: tuple[float, ...] = (),
-    elsewhere: Mapping[str, Any] | None = None,
-    answer: Answer | None = None,
-    slides: bool = False,
-) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
-    """A decorator that makes a function a method of the kit; see `Method` for what the arguments mean.
-
-    Without a grid nothing is searched. The function is then called as `Method.tune` is. It may be registered under
-    several names, with other settings each. Raises ValueError for a name that is another method's.
+    The function is then called as `Method.tune` is. It may be registered under several names, with other settings each.
+    Raises ValueError for a name that is another method's.
     """
 
     def add(function: Callable[..., Tuned]) -> Callable[..., Tuned]:
         own = inspect.unwrap(function)
         if name in METHODS and METHODS[name].function.__qualname__ != own.__qualname__:
             raise ValueError(f"{name} is a method of the kit already: register yours under another name")
-        chosen = searched if grid else None
-        METHODS[name] = method = Method(name, own, config, chosen, grid, elsewhere or {}, answer, slides)
+        METHODS[name] = method = Method(name, own, config, **about)
 
         @wraps(own)
         def call(*arguments: Any, **options: Any) -> Tuned:

@@ -17,7 +17,7 @@ from radapter_lite.methods.tricks import with_tricks
 from radapter_lite.processes import asks_for_shards
 from radapter_lite.settings import by_name
 from radapter_lite.tasks import Batch, Task
-from radapter_lite.training import TrainingConfig, count_steps, train
+from radapter_lite.training import Loss, Parameters, TrainingConfig, train
 
 
 @dataclass(frozen=True)
@@ -25,44 +25,26 @@ class Train:
     """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in.
 
     Attributes:
+        run: `about` and `checkpoint`, as `training.train` takes them.
         backbone: whose model the loss calls; a method that trains a copy puts that here.
         head: the task's zero-shot text features [T, D], where a trick asks for them.
     """
 
     batches: Iterable[Batch]
     config: TrainingConfig
-    about: dict[str, Any]
-    checkpoint: str | os.PathLike[str] | None
+    run: dict[str, Any]
     backbone: Backbone
     head: Tensor | None = None
 
-    @property
-    def steps(self) -> int:
-        """How many there will be."""
-        return count_steps(self.batches, self.config)
-
     def __call__(
-        self,
-        loss: Callable[[Batch], Tensor],
-        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
-        *,
-        after_step: Callable[[], None] = lambda: None,
-        **state: nn.Module,
+        self, loss: Loss, parameters: Parameters, *, after_step: Callable[[], None] = lambda: None, **state: nn.Module
     ) -> pd.DataFrame:
         """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
         if asks_for_shards() and not hasattr(self.backbone.model, "reshard"):  # as FSDP's have
-            what = f"{self.about['method']} does not train on a backbone in shards"
+            what = f"{self.run['about']['method']} does not train on a backbone in shards"
             raise ValueError(f"{what}: choose R-Adapter, or a configuration of Accelerate without FSDP")
-        return train(
-            self.batches,
-            with_tricks(loss, self.backbone, self.config, self.head),
-            parameters,
-            self.config,
-            state=state,
-            after_step=after_step,
-            about=self.about,
-            checkpoint=self.checkpoint,
-        )
+        loss = with_tricks(loss, self.backbone, self.config, self.head)
+        return train(self.batches, loss, parameters, self.config, state=state, after_step=after_step, **self.run)
 
 
 def trainer(
@@ -76,7 +58,8 @@ def trainer(
     about |= {"backbone": backbone.name, "pretrained": backbone.pretrained, "prompts": backbone.prompts}
     about |= {key: value for key, value in by_name(config).items() if key not in by_name(loop)}
     head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
-    return Train(task.batches(backbone, loop), loop, about, checkpoint, backbone, head)
+    run = {"about": about, "checkpoint": checkpoint}
+    return Train(task.batches(backbone, loop), loop, run, backbone, head)
 
 
 @contextmanager
