@@ -86,7 +86,6 @@ def test_a_head_is_as_sure_as_its_logits(images):
     backbone = make_backbone()
     probe = tune(backbone, images.select(domain="photo"), "linear probe", C=1e5)
     logits = probe.similarities(backbone, images) / backbone.temperature
-    assert (logits * backbone.temperature).abs().max() > 1  # no cosine
     _, found = examine(backbone, probe, images)
     tuned = found[found["alpha"] == 1]
     assert np.allclose(tuned["confidence"], 100 * logits.softmax(1).amax(1))

@@ -25,7 +25,7 @@ def pair_loss(backbone: Backbone, task: Task, criterion: Callable[[Tensor, Tenso
     """The loss of a batch of images, each paired with its text in a wording drawn at random; see `mpm_nce`."""
     draw = wordings(backbone, task)
     # Processes that share a model's shards encode together: none may know a text that another asks for.
-    encode = backbone.encode_texts if asks_for_shards() else text_encoder(backbone)
+    encode = backbone.encode_texts if asks_for_shards() else text_encoder(backbone, task)
 
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
@@ -42,18 +42,22 @@ def encode_batch(backbone: Backbone, batch: Batch) -> Tensor:
     return gathered(backbone.encode_images(batch.images), len(batch.labels))
 
 
-def text_encoder(backbone: Backbone) -> Callable[[Tensor], Tensor]:
-    """`Backbone.encode_texts` of token ids [B, L]; each text once if no gradient reaches its features."""
-    known: dict[tuple[int, ...], Tensor] = {}
+def text_encoder(backbone: Backbone, task: Task) -> Callable[[Tensor], Tensor]:
+    """`Backbone.encode_texts` of a task's token ids [B, L]; if no gradient reaches the first, all are encoded once."""
+    known: dict[tuple[int, ...], Tensor] | None = None  # empty where they are tuned
 
     def encode(tokens: Tensor) -> Tensor:
-        texts = [tuple(text) for text in tokens.tolist()]
-        if new := [row for row, text in enumerate(texts) if text not in known]:
-            features = backbone.encode_texts(tokens[new])
-            if features.requires_grad:  # so that none is ever known
+        nonlocal known
+        if not known:
+            features = backbone.encode_texts(tokens)
+            if known is not None or features.requires_grad:
+                known = {}
                 return features
-            known.update(zip([texts[row] for row in new], features, strict=True))
-        return torch.stack([known[text] for text in texts])
+            # In batches of their own, so that a resumed run has the same bits whatever it asks for first.
+            every = torch.unique(backbone.tokenizer([each for own in task.texts(backbone) for each in own]), dim=0)
+            parts = torch.cat([backbone.encode_texts(part) for part in every.split(256)])
+            known = dict(zip(map(tuple, every.tolist()), parts, strict=True))
+        return torch.stack([known[tuple(text)] for text in tokens.tolist()])
 
     return encode
 
