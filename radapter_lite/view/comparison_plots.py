@@ -127,6 +127,5 @@ def plot_speed(ratios: pd.DataFrame) -> Figure:
     for place, percent in ordered["percent"].items():
         axis.annotate(f"{percent:.3g}", (percent, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
     axis.set_yticks(ordered.index, [f"{row.measure}: {row.peer}" for row in ordered.itertuples()])
-    axis.set(xscale="log", xlabel="R-Adapter's cost in percent of the peer's")
-    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set(xlabel="R-Adapter's cost in percent of the peer's", xlim=(0, 110))
     return figure
