@@ -67,3 +67,11 @@ def test_the_table_has_every_claim_and_counts_the_verdicts(tmp_path: Path) -> No
     table, _, counts = claims_table(found).rpartition("\n\n")
     assert table.count("\n") == len(pd.read_csv(CLAIMS)) + 1
     assert all(f"outline {verdict}: {number}" in counts for verdict, number in found["verdict"].value_counts().items())
+
+
+def test_two_seeds_are_too_few(tmp_path: Path) -> None:
+    save(tmp_path, 2.0, 0.1)
+    for name in ("few_shot", "ablations"):
+        rows = pd.read_csv(tmp_path / f"{name}.csv")
+        rows[rows["seed"] < 2].to_csv(tmp_path / f"{name}.csv", index=False)
+    assert set(verdicts(tmp_path).values()) == {"too few seeds"}

@@ -108,7 +108,7 @@ def claims(folder: Path = RESULTS, id_domains: tuple[str, ...] = ("outline", "ca
     A row of `CLAIMS` says that `ours` is above `theirs`, two queries of saved `results`, in `column`: id, ood, or held,
     which is OOD at α = 1 less the most along α, 0 for a curve that does not fall. Points are ours less theirs, paired
     over seeds, with a 95% interval; paper is its own number of them. A claim holds, or its contrary does, where the
-    interval excludes zero; else the two are not told apart.
+    interval excludes zero; else the two are not told apart. Two seeds are too few to say.
     """
     rows = []
     for claim in pd.read_csv(CLAIMS, keep_default_na=False).itertuples():
@@ -117,8 +117,9 @@ def claims(folder: Path = RESULTS, id_domains: tuple[str, ...] = ("outline", "ca
             ours, theirs = (_by_seed(saved.query(query), claim.column) for query in (claim.ours, claim.theirs))
             found = paired_differences(ours, theirs, ["of"], ["value"]).iloc[0]
             points, interval = found["value"], found["value_ci"]
-            verdict = _verdict(points, interval, "holds", "the contrary holds")
-            rows.append((claim.says, claim.paper, place, points, interval, int(found["seeds"]), verdict))
+            verdict, seeds = _verdict(points, interval, "holds", "the contrary holds"), int(found["seeds"])
+            verdict = verdict if seeds > 2 else "too few seeds"
+            rows.append((claim.says, claim.paper, place, points, interval, seeds, verdict))
     return pd.DataFrame(rows, columns=["says", "paper", "id_domain", "points", "interval", "seeds", "verdict"])
 
 
