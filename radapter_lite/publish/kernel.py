@@ -13,7 +13,7 @@ class ThisInterpreter(KernelSpecManager):
         return {"python3": RESOURCES}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = get_kernel_dict(extra_arguments=["--log-level=ERROR"])
+        command = get_kernel_dict(extra_arguments=["--log-level=CRITICAL"])
         return KernelSpec(resource_dir=RESOURCES, env={"TQDM_DISABLE": "1"}, **command)
 
 
