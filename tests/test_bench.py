@@ -441,7 +441,7 @@ def test_speed_is_measured_beside_every_peer_and_goes_on_where_it_stopped(
     monkeypatch.setattr(speed, "load_clip", load)
     clip, path = make_backbone(), tmp_path / "speed.csv"
     before = {name: weight.clone() for name, weight in clip.model.state_dict().items()}
-    assert len(bench.run_speed(clip, images, path, seeds=1)) == 5
+    assert len(bench.run_speed(clip, images, path, seeds=1)) == 7
     ratios = bench.run_speed(clip, images, path, seeds=2)
     table = pd.read_csv(path)
     assert (table.groupby(["measure", "contender"])["seed"].nunique() == 2).all() and (table["cost"] > 0).all()

@@ -1,8 +1,8 @@
-"""What R-Adapter costs beside its peers, in turns in one run: a training step, a merged model, a sweep of α.
+"""What R-Adapter costs beside its peers, in turns in one run: a step, its memory, a merged model, a sweep, the slider.
 
 Costs are seconds of the processor, which what else a machine does hardly changes; their ratios are what holds
 elsewhere. Of a real CLIP shapes alone matter here: steps and merged models are of ViT-B-32 with random weights, in
-batches of 32. What training takes of memory is counted in `radapter_lite.memory`.
+batches of 32. Memory is counted, in bytes, by `radapter_lite.memory`.
 """
 
 import copy
@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from radapter_lite.adapter import AdapterSet
+from radapter_lite.adapter import AdapterConfig, AdapterSet
+from radapter_lite.alpha_curve import AlphaCurve
 from radapter_lite.backbone import Backbone, load_clip
 from radapter_lite.backbone.sites import TOWERS, find_blocks
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
 from radapter_lite.evaluation import evaluate, sweep
+from radapter_lite.memory import estimate
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig
 from radapter_lite.progress import progress
@@ -37,8 +39,8 @@ POINTS = [number / 20 for number in range(21)]
 def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
     """Measure as often as `seeds` says, less what `path` holds; returns the table of `speed_ratios`.
 
-    Rows are id_domain, seed, measure, contender and cost, in seconds. The sweep is of the backbone, on every eighth
-    test image.
+    Rows are id_domain, seed, measure, contender and cost, in seconds, or bytes of memory. Sweep and slider are of the
+    backbone, on every eighth test image.
     """
     keys = missing([{"id_domain": images.id_domain, "seed": seed} for seed in range(seeds)], path)
     works = contenders(backbone, images.test.take(range(0, len(images.test), 8))) if keys else []
@@ -46,8 +48,9 @@ def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) 
         rows = []
         for measure, contender, work in works:
             began = time.process_time()
-            work()
-            rows.append(key | {"measure": measure, "contender": contender, "cost": time.process_time() - began})
+            counted = work()
+            cost = counted if isinstance(counted, float) else time.process_time() - began
+            rows.append(key | {"measure": measure, "contender": contender, "cost": cost})
         add_rows(pd.DataFrame(rows), path)
     return speed_ratios(read_rows(path))
 
@@ -89,7 +92,7 @@ def authors_adapters(clip: Backbone) -> nn.ModuleList:
 
 
 def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Work]]:
-    """What is measured: training steps of both encoders, 32 pairs through a merged model, and 21 points of α.
+    """What is measured: training steps of both encoders, 32 pairs through a merged model, 21 points of α, one move.
 
     A "frozen pass" goes forward and backward through all blocks, and trains no more than where tokens stand. To "save
     and load" a file for each α is WiSE-FT's way.
@@ -134,15 +137,27 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
                 torch.save(mixed, Path(folder, "model.pt"))
                 evaluate(Padded(**vars(load_clip(backbone.name, Path(folder, "model.pt")))), images)
 
+    def memory(adapter: AdapterConfig | None) -> float:
+        return float(estimate(plain.model, adapter, batch=32)["total"])
+
+    def evaluation() -> None:
+        with delta.applied(backbone.model, 0.37):
+            evaluate(backbone, images)
+
+    curve = AlphaCurve.measure(backbone, delta, images)
     return [
         ("step", "R-Adapter", step(ours, adapters.parameters(), adapters.accumulate)),
         ("step", "authors' code", step(authors, inside.parameters(), partial(average.update_parameters, inside))),
         ("step", "full fine-tuning", step(full, full.model.parameters())),
         ("step", "frozen pass", step(still, (each.requires_grad_() for each in places))),
+        ("memory", "R-Adapter", partial(memory, AdapterConfig())),
+        ("memory", "full fine-tuning", partial(memory, None)),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
         ("sweep", "R-Adapter", in_place),
         ("sweep", "save and load", save_and_load),
+        ("slider", "R-Adapter", lambda: as_task(images).score(curve.at(0.37))),
+        ("slider", "evaluation", evaluation),
     ]
 
 
