@@ -61,23 +61,13 @@ class FeatureCurve:
     ) -> "FeatureCurve":
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
         if isinstance(images, Tensor):
-            return cls._measure(backbone, delta, partial(backbone.encode_images, images), nodes)
-        return cls._measure(backbone, delta, partial(image_features, backbone, images), nodes)
+            return _measure(backbone, delta, nodes, partial(backbone.encode_images, images))[0]
+        return _measure(backbone, delta, nodes, partial(image_features, backbone, images))[0]
 
     @classmethod
     def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
         """The curve of texts, each of which is the mean of its wordings [T][wordings]."""
-        return cls._measure(backbone, delta, partial(text_features, backbone, texts), nodes)
-
-    @classmethod
-    def _measure(cls, backbone: Backbone, delta: Delta, encode: Callable[[], Tensor], nodes: int) -> "FeatureCurve":
-        """The curve of what `encode` gives with the model as it then stands; the model is left as it was."""
-        places, found = chebyshev_nodes(nodes), []
-        with torch.no_grad(), delta.applied(backbone.model, 0.0):
-            for alpha in progress(places, "nodes along alpha"):
-                delta.apply(backbone.model, float(alpha))
-                found.append(encode().float().cpu())
-        return cls(places, torch.stack(found))
+        return _measure(backbone, delta, nodes, partial(text_features, backbone, texts))[0]
 
     def at(self, alpha: float) -> Tensor:
         """Unit features at α [R, D]; exact at a node, 0 and 1 among them."""
@@ -85,6 +75,16 @@ class FeatureCurve:
         if weights.max() == 1:
             return self.values[int(weights.argmax())]
         return F.normalize(torch.tensordot(weights, self.values, 1), dim=-1)
+
+
+def _measure(backbone: Backbone, delta: Delta, nodes: int, *encoders: Callable[[], Tensor]) -> list[FeatureCurve]:
+    """The curve of what each encoder gives, from one pass over the nodes; the model is left as it was."""
+    places, found = chebyshev_nodes(nodes), []
+    with torch.no_grad(), delta.applied(backbone.model, 0.0):
+        for alpha in progress(places, "nodes along alpha"):
+            delta.apply(backbone.model, float(alpha))
+            found.append([encode().float().cpu() for encode in encoders])
+    return [FeatureCurve(places, torch.stack(each)) for each in zip(*found, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,7 @@ class AlphaCurve:
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
-        task = as_task(images)
-        image = FeatureCurve.of_images(backbone, delta, task.images, nodes)
-        text = FeatureCurve.of_texts(backbone, delta, task.texts(backbone), nodes)
+        image, text = _measure(backbone, delta, nodes, *encoders_of(backbone, as_task(images)).values())
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":

@@ -1,7 +1,6 @@
 """From images and texts to unit features, and from both to similarities: what a model says of a task."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,17 +32,12 @@ def readable(backbone: Backbone, images: ImageSet | Task) -> Task:
 @torch.no_grad()
 def text_features(backbone: Backbone, texts: Sequence[Sequence[str]]) -> Tensor:
     """One unit vector for each text [T, D]: the mean of the unit features of its wordings [T][wordings]."""
-    tokens = _tokens(backbone.tokenizer, tuple(wording for wordings in texts for wording in wordings))
+    tokens = backbone.tokenizer([wording for wordings in texts for wording in wordings])
     features = torch.cat([backbone.encode_texts(part) for part in tokens.split(BATCH)])
     counts = torch.tensor([len(wordings) for wordings in texts], device=features.device)
     owner = torch.repeat_interleave(torch.arange(len(texts), device=features.device), counts)
     total = features.new_zeros(len(texts), features.shape[1]).index_add_(0, owner, features)
     return F.normalize(total / counts[:, None], dim=-1)
-
-
-@lru_cache(maxsize=4)  # a sweep asks for the same texts at each α
-def _tokens(tokenizer: Callable[[list[str]], Tensor], texts: tuple[str, ...]) -> Tensor:
-    return tokenizer(list(texts))
 
 
 def text_head(backbone: Backbone, classes: Iterable[str]) -> Tensor:

@@ -79,9 +79,10 @@ def along(
         return
     delta = tuned if isinstance(tuned, Delta) else tuned.delta
     changed, features = keys_of(delta.touched(backbone.model.state_dict())), dict[str, Tensor]()
+    encoders = encoders_of(backbone, task)
 
     def similarities() -> Tensor:
-        for tower, encode in encoders_of(backbone, task).items():
+        for tower, encode in encoders.items():
             if tower in changed or tower not in features:
                 features[tower] = encode()
         return features["image"] @ features["text"].T

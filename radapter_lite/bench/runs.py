@@ -44,11 +44,9 @@ def workers(jobs: int = 1, dask: str | None = None) -> Iterator[None]:
             where = Client(dask, timeout=PATIENCE, set_as_default=False)
             where.wait_for_workers(1, PATIENCE)
         except Exception as error:  # what answers there may be anything
-            how = (
-                "start `dask scheduler` and `dask worker ADDRESS`, and give the address that the first prints, such as"
-            )
-            found = f"no Dask cluster with a worker answers at {dask} ({error})"
-            raise ConnectionError(f"{found}: {how} tcp://127.0.0.1:8786") from error
+            found = f"no Dask cluster with a worker answers at {dask} ({error}): start `dask scheduler` and"
+            how = "`dask worker ADDRESS`, and give the address that the first prints, such as tcp://127.0.0.1:8786"
+            raise ConnectionError(f"{found} {how}") from error
     with where as given:
         token = _where.set(given)
         try:

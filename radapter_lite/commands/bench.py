@@ -18,7 +18,7 @@ PARTS = {
     "toolbox": "few-shot tricks, alone and together",
     "ablations": "R-Adapter without its parts",
     "neighbours": "what R-Adapter has given to others, and more time",
-    "speed": "a training step, a merged model and a sweep, each beside its peers",
+    "speed": "a training step, its memory, a merged model, a sweep and the slider, each beside its peers",
     "table": "run nothing; print README's tables, from few_shot.csv in --out or else from what came with this package",
     "claims": "run nothing; print the paper's claims with our numbers, from the CSV files in --out or this package's",
     "overview": "run nothing; print every task in one table, from the CSV files in --out or else from this package's",

@@ -67,7 +67,9 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
         trained.append({"params": [*stem.weights], "scale": config.stem_lr / config.training.lr})
     copied = replace(backbone, model=model)
     loss, train = contrastive_loss(copied, task, config.temperature), replace(train, backbone=copied)
-    history = train(loss, trained, after_step=stem.accumulate if stem else lambda: None, **state)
+    history = train(loss, trained, **state)
+    if stem is not None:
+        stem.accumulate()  # without momentum: the change as training left it
     changes = stem.changes() if stem else {}
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
     return Tuned(delta, history, sum(count(group["params"]) for group in trained))
