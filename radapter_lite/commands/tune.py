@@ -92,7 +92,8 @@ def _tune(arguments: argparse.Namespace) -> None:
     make_folder(out)
 
     print(f"Reading {len(few)} training images of {len(images)}.", flush=True)
-    few = few.readable(backbone.preprocess)
+    if few.broken == "skip" or not processes.rank():  # what stops the run need not be looked for by every process
+        few = few.readable(backbone.preprocess)
     classes = few.table["class"].nunique()
     of = f"{classes} classes" if of_classes else f"{len(texts)} captions"
     print(f"Tuning {backbone.name} by {method.name} on {len(few)} images of {of}, ID {images.id_domain}.")
