@@ -24,9 +24,14 @@ _HOME = {
     "evaluation": ("evaluate", "segment", "sweep"),
     "losses": ("info_nce", "mpm_nce"),
     "methods": ("METHODS", "load_tuned", "recommended", "register", "tune"),
+    "publish.exercises": ("check",),
+    "publish.notebook": ("sized",),
     "tasks": ("Classification", "Retrieval", "Segmentation", "Task"),
     "training": ("TrainingConfig", "train"),
     "tuned": ("Tuned",),
+    "view.guesses": ("guess", "measured", "predictions"),
+    "view.moving": ("move",),
+    "view.sliders": ("alpha_slider", "encoder_map"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [*_MODULE_OF]

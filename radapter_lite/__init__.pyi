@@ -22,6 +22,8 @@ from radapter_lite.methods import load_tuned as load_tuned
 from radapter_lite.methods import recommended as recommended
 from radapter_lite.methods import register as register
 from radapter_lite.methods import tune as tune
+from radapter_lite.publish.exercises import check as check
+from radapter_lite.publish.notebook import sized as sized
 from radapter_lite.tasks import Classification as Classification
 from radapter_lite.tasks import Retrieval as Retrieval
 from radapter_lite.tasks import Segmentation as Segmentation
@@ -30,5 +32,11 @@ from radapter_lite.training import TrainingConfig as TrainingConfig
 from radapter_lite.training import train as train
 from radapter_lite.tuned import Tuned as Tuned
 from radapter_lite.version import __version__ as __version__
+from radapter_lite.view.guesses import guess as guess
+from radapter_lite.view.guesses import measured as measured
+from radapter_lite.view.guesses import predictions as predictions
+from radapter_lite.view.moving import move as move
+from radapter_lite.view.sliders import alpha_slider as alpha_slider
+from radapter_lite.view.sliders import encoder_map as encoder_map
 
 __all__: list[str]

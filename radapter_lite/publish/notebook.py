@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 import papermill
@@ -24,6 +24,7 @@ from radapter_lite.publish.kernel import Kernel
 PACKAGE = Path(__file__).resolve().parent.parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+T = TypeVar("T")
 
 
 def checkout() -> Path | None:
@@ -62,6 +63,14 @@ def record(name: str, value: Any) -> None:
         told = f"Metric {name!r} is {value!r}, which JSON cannot hold"
         raise ValueError(f"{told}; record finite numbers or text.") from error
     display({METRIC_MIME: {"name": name, "value": value}}, raw=True)
+
+
+def sized(profile: str, smoke: T, standard: T, full: T) -> T:
+    """What a profile asks for: of three sizes, one. Raises ValueError for any other profile."""
+    sizes = {"smoke": smoke, "standard": standard, "full": full}
+    if profile not in sizes:
+        raise ValueError(f"there is no profile {profile!r}: set it to {', '.join(sizes)}")
+    return sizes[profile]
 
 
 def metrics(path: str | Path) -> dict[str, Any]:
