@@ -58,6 +58,17 @@ def paired_differences(
     return table
 
 
+def compared(value: float, half: float, above: str = "ahead by", below: str = "behind by", unit: str = "") -> str:
+    """What a difference and half of its interval's width say in words: one way, the other, or not told apart."""
+    if abs(value) > half:
+        return f"{above if value > 0 else below} {abs(value):.1f} ± {half:.1f}{unit}"
+    return (
+        f"not told apart ({value:+.1f} ± {half:.1f}{unit})"
+        if half == half
+        else f"not told apart (one seed: {value:+.1f})"
+    )
+
+
 def ood_at_id(curve: pd.DataFrame, target: float) -> float:
     """OOD accuracy where a run's curve, columns alpha, id and ood, first has the ID accuracy `target`; else NaN.
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from radapter_lite.statistics import ood_at_id, paired_differences, significant
+from radapter_lite.statistics import compared, ood_at_id, paired_differences, significant
 
 
 def runs(seeds: range, shift: float = 0.0) -> pd.DataFrame:
@@ -48,3 +48,18 @@ def test_holms_correction_stops_at_the_first_that_fails() -> None:
     found = significant(pd.Series([0.04, 0.001, np.nan, 0.02], index=list("abcd")))
     assert found.to_dict() == {"a": False, "b": True, "c": False, "d": False}
     assert significant(pd.Series([0.01, 0.02, 0.04])).tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "told"),
+    [
+        (2.44, 1.9, "ahead by 2.4 ± 1.9"),
+        (-2.44, 1.9, "behind by 2.4 ± 1.9"),
+        (1.9, 1.94, "not told apart (+1.9 ± 1.9)"),
+        (-0.2, 0.9, "not told apart (-0.2 ± 0.9)"),
+        (3.0, float("nan"), "not told apart (one seed: +3.0)"),
+        (0.0, 0.0, "not told apart (+0.0 ± 0.0)"),
+    ],
+)
+def test_a_difference_is_told_as_what_its_interval_allows(value: float, half: float, told: str) -> None:
+    assert compared(value, half) == told
