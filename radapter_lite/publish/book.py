@@ -125,7 +125,7 @@ def _pages(
 
 def demo_slider() -> AlphaSlider:
     """The slider of the demonstration delta, over some test images of every domain."""
-    backbone, delta, test = load_clip(), Delta.load(DEMO_DELTA), load_images().test
+    backbone, delta, test = load_clip(), Delta.load(DEMO_DELTA), load_images(id_domain="camera").test
     rng = np.random.default_rng(0)
     rows = [row for _, own in test.table.groupby("domain", sort=False) for row in rng.permutation(own.index)[:POOL]]
     images = test.take(rows)
