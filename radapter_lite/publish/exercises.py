@@ -94,7 +94,7 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
         return "✗ Your result is transposed."
     if near(-found, wanted):
         return "✗ Your result has the wrong sign."
-    factor = float((found * wanted).sum() / (wanted * wanted).sum())
+    factor = float((found * wanted).sum() / max((wanted * wanted).sum(), 1e-12))
     if found.ndim and factor and near(found / factor, wanted):
         return f"✗ Your result is {factor:.3g} times what it should be."
     at = np.unravel_index(np.abs(found - wanted).argmax(), wanted.shape)

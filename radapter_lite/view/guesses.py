@@ -115,7 +115,10 @@ def _off(said: Any, found: Any, width: float) -> float:
 
 
 def _kept() -> dict[str, Any]:
-    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    try:
+        return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{FILE} is damaged ({error}): delete it, and your predictions begin anew") from error
 
 
 def _keep(name: str, about: dict[str, Any]) -> None:
