@@ -31,6 +31,7 @@ WALKTHROUGH = [
     "12_segmentation",
     "13_few_shot_toolbox",
     "14_your_clip_your_images",
+    "15_what_to_use_when",
     "A1_the_backbone",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.

@@ -59,11 +59,12 @@ def move(draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
     shown = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
     label = escape(name.replace("_", " "))
     frames = [
-        f'<figure style="margin:0;flex:1 1 200px"><figcaption>{label} = {escape(_text(value))}</figcaption>'
+        f'<figure style="margin:0"><figcaption>{label} = {escape(_text(value))}</figcaption>'
         f"{html_of(draw(**{name: value}, **still))}</figure>"
         for value in shown
     ]
-    display(HTML(f'<div style="display:flex;flex-wrap:wrap;gap:6px">{"".join(frames)}</div>'))
+    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(250px,1fr))"
+    display(HTML(f'<div style="{grid}">{"".join(frames)}</div>'))
 
 
 def html_of(picture: Figure | str) -> str:
