@@ -58,6 +58,33 @@ def paired_differences(
     return table
 
 
+def over_images(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """How sure a difference in accuracy is, over other seeds and over other test images of the same kind.
+
+    The tables are rows of `bench.run_by_image` of one method and α each, of the same seeds. Over images, the difference
+    of each image, the mean over seeds, is bootstrapped within its domain.
+
+    Returns:
+        ID, then the mean over OOD domains: is_id, points, over_seeds, over_images and over_both: halves of 95%
+        intervals in points; the last is for both at once, which add up as squares.
+    """
+    from scipy.stats import bootstrap
+
+    both = ours.merge(theirs, on=["seed", "domain", "is_id"], suffixes=("", "_theirs"))
+    rows = []
+    for is_id, part in both.sort_values("is_id", ascending=False).groupby("is_id", sort=False):
+        runs = part.assign(points=part["accuracy"] - part["accuracy_theirs"]).groupby("seed")["points"].mean()
+        seeds = mean_and_interval(runs.reset_index().assign(of=0), ["of"], ["points"]).iloc[0]
+        errors = []
+        for _, domain in part.groupby("domain"):
+            right, other = (np.array([[*marks] for marks in domain[name]]) == "x" for name in ("right", "right_theirs"))
+            each = 100 * (right.astype(float) - other).mean(0)  # (N,), a domain's images
+            errors.append(bootstrap((each,), np.mean, n_resamples=2000, method="percentile", rng=0).standard_error)
+        images = 1.96 * np.sqrt(np.square(errors).sum()) / len(errors)
+        rows.append((is_id, seeds["points"], seeds["points_ci"], images, np.hypot(seeds["points_ci"], images)))
+    return pd.DataFrame(rows, columns=["is_id", "points", "over_seeds", "over_images", "over_both"])
+
+
 def compared(value: float, half: float, above: str = "ahead by", below: str = "behind by", unit: str = "") -> str:
     """What a difference and half of its interval's width say in words: one way, the other, or not told apart."""
     if abs(value) > half:
