@@ -45,11 +45,11 @@ def guess(
     if choices:
         inputs = [widgets.RadioButtons(options=choices, value=said, layout={"width": "max-content"})]
     else:
-        step, values = (high - low) / 100, said if at and said else [said] * max(len(at), 1)
+        step, values = 1 if high - low >= 10 else (high - low) / 100, said if at and said else [said] * max(len(at), 1)
         look = {"min": low, "max": high, "step": step, "readout_format": ".3g"}
         labels = [f"{place:g}" for place in at] or [unit]
         shape: Any = {"orientation": "vertical", "layout": {"height": "140px"}} if at else {}
-        starts = [(low + high) / 2 if value is None else value for value in values]
+        starts = [low + step * round((high - low) / step / 2) if value is None else value for value in values]
         inputs = [
             widgets.FloatSlider(start, description=label, **look, **shape)
             for start, label in zip(starts, labels, strict=True)
