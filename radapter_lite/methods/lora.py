@@ -57,8 +57,12 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     """
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
-    if config.whitening is not None:
-        _whiten(model, backbone, task, config)
+    if config.whitening is not None:  # the inputs of every layer that is called; an attention's last is not
+        layers = _layers(model)
+        inputs = {name: backbone.model.get_submodule(name) for name in layers}
+        for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
+            basis = _Whitened(inverse_root(moment, config.whitening))
+            register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
     state: dict[str, nn.Module] = {"lora": nn.ParameterList(p for p in model.parameters() if p.requires_grad)}
     trained: list[Any] = [{"params": [*state["lora"].parameters()]}]
     stem = None
@@ -125,16 +129,6 @@ class _Whitened(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         return (a.flatten(1) @ self.basis).view_as(a)
-
-
-def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
-    """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
-    assert config.whitening is not None
-    layers = _layers(model)
-    inputs = {name: backbone.model.get_submodule(name) for name in layers}
-    for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
-        basis = _Whitened(inverse_root(moment, config.whitening))
-        register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
 
 
 def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:

@@ -136,19 +136,14 @@ def register(name: str, config: Any, **about: Any) -> Callable[[Callable[..., Tu
 
 
 def tune(
-    backbone: Backbone,
-    images: ImageSet | Task,
-    method: str = "R-Adapter",
-    config: Any = None,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    backbone: Backbone, images: ImageSet | Task, method: str = "R-Adapter", config: Any = None, **settings: Any
 ) -> Tuned:
     """Tune a backbone on some images, or on a task, by any method of the kit, as tune(clip, images, "LoRA", rank=8).
 
-    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another, and what that raises.
+    All but the method, one of `METHODS`, is as in `Method.tune`; so is `checkpoint`, which may stand among the
+    settings. Raises ValueError for another method, and what that raises.
     """
-    return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
+    return find_method(method).tune(backbone, images, config, **settings)
 
 
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
