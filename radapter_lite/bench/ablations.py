@@ -14,7 +14,7 @@ import torch
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss

@@ -14,8 +14,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import SHOTS
-from radapter_lite.bench.measuring import run_all, seconds
-from radapter_lite.bench.runs import Key, run_missing
+from radapter_lite.bench.runs import Key, run_all, run_missing, seconds
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, find_method, for_backbone
 from radapter_lite.results import read_rows
