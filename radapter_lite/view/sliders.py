@@ -57,12 +57,10 @@ class AlphaSlider(widgets.VBox):
         thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
+        right = [{self._names[text] for text in own.nonzero()} for own in fits.T]
         table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
-        about = table.iloc[shown].assign(picture=thumbnails.names).to_dict("records")
-        self._images = {
-            row: each | {"right": {self._names[text] for text in own.nonzero()}}
-            for row, each, own in zip(shown, about, fits.T, strict=True)
-        }
+        about = table.iloc[shown].assign(picture=thumbnails.names, right=right).to_dict("records")
+        self._images = dict(zip(shown, about, strict=True))
         self._trade_off = None
         if images.ood_domains:
             lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
@@ -98,24 +96,13 @@ class AlphaSlider(widgets.VBox):
         stop, probabilities = STOPS.index(alpha), self._examples[self.method.value].probabilities(alpha)
         before, now = way.tops[0], way.tops[stop]
         changed = now != before
-        self.picture.value = filled(
-            "widgets/slider.html",
-            alpha=alpha,
-            stop=stop,
-            way=way,
-            trade_off=self._trade_off,
-            examples=[
-                (self._images[row], likeliest(100 * own, self._names))
-                for row, own in zip(self.examples, probabilities, strict=True)
-            ],
-            total=len(now),
-            changed=int(changed.sum()),
-            gained=int((changed & way.right[stop]).sum()),
-            lost=int((changed & way.right[0]).sum()),
-            flips=[
-                (self._images[row], self._names[int(before[row])], self._names[int(now[row])]) for row in way.gallery
-            ],
-        )
+        likely = [likeliest(100 * own, self._names) for own in probabilities]
+        examples = [(self._images[row], texts) for row, texts in zip(self.examples, likely, strict=True)]
+        flips = [(self._images[row], *(self._names[int(tops[row])] for tops in (before, now))) for row in way.gallery]
+        gained, lost = (int((changed & right).sum()) for right in (way.right[stop], way.right[0]))
+        counts = {"total": len(now), "changed": int(changed.sum()), "gained": gained, "lost": lost}
+        shown = {"way": way, "trade_off": self._trade_off, "examples": examples, "flips": flips}
+        self.picture.value = filled("widgets/slider.html", alpha=alpha, stop=stop, **counts, **shown)
 
 
 class _Way:
