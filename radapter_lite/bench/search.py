@@ -53,9 +53,10 @@ def next_value(grid: tuple[float, ...], found: Mapping[float, float]) -> float:
     place = tried.index(best)
     if place in (0, len(tried) - 1):
         step = grid[1] / grid[0]
-        return _rounded(best * step if place else best / step)
-    below, above = tried[place - 1], tried[place + 1]
-    return _rounded(math.sqrt(best * (above if found[above] > found[below] else below)))
+        value = best * step if place else best / step
+    else:
+        value = math.sqrt(best * max(tried[place - 1], tried[place + 1], key=lambda value: found[value]))
+    return float(f"{value:.2g}")
 
 
 def run_variants(
@@ -77,10 +78,6 @@ def run_variants(
     wanted = [(name, best.get(name, 0.0)) for name in names]
     every = [key for seed in range(seeds) for key in keys(wanted, seed)]
     return run_all(every, partial(run, values=best), path, ["variant"])
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.2g}")
 
 
 def _try_out(backbone: Backbone, images: ImageSet, table: pd.DataFrame, key: Key) -> pd.DataFrame:
