@@ -9,12 +9,12 @@ import torch
 from conftest import make_backbone, make_folder
 
 from radapter_lite import METHODS, Delta, load_images, load_tuned, recommended, register, sweep, tune
+from radapter_lite.backbone.attaching import restored
 from radapter_lite.encoding import image_features, predict, text_head
 from radapter_lite.methods.heads import no_steps
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, check_momentum, r_adapter
 from radapter_lite.methods.registry import LossConfig
-from radapter_lite.methods.trainer import count, restored
 from radapter_lite.settings import by_name
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
@@ -139,7 +139,7 @@ def own():
         with restored(backbone.model) as before:
             history = train(contrastive_loss(backbone, task, 0.05), parameters, norm=backbone.model.visual)
             delta = Delta.from_difference(before, backbone.model, backbone=backbone)
-        return Tuned(delta, history, count(parameters))
+        return Tuned(delta, history, sum(p.numel() for p in parameters))
 
     def answer(backbone, task, tuned):
         head = text_head(backbone, task.names) + tuned.config.weight * tuned.tensors["means"]

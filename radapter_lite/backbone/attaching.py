@@ -1,5 +1,6 @@
 """Changing what modules of a frozen model take and give, for all that is attached to one, and giving it back."""
 
+import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -46,6 +47,17 @@ def frozen(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         trainable.requires_grad_(True)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The model's weights may be trained inside, and are the original ones after; gives a copy of those."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield before
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
 
 
 @contextmanager

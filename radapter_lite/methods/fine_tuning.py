@@ -6,11 +6,11 @@ Source: Goyal et al. 2023 (FLYP, arXiv 2212.00638); Wortsman et al. 2022 (WiSE-F
 from torch import Tensor
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.attaching import restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy, encode_batch
-from radapter_lite.methods.registry import WEIGHTS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count, restored
+from radapter_lite.methods.registry import WEIGHTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
@@ -29,7 +29,7 @@ def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tu
     with restored(model) as before:
         history = train(contrastive_loss(backbone, task, config.temperature), trained, model=model)
         delta = Delta.from_difference(before, model, backbone=backbone)
-    return Tuned(delta, history, count(trained))
+    return Tuned(delta, history, sum(p.numel() for p in trained))
 
 
 @register("fine-tuning", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
@@ -49,4 +49,4 @@ def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train
     with restored(backbone.model) as before:
         history = train(loss, trained, visual=visual)
         delta = Delta.from_difference(before, backbone.model, backbone=backbone)
-    return Tuned(delta, history, count(trained))
+    return Tuned(delta, history, sum(p.numel() for p in trained))

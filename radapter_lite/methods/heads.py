@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
+from radapter_lite.backbone.attaching import restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, frozen_features
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, WEIGHTS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count, restored
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, WEIGHTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count, Part, Settings
@@ -91,7 +91,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
         history = train(loss, [*visual, *head.parameters()], visual=model.get_submodule("visual"), head=head)
         change = Delta.from_difference(before, model)
     learned = change.tensors | {HEAD + name: tensor.cpu() for name, tensor in head.state_dict().items()}
-    return Tuned(learned, history, count(visual) + count_head(weight, bias))
+    return Tuned(learned, history, sum(p.numel() for p in visual) + count_head(weight, bias))
 
 
 @register("linear probe", LinearProbeConfig(), searched="C", grid=(1.0, 10.0, 100.0), answer=_probed, slides=True)
@@ -181,7 +181,7 @@ def clip_adapter(backbone: Backbone, task: Task, config: ClipAdapterConfig, trai
             return cosine_cross_entropy(adapter(features), head, batch.labels, config.temperature)
 
     history = train(loss, adapter.parameters(), adapter=adapter)
-    return Tuned(dict(adapter.state_dict()), history, count(adapter.parameters()))
+    return Tuned(dict(adapter.state_dict()), history, sum(p.numel() for p in adapter.parameters()))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense
 from radapter_lite.delta import Delta
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.r_adapter import Stem
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import inverse_root, second_moments
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
@@ -76,7 +75,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
         stem.accumulate()  # without momentum: the change as training left it
     changes = stem.changes() if stem else {}
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
-    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
+    return Tuned(delta, history, sum(p.numel() for group in trained for p in group["params"]))
 
 
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:

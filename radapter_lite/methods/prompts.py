@@ -27,8 +27,7 @@ from radapter_lite.backbone.attaching import Attachment, frozen
 from radapter_lite.backbone.sites import TOWERS
 from radapter_lite.encoding import image_features, predict, text_features
 from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, frozen_features, wordings
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, PROMPTS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, PROMPTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Bound, Count, Whole
 from radapter_lite.tasks import Batch, Task
@@ -119,7 +118,7 @@ def coop(backbone: Backbone, task: Task, config: CoOpConfig, train: Train) -> Tu
 
     with frozen(backbone.model):
         history = train(loss, prompt.parameters(), prompt=prompt)
-    return Tuned({"vectors": prompt().detach()}, history, count(prompt.parameters()))
+    return Tuned({"vectors": prompt().detach()}, history, sum(p.numel() for p in prompt.parameters()))
 
 
 p_tuning = register(
@@ -281,7 +280,7 @@ def prefix_tuning(backbone: Backbone, task: Task, config: PrefixConfig, train: T
 
     with frozen(model):
         history = train(loss, prefixes.parameters(), prefixes=prefixes)
-    return Tuned(dict(prefixes.state_dict()), history, count(prefixes.parameters()))
+    return Tuned(dict(prefixes.state_dict()), history, sum(p.numel() for p in prefixes.parameters()))
 
 
 def _blocks(model: nn.Module, tower: str) -> list[Any]:
