@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.app.server import serve
     from radapter_lite.assets import DEMO_DELTA
 
@@ -37,4 +37,3 @@ def execute(arguments: argparse.Namespace) -> int:
     settings |= {"prompts": backbone.prompts, "device": device}
     del tuned, backbone  # each visitor's kernel loads its own
     serve(settings, arguments.port, not arguments.no_browser)
-    return 0

@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.files import make_folder
 
     alpha, out = options.parse_alpha(arguments.alpha), arguments.out
@@ -48,13 +48,12 @@ def execute(arguments: argparse.Namespace) -> int:
         delta.export(backbone.model, out, alpha)
         print(f"{out} holds {what} ({out.stat().st_size / 1e6:.0f} MB):")
         print(f'  load_clip("{backbone.name}", pretrained="{out}")')
-        return 0
-    with delta.applied(backbone.model, alpha):
-        _write_folder(backbone, out)
-    print(f"{out} holds {what}; open_clip gives the same features from it:")
-    print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
-    print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
-    return 0
+    else:
+        with delta.applied(backbone.model, alpha):
+            _write_folder(backbone, out)
+        print(f"{out} holds {what}; open_clip gives the same features from it:")
+        print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
+        print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
 
 
 def _write_folder(backbone: "Backbone", out: Path) -> None:

@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     import nbformat
     import pandas as pd
 
@@ -63,4 +63,3 @@ def execute(arguments: argparse.Namespace) -> int:
         print(f"\n{pd.Series(told).to_string() if told else 'No metrics were recorded.'}\n")
     print(f"Read {out / 'html' / sources[0].stem}.html first.")
     print(f"Notebooks, HTML and figures are in {out.resolve()}.")
-    return 0

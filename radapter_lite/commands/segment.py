@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="PNG", help="where (IMAGE_segments.png)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
@@ -52,4 +52,3 @@ def execute(arguments: argparse.Namespace) -> int:
         figure.savefig(temporary, format="png", dpi=160, bbox_inches="tight")
     told = ", ".join(f"{name} {share:.1f}%" for name, share in shares.items()) or "none of the names"
     print(f"{told}; the rest, {100 * (labels < 0).mean():.1f}%, is ground.\nThe picture is {out.resolve()}.")
-    return 0

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.alpha import scales
     from radapter_lite.commands import report
     from radapter_lite.evaluation import examine
@@ -56,4 +56,3 @@ def execute(arguments: argparse.Namespace) -> int:
     print(f"{metric.capitalize()} (%) on test images of {images.name}\n{report.table(swept, metric)}\n")
     print(f"{report.sentences(answers)}\n")
     print(f"All rows are in {out.resolve()}, and figures beside it; {out.stem}.html shows everything.")
-    return 0

@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite import processes
 
     if arguments.processes < 1:
@@ -56,7 +56,6 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         with redirect_stdout(None) if processes.rank() else nullcontext():  # the first process speaks for all
             _tune(arguments)
-    return 0
 
 
 def _tune(arguments: argparse.Namespace) -> None:
