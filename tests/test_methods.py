@@ -14,10 +14,9 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
 from radapter_lite.methods import objectives, registry
-from radapter_lite.methods.fine_tuning import fine_tuning, flyp
-from radapter_lite.methods.lora import LoRAConfig, lora
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import LossConfig
+from radapter_lite.methods.weights import LoRAConfig, fine_tuning, flyp, lora
 from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 

@@ -21,11 +21,10 @@ from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods import objectives, registry
 from radapter_lite.methods.bottleneck import AdaptFormerConfig, HoulsbyConfig, adaptformer, houlsby_adapter
-from radapter_lite.methods.fine_tuning import fine_tuning, flyp
-from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import LossConfig
+from radapter_lite.methods.weights import LoRAConfig, _attend, fine_tuning, flyp, lora, lora_factors, lora_model
 from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, train
 

@@ -68,7 +68,7 @@ def test_what_was_learned_is_saved_and_answers_the_same(images, name, tmp_path):
 def test_a_methods_file_and_function_have_its_name(name):
     identifier = name.partition(",")[0].lower().replace("-", "_").replace(" ", "_")
     function = METHODS[name].function
-    family = {"houlsby_adapter": "bottleneck", "flyp": "fine_tuning"}  # several in one file
+    family = {"houlsby_adapter": "bottleneck"} | dict.fromkeys(("flyp", "fine_tuning", "lora"), "weights")
     family |= dict.fromkeys(("linear_probe", "lp_ft", "clip_adapter", "tip_adapter"), "heads")
     family |= dict.fromkeys(("coop", "prefix_tuning"), "prompts")
     assert function.__module__ == f"radapter_lite.methods.{family.get(function.__name__, function.__name__)}"

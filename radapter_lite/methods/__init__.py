@@ -11,6 +11,5 @@ from radapter_lite.methods.registry import METHODS, load_tuned, recommended, reg
 __all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
 
 # In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
-_FILES = "r_adapter fine_tuning lora bottleneck heads prompts"
-for _name in _FILES.split():
+for _name in ("r_adapter", "weights", "bottleneck", "heads", "prompts"):
     import_module(f"radapter_lite.methods.{_name}")
