@@ -20,6 +20,7 @@ TOLERANCE = 1e-5  # of unit features: the same weights, added up in another orde
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
+        parents=[options.TUNED, options.ALPHA],
         help="write the tuned model: one checkpoint, or a folder for people who have open_clip alone",
         description="Put the delta at alpha into the backbone's weights, of the original's shapes and cost. --out "
         "NAME.safetensors is a checkpoint for load_clip(name, pretrained=FILE). Any other --out is a folder that "
@@ -27,8 +28,6 @@ def add(commands: Commands) -> None:
         "the Hugging Face hub. Before the folder appears, open_clip has loaded it and given the same features.",
         epilog="example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my_clip",
     )
-    options.add_tuned(parser)
-    options.add_alpha(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
 
 

@@ -9,14 +9,13 @@ from radapter_lite.commands import Commands, options
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "sweep",
+        parents=[options.TUNED, options.IMAGES],
         help="measure what was tuned along alpha",
         description="Measure what tune saved on the folder's test images, at several values of alpha; images that it "
         "was trained on are left out. Ends with a table, CSV files, figures and a page. A method without an alpha "
         "has zero-shot at 0 and itself at 1.",
         epilog="example: radapter-lite sweep out/photos/tuned photos --alphas 0 0.2 0.4 0.6 0.8 1",
     )
-    options.add_tuned(parser)
-    options.add_images(parser)
     parser.add_argument("--alphas", type=float, nargs="+", metavar="A", help="from 0 to 1 (eleven of them)")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
 
