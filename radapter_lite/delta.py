@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from radapter_lite.alpha import Alpha, scales
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached_models
+from radapter_lite.backbone.sites import attached_models
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
 from radapter_lite.version import __version__
 

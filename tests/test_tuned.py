@@ -9,7 +9,7 @@ import torch
 from conftest import make_backbone, make_folder
 
 from radapter_lite import METHODS, Delta, load_images, load_tuned, recommended, register, sweep, tune
-from radapter_lite.backbone.attaching import restored
+from radapter_lite.backbone.sites import restored
 from radapter_lite.encoding import image_features, predict, text_head
 from radapter_lite.methods.heads import no_steps
 from radapter_lite.methods.objectives import contrastive_loss

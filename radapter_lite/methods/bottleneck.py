@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment
-from radapter_lite.backbone.sites import TOWERS, find_sites
+from radapter_lite.backbone.sites import TOWERS, Attachment, find_sites
 from radapter_lite.encoding import predict
 from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, Train, register

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import restored
+from radapter_lite.backbone.sites import restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import image_features, text_features
 from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, frozen_features

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment, frozen
-from radapter_lite.backbone.sites import TOWERS
+from radapter_lite.backbone.sites import TOWERS, Attachment, frozen
 from radapter_lite.encoding import image_features, predict, text_features
 from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, frozen_features, wordings
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, PROMPTS_ELSEWHERE, LossConfig, Train, register

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from radapter_lite import processes
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import changed_inputs
-from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.backbone.sites import TOWERS, changed_inputs, find_blocks
 from radapter_lite.methods.objectives import BatchLoss
 from radapter_lite.tasks import Batch
 from radapter_lite.training import TrainingConfig

@@ -18,8 +18,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrize import register_parametrization
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import restored
-from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense
+from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense, restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
 from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy, encode_batch
