@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, wraps
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.encoding import readable, text_features
 from radapter_lite.methods.tricks import with_tricks
@@ -156,7 +156,15 @@ class Method:
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
         tuned = self.function(backbone, task, config, trainer(self.name, backbone, task, config, checkpoint))
-        return tuned.completed(backbone, task, self.name, config, self.answer, self.slides)
+        settings, about = asdict(config), dict[str, Any]()
+        if isinstance(tuned.learned, Delta):
+            settings = tuned.learned.meta["settings"] | settings
+        else:
+            state = backbone.model.state_dict()
+            about = {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
+        about |= describe(backbone, self.name, settings) | {"trained_parameters": tuned.trained_parameters}
+        known = {"method": self.name, "config": config, "answer": self.answer, "slides": self.slides}
+        return replace(tuned.with_meta(**about), **known)
 
 
 def register(name: str, config: Any, **about: Any) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
