@@ -18,10 +18,9 @@ from nbformat import v4
 import radapter_lite
 from radapter_lite.cli import main
 from radapter_lite.publish import book, notebook
-from radapter_lite.publish.book import build
+from radapter_lite.publish.book import build, link_reference
 from radapter_lite.publish.html import markdown_body, notebook_body, relink
 from radapter_lite.publish.notebook import WIDGET_MIME
-from radapter_lite.publish.reference import link_reference
 from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
