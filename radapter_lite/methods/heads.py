@@ -15,7 +15,7 @@ Source: Radford et al. 2021 (CLIP), section 3.2, scikit-learn's LogisticRegressi
 2202.10054); Gao et al. 2021 (CLIP-Adapter, arXiv 2110.04544); Zhang et al. 2022 (Tip-Adapter, arXiv 2207.09519).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -214,14 +214,11 @@ def _vote(backbone: Backbone, task: Task, tuned: Tuned) -> Tensor:
     return backbone.temperature * vote(tuned.config, keys, votes, image_features(backbone, task.images), head)
 
 
-@register(
-    "Tip-Adapter",
-    TipAdapterConfig(beta=10.0),
-    searched="cache_ratio",
-    grid=(5.0, 10.0, 20.0),
-    elsewhere={"cache_ratio": 1.0, "beta": 5.5},
-    answer=_vote,
-)
+TIP = TipAdapterConfig(beta=10.0)
+TIP_ELSEWHERE = {"cache_ratio": 1.0, "beta": 5.5}
+
+
+@register("Tip-Adapter", TIP, searched="cache_ratio", grid=(5.0, 10.0, 20.0), elsewhere=TIP_ELSEWHERE, answer=_vote)
 def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train: Train) -> Tuned:
     """Fill the cache with un-augmented training images, and train its keys if asked.
 
@@ -242,13 +239,9 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
     return Tuned({"keys": keys.detach(), "votes": votes}, history, trained)
 
 
-register(
-    "Tip-Adapter-F",
-    TipAdapterConfig(cache_ratio=10.0, beta=10.0, training=LOOP),
-    grid=(3e-4, 1e-3, 3e-3),
-    elsewhere=ADAPTERS_ELSEWHERE | {"cache_ratio": 1.0, "beta": 5.5},
-    answer=_vote,
-)(tip_adapter)
+TIP_F = replace(TIP, cache_ratio=10.0, training=LOOP)
+TIP_F_ELSEWHERE = ADAPTERS_ELSEWHERE | TIP_ELSEWHERE
+register("Tip-Adapter-F", TIP_F, grid=(3e-4, 1e-3, 3e-3), elsewhere=TIP_F_ELSEWHERE, answer=_vote)(tip_adapter)
 
 
 def labels_of(method: str, task: Task) -> Tensor:
