@@ -12,6 +12,7 @@ RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-l
 DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
 GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"
+STYLES = ASSETS / "styles"  # of matplotlib
 CLAIMS = ASSETS / "claims.csv"
 
 ESCAPED = select_autoescape(disabled_extensions=("md.jinja2",), default=True)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import ImageOps
 
+from radapter_lite.assets import STYLES
 from radapter_lite.calibration import calibration, class_changes, reliability
 from radapter_lite.data import ImageSet
 
@@ -39,16 +40,6 @@ OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS
 # In units of a line's width, so that lines are told apart without colour too.
 DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
 
-# Of figures and of charts that move.
-FRAME: dict[str, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
-}
-
 
 def look(method: str, size: float = 9) -> dict[str, Any]:
     """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to."""
@@ -67,8 +58,8 @@ def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
 
 def use_style() -> None:
     """Set the look of every figure: white ground (readable on dark pages too), no frame at the top and right."""
-    own = {"figure.facecolor": "white", "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight"}
-    sns.set_theme(style="ticks", palette=list(COLOURS), rc=FRAME | own | {"legend.frameon": False})
+    sns.set_theme(style="ticks", palette=list(COLOURS))
+    plt.style.use([STYLES / "frame.mplstyle", STYLES / "figure.mplstyle"])
 
 
 def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:
