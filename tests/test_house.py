@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -105,11 +106,13 @@ def test_the_readme_leads_to_the_method() -> None:
     assert [name for name in METHOD if f"]({name})" not in text] == []
 
 
-def test_type_checkers_are_told_of_the_interface() -> None:
+def test_the_interface_is_what_its_stub_tells() -> None:
     stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     told = {alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    del told["__version__"]
-    assert told == {name: f"radapter_lite.{module}" for name, module in radapter_lite._MODULE_OF.items()}
+    assert sorted(told) == sorted(radapter_lite.__all__)
+    for name, module in told.items():
+        assert getattr(radapter_lite, name) is getattr(import_module(f"radapter_lite.{module}"), name)
+    assert radapter_lite.__version__ and not hasattr(radapter_lite, "nothing_of_this_name")
 
 
 def test_importing_the_interface_brings_nothing_heavy_but_open_clip_and_pandas() -> None:
