@@ -77,7 +77,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
 
     A class without training images has the similarity -inf. Raises what `linear_probe` and `train` raise.
     """
-    model, (weight, bias) = backbone.model, fit_head(backbone, task, config, "LP-FT")
+    model, (weight, bias, fitted) = backbone.model, fit_head(backbone, task, config, "LP-FT")
     head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
@@ -91,7 +91,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
         history = train(loss, [*visual, *head.parameters()], visual=model.get_submodule("visual"), head=head)
         change = Delta.from_difference(before, model)
     learned = change.tensors | {HEAD + name: tensor.cpu() for name, tensor in head.state_dict().items()}
-    return Tuned(learned, history, sum(p.numel() for p in visual) + count_head(weight, bias))
+    return Tuned(learned, history, sum(p.numel() for p in visual) + fitted)
 
 
 @register("linear probe", LinearProbeConfig(), searched="C", grid=(1.0, 10.0, 100.0), answer=_probed, slides=True)
@@ -101,17 +101,12 @@ def linear_probe(backbone: Backbone, task: Task, config: LinearProbeConfig, trai
     A class without training images has the similarity -inf. There is no checkpoint to write. Raises ValueError for
     images of a single class, or a task without classes.
     """
-    weight, bias = fit_head(backbone, task, config, "a linear probe")
-    return Tuned({HEAD + "weight": weight, HEAD + "bias": bias}, no_steps(), count_head(weight, bias))
+    weight, bias, fitted = fit_head(backbone, task, config, "a linear probe")
+    return Tuned({HEAD + "weight": weight, HEAD + "bias": bias}, no_steps(), fitted)
 
 
-def count_head(weight: Tensor, bias: Tensor) -> int:
-    """How many numbers of a head were fitted: those of the classes that had images."""
-    return int(torch.isfinite(bias).sum()) * (weight.shape[1] + 1)
-
-
-def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: str) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of a logistic regression on the features of a task's images.
+def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: str) -> tuple[Tensor, Tensor, int]:
+    """Weights [C, D] and biases [C] of a logistic regression on a task's features, and how many numbers were fitted.
 
     The bias of a class without images is -inf. Raises ValueError if all images are of one class.
     """
@@ -129,11 +124,12 @@ def fit_head(backbone: Backbone, task: Task, config: LinearProbeConfig, method: 
     regression = LogisticRegression(C=config.C, max_iter=config.max_iter)
     regression.fit((inputs @ basis).numpy(), labels.cpu().numpy())
     weight, bias = features.new_zeros(len(task.names), len(basis)), features.new_full((len(task.names),), -torch.inf)
+    fitted = len(seen) * (len(basis) + 1)
     if len(seen) == 2:  # scikit-learn keeps one row for two classes, the second's logit against the first's 0
         bias[seen.pop(0)] = 0
     weight[seen] = (torch.from_numpy(regression.coef_) @ basis).to(weight)
     bias[seen] = torch.from_numpy(regression.intercept_).to(bias)
-    return weight, bias
+    return weight, bias, fitted
 
 
 @dataclass(frozen=True)
