@@ -48,7 +48,10 @@ class AlphaSlider(widgets.VBox):
             _check(name, curve, task.images)
         images, self._names = task.images, task.names
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
-        self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
+        right = next(iter(self._ways.values())).right
+        turned = (right[0] != right[-1]).numpy()  # right or wrong by tuning; other images where there are too few
+        order = np.random.default_rng(0).permutation(len(turned))
+        self.examples = sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:EXAMPLES])
         self._examples = {
             name: replace(curve, image=replace(curve.image, values=curve.image.values[:, self.examples]))
             for name, curve in curves.items()
@@ -57,9 +60,9 @@ class AlphaSlider(widgets.VBox):
         thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
-        right = [{self._names[text] for text in own.nonzero()} for own in fits.T]
+        fitting = [{self._names[text] for text in own.nonzero()} for own in fits.T]
         table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
-        about = table.iloc[shown].assign(picture=thumbnails.names, right=right).to_dict("records")
+        about = table.iloc[shown].assign(picture=thumbnails.names, right=fitting).to_dict("records")
         self._images = dict(zip(shown, about, strict=True))
         self._trade_off = None
         if images.ood_domains:
@@ -130,12 +133,6 @@ class _Way:
         first = changed.int().argmax(0)
         order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
         self.gallery = sorted(order.tolist(), key=lambda row: (int(first[row]), row))  # the first to change first
-
-    def turning(self, count: int) -> list[int]:
-        """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        turned = (self.right[0] != self.right[-1]).numpy()
-        order = np.random.default_rng(0).permutation(len(turned))
-        return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
 
 
 class EncoderMap(widgets.VBox):
