@@ -128,9 +128,8 @@ def load_clip(
         name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
         if name not in names:
             told = f"{name} is no open_clip model; the nearest names are {_nearest(name, names)}"
-            raise ValueError(
-                f"{told} (open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
-            )
+            where = "open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub"
+            raise ValueError(f"{told} ({where})")
     tag, checkpoint = _find_weights(name, None if pretrained is None else os.fspath(pretrained))
     label = checkpoint.name if checkpoint else tag or "random"
     usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)

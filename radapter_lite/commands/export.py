@@ -64,10 +64,9 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
     from radapter_lite.files import make_folder
 
     if (config := open_clip.get_model_config(backbone.name)) is None:
-        raise ValueError(
-            f"{backbone.name} is no architecture of open_clip, which could not open it alone: name a file for --out "
-            f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
-        )
+        found = f"{backbone.name} is no architecture of open_clip, which could not open it alone"
+        how = f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
+        raise ValueError(f"{found}: name a file for --out {how}")
     with TemporaryDirectory(dir=make_folder(out.parent)) as temporary:
         folder = make_folder(Path(temporary, out.name))
         write_tensors(folder / "open_clip_model.safetensors", backbone.model.state_dict(), {})
