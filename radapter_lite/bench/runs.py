@@ -84,10 +84,9 @@ def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
         else:
             add_rows(rows, path)
     for key, reason in failed[:1]:
-        raise ValueError(
-            f"{len(failed)} of {len(left)} runs failed, the first with {', '.join(f'{k} {v}' for k, v in key.items())} "
-            f"({type(reason).__name__}: {reason}); the others' rows are kept: mend the cause and run the same again"
-        ) from reason
+        first = ", ".join(f"{name} {value}" for name, value in key.items())
+        found = f"{len(failed)} of {len(left)} runs failed, the first with {first} ({type(reason).__name__}: {reason})"
+        raise ValueError(f"{found}; the others' rows are kept: mend the cause and run the same again") from reason
     return read_rows(path)
 
 
