@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment, Change
-from radapter_lite.backbone.sites import TOWERS, Site, find_sites
+from radapter_lite.backbone.sites import TOWERS, Attachment, Change, Site, find_sites
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.settings import Above0, Bound, Count, Settings, Share
 

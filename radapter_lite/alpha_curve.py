@@ -192,7 +192,5 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
 
 def encoders_of(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
     """What encodes a task's images and its texts with the model as it then stands."""
-    return {
-        "image": partial(image_features, backbone, task.images),
-        "text": partial(text_features, backbone, task.texts(backbone)),
-    }
+    images, texts = partial(image_features, backbone, task.images), task.texts(backbone)
+    return {"image": images, "text": partial(text_features, backbone, texts)}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from radapter_lite.alpha import Alpha, scales
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached_models
+from radapter_lite.backbone.sites import attached_models
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
 from radapter_lite.version import __version__
 
@@ -252,14 +252,10 @@ def describe(
         settings = json.loads(json.dumps(dict(settings or {})))  # as they will be read back from a file
     except TypeError as error:
         raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
-    return {
-        "backbone": backbone.name if backbone else None,
-        "pretrained": backbone.pretrained if backbone else None,
-        "prompts": list(backbone.prompts) if backbone else None,
-        "method": method,
-        "settings": settings,
-        "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
-    }
+    own = (backbone.name, backbone.pretrained, list(backbone.prompts)) if backbone else (None, None, None)
+    versions = {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)}
+    about = dict(zip(("backbone", "pretrained", "prompts"), own, strict=True))
+    return about | {"method": method, "settings": settings, "versions": versions}
 
 
 def made_on(meta: Mapping[str, Any]) -> str:

@@ -114,6 +114,7 @@ MODULES = {
     "scikit-image": "skimage",
     "open_clip_torch": "open_clip",
     "beautifulsoup4": "bs4",
+    "lazy-loader": "lazy_loader",
 }
 MODULES |= {"pyyaml": "yaml", "ipython": "IPython", "resvg-py": "resvg_py"}
 

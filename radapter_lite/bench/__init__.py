@@ -7,9 +7,8 @@ import pandas as pd
 from radapter_lite.bench.ablations import run_ablations, run_neighbours
 from radapter_lite.bench.base_to_novel import run_base_to_novel, run_segmentation
 from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_by_image, run_few_shot, run_full_data, run_severity
-from radapter_lite.bench.measuring import Exam
 from radapter_lite.bench.retrieval import run_retrieval
-from radapter_lite.bench.runs import workers
+from radapter_lite.bench.runs import Exam, workers
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.speed import run_speed
 from radapter_lite.bench.tables import claims, claims_table, overview, overview_table, results_table, who_is_ahead

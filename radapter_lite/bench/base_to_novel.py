@@ -15,7 +15,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.glyphs import load_glyphs
 from radapter_lite.data.scenes import draw_scenes

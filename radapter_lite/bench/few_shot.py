@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.evaluation import examine
 from radapter_lite.methods.registry import METHODS, find_method, recommended

@@ -137,9 +137,6 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
                 torch.save(mixed, Path(folder, "model.pt"))
                 evaluate(Padded(**vars(load_clip(backbone.name, Path(folder, "model.pt")))), images)
 
-    def memory(adapter: AdapterConfig | None) -> float:
-        return float(estimate(plain.model, adapter, batch=32)["total"])
-
     def evaluation() -> None:
         with delta.applied(backbone.model, 0.37):
             evaluate(backbone, images)
@@ -150,8 +147,8 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         ("step", "authors' code", step(authors, inside.parameters(), partial(average.update_parameters, inside))),
         ("step", "full fine-tuning", step(full, full.model.parameters())),
         ("step", "frozen pass", step(still, (each.requires_grad_() for each in places))),
-        ("memory", "R-Adapter", partial(memory, AdapterConfig())),
-        ("memory", "full fine-tuning", partial(memory, None)),
+        ("memory", "R-Adapter", lambda: float(estimate(plain.model, AdapterConfig(), batch=32)["total"])),
+        ("memory", "full fine-tuning", lambda: float(estimate(plain.model, None, batch=32)["total"])),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
         ("sweep", "R-Adapter", in_place),

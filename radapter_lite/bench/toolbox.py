@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key
+from radapter_lite.bench.runs import Exam, Key
 from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune

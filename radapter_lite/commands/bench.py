@@ -46,7 +46,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files go, or are (./out/results)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite import bench
     from radapter_lite.backbone import load_clip
     from radapter_lite.data import load_images
@@ -65,14 +65,13 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.part in ("overview", "claims"):
         table, show = getattr(bench, arguments.part), getattr(bench, f"{arguments.part}_table")
         print(show(table(saved)))
-        return 0
-    if run is None:
+    elif run is None:
         results = bench.load_results(folder=saved, id_domain=id_domain)
         print(f"{bench.results_table(results)}\n\n{bench.who_is_ahead(results)}")
-        return 0
-    path = (arguments.out or Path("out/results")) / f"{arguments.part}.csv"
-    with bench.workers(arguments.jobs or 1, arguments.dask):
-        images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
-        table = run(load_clip(), **images, path=path, **{name: given[name] for name in options[:3] if name in given})
-    print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")
-    return 0
+    else:
+        path = Path(arguments.out or "out/results", f"{arguments.part}.csv")
+        asked = {name: given[name] for name in options[:3] if name in given}
+        with bench.workers(arguments.jobs or 1, arguments.dask):
+            images = {"images": load_images(id_domain=id_domain)} if "images" in takes else {}
+            table = run(load_clip(), **images, path=path, **asked)
+        print(f"{table.round(1).to_string(index=False)}\n\nAll rows are in {path.resolve()}.")

@@ -18,8 +18,7 @@ from radapter_lite.backbone.sharding import sharded
 from radapter_lite.backbone.sites import in_stem
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Share
@@ -89,7 +88,7 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
         loss = pair_loss(own, task, config.criterion)
         history = replace(train, backbone=own)(loss, trained, after_step=accumulate, **state)
     delta = adapters.delta(original=backbone.model.state_dict(), changes=stem.changes() if stem else None)
-    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
+    return Tuned(delta, history, sum(p.numel() for group in trained for p in group["params"]))
 
 
 STEM = PUBLISHED | {"stem_lr": 1e-5}

@@ -15,44 +15,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import ImageOps
 
+from radapter_lite.assets import STYLES
 from radapter_lite.calibration import calibration, class_changes, reliability
 from radapter_lite.data import ImageSet
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# The hue says what kind of method it is, the marker which one.
-FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
-    "R-Adapter": (
-        COLOURS[0],
-        {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v", "R-Adapter, stem": "h"},
-    ),
-    "all weights": (COLOURS[1], {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"}),
-    "few weights": (COLOURS[2], {"LoRA": "^", "linear adapter": "p"}),
-    "non-linear adapters": (COLOURS[3], {"Houlsby adapter": "<", "AdaptFormer": ">"}),
-    "heads and caches": (
-        COLOURS[4],
-        {"linear probe": "o", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "P"},
-    ),
-    "prompts": (COLOURS[5], {"CoOp": "o", "prefix tuning": "X", "P-tuning": "s"}),
-    "no tuning": (COLOURS[6], {"zero-shot": "X"}),
+# The hue says what kind of method it is, in the palette's order, the marker which one.
+_MARKERS: dict[str, dict[str, str]] = {
+    "R-Adapter": {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v", "R-Adapter, stem": "h"},
+    "all weights": {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"},
+    "few weights": {"LoRA": "^", "linear adapter": "p"},
+    "non-linear adapters": {"Houlsby adapter": "<", "AdaptFormer": ">"},
+    "heads and caches": {"linear probe": "o", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "P"},
+    "prompts": {"CoOp": "o", "prefix tuning": "X", "P-tuning": "s"},
+    "no tuning": {"zero-shot": "X"},
 }
+FAMILIES = {family: (colour, own) for colour, (family, own) in zip(COLOURS, _MARKERS.items(), strict=True)}
 METHOD_COLOURS = {method: colour for colour, markers in FAMILIES.values() for method in markers}
 METHOD_MARKERS = {method: marker for _, markers in FAMILIES.values() for method, marker in markers.items()}
 # Methods of others: in hues of no family, from Tol's muted palette.
 OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS.values()})))
 # In units of a line's width, so that lines are told apart without colour too.
 DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
-
-# Of figures and of charts that move.
-FRAME: dict[str, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
-}
 
 
 def look(method: str, size: float = 9) -> dict[str, Any]:
@@ -65,18 +51,15 @@ def look(method: str, size: float = 9) -> dict[str, Any]:
 
 def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
     """Keyword arguments of `plot` for the line of a domain, or class: colour and dash by its place, ID thicker."""
-    return {
-        "label": f"{name} (ID)" if is_id else name,
-        "color": COLOURS[place % len(COLOURS)],
-        "ls": (0, DASHES[place % len(DASHES)]),
-        "lw": 3 if is_id else 1.7,
-    }
+    colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+    label = f"{name} (ID)" if is_id else name
+    return {"label": label, "color": colour, "ls": (0, dash), "lw": 3 if is_id else 1.7}
 
 
 def use_style() -> None:
     """Set the look of every figure: white ground (readable on dark pages too), no frame at the top and right."""
-    own = {"figure.facecolor": "white", "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight"}
-    sns.set_theme(style="ticks", palette=list(COLOURS), rc=FRAME | own | {"legend.frameon": False})
+    sns.set_theme(style="ticks", palette=list(COLOURS))
+    plt.style.use([STYLES / "frame.mplstyle", STYLES / "figure.mplstyle"])
 
 
 def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:

@@ -48,7 +48,10 @@ class AlphaSlider(widgets.VBox):
             _check(name, curve, task.images)
         images, self._names = task.images, task.names
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
-        self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
+        right = next(iter(self._ways.values())).right
+        turned = (right[0] != right[-1]).numpy()  # right or wrong by tuning; other images where there are too few
+        order = np.random.default_rng(0).permutation(len(turned))
+        self.examples = sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:EXAMPLES])
         self._examples = {
             name: replace(curve, image=replace(curve.image, values=curve.image.values[:, self.examples]))
             for name, curve in curves.items()
@@ -57,12 +60,10 @@ class AlphaSlider(widgets.VBox):
         thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
+        fitting = [{self._names[text] for text in own.nonzero()} for own in fits.T]
         table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
-        about = table.iloc[shown].assign(picture=thumbnails.names).to_dict("records")
-        self._images = {
-            row: each | {"right": {self._names[text] for text in own.nonzero()}}
-            for row, each, own in zip(shown, about, fits.T, strict=True)
-        }
+        about = table.iloc[shown].assign(picture=thumbnails.names, right=fitting).to_dict("records")
+        self._images = dict(zip(shown, about, strict=True))
         self._trade_off = None
         if images.ood_domains:
             lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
@@ -98,24 +99,13 @@ class AlphaSlider(widgets.VBox):
         stop, probabilities = STOPS.index(alpha), self._examples[self.method.value].probabilities(alpha)
         before, now = way.tops[0], way.tops[stop]
         changed = now != before
-        self.picture.value = filled(
-            "widgets/slider.html",
-            alpha=alpha,
-            stop=stop,
-            way=way,
-            trade_off=self._trade_off,
-            examples=[
-                (self._images[row], likeliest(100 * own, self._names))
-                for row, own in zip(self.examples, probabilities, strict=True)
-            ],
-            total=len(now),
-            changed=int(changed.sum()),
-            gained=int((changed & way.right[stop]).sum()),
-            lost=int((changed & way.right[0]).sum()),
-            flips=[
-                (self._images[row], self._names[int(before[row])], self._names[int(now[row])]) for row in way.gallery
-            ],
-        )
+        likely = [likeliest(100 * own, self._names) for own in probabilities]
+        examples = [(self._images[row], texts) for row, texts in zip(self.examples, likely, strict=True)]
+        flips = [(self._images[row], *(self._names[int(tops[row])] for tops in (before, now))) for row in way.gallery]
+        gained, lost = (int((changed & right).sum()) for right in (way.right[stop], way.right[0]))
+        counts = {"total": len(now), "changed": int(changed.sum()), "gained": gained, "lost": lost}
+        shown = {"way": way, "trade_off": self._trade_off, "examples": examples, "flips": flips}
+        self.picture.value = filled("widgets/slider.html", alpha=alpha, stop=stop, **counts, **shown)
 
 
 class _Way:
@@ -143,12 +133,6 @@ class _Way:
         first = changed.int().argmax(0)
         order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
         self.gallery = sorted(order.tolist(), key=lambda row: (int(first[row]), row))  # the first to change first
-
-    def turning(self, count: int) -> list[int]:
-        """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        turned = (self.right[0] != self.right[-1]).numpy()
-        order = np.random.default_rng(0).permutation(len(turned))
-        return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
 
 
 class EncoderMap(widgets.VBox):
