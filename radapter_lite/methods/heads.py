@@ -85,7 +85,7 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     def loss(batch: Batch) -> Tensor:
         features = encode_batch(backbone, batch)
         with torch.autocast(batch.images.device.type, enabled=False):
-            return F.cross_entropy(head(features.float()), batch.labels)
+            return F.cross_entropy(head(features.float()), batch.labels.to(features.device))
 
     with restored(model) as before:
         history = train(loss, [*visual, *head.parameters()], visual=model.get_submodule("visual"), head=head)
@@ -228,7 +228,7 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
     def loss(batch: Batch) -> Tensor:
         features = frozen_features(backbone, batch)
         with torch.autocast(features.device.type, enabled=False):
-            return F.cross_entropy(vote(config, keys, votes, features, head), batch.labels)
+            return F.cross_entropy(vote(config, keys, votes, features, head), batch.labels.to(features.device))
 
     trained = 0 if config.training is None else keys.numel()
     history = train(loss, [keys], cache=nn.ParameterList([keys])) if trained else no_steps()

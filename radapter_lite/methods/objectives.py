@@ -28,7 +28,7 @@ def pair_loss(backbone: Backbone, task: Task, criterion: Callable[[Tensor, Tenso
 
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
-        texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
+        texts, place = torch.unique(draw(batch.labels), dim=0, return_inverse=True)
         image_features = encode_batch(backbone, batch)
         text_features = gathered(encode(texts[own_rows(len(texts))]), len(texts))
         return criterion(image_features, text_features.index_select(0, place.to(text_features.device)), batch.positives)
@@ -79,4 +79,4 @@ def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
 def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross-entropy of the cosines of unit features [B, D] and classes [C, D], divided by τ, in float32 [scalar]."""
     with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
-        return F.cross_entropy(features.float() @ head.float().T / temperature, labels)
+        return F.cross_entropy(features.float() @ head.float().T / temperature, labels.to(features.device))

@@ -58,7 +58,7 @@ def mixup(loss: BatchLoss, batch: Batch, model: nn.Module, a: float, layer: str)
     The second loss has the partners' texts. So image i matches text j there if its partner matches the text of j's.
     """
     share = torch.distributions.Beta(a, a).sample().item()
-    order = torch.randperm(len(batch.images)).to(batch.images.device)
+    order = torch.randperm(len(batch.images))
     blocks = image_blocks(model) if layer == "random" else []
     place = [blocks[int(torch.randint(len(blocks), ()))]] if blocks else []
 
