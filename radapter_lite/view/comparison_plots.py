@@ -92,7 +92,8 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
-    axes[0].legend(loc="upper left", frameon=True, facecolor="black", labelcolor="white", fontsize=9)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+    axes[1].legend(frameon=True, facecolor="black", labelcolor="white", **below)
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
@@ -105,16 +106,23 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
         axis.set_xlabel(f"layer of the {tower} encoder")
 
 
-def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
-    """Points that each rule for α leaves on the table, by method: columns method, rule (in order), left and left_ci."""
+def plot_rules(axis: Axes, table: pd.DataFrame, most: float = float("inf")) -> None:
+    """Points that each rule for α leaves on the table, by method: columns method, rule (in order), left and left_ci.
+
+    Of rules that leave more than `most` the numbers stand at the edge.
+    """
     rules, methods = list(table["rule"].unique()), table.groupby("method", sort=False)
     axis.axvline(0, color=COLOURS[6], lw=1)
     for place, (method, own) in enumerate(methods):
         heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
         axis.errorbar(own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(str(method), 7))
+        for height, left in zip(heights, own["left"], strict=True):
+            if left > most:
+                edge = {"ha": "right", "va": "center", "size": 8, "color": look(str(method))["color"]}
+                axis.text(most, height, f"{left:.1f} →", edge)
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")
-    axis.legend(loc="best")
+    axis.set_xlim(right=min(most, axis.get_xlim()[1]))
 
 
 def plot_speed(ratios: pd.DataFrame) -> Figure:

@@ -91,21 +91,22 @@ def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
 def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
 
-    The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize` makes them.
+    Filled is α = 0.5, open α = 1. The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize`
+    makes them.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
-        style = look(str(method), 6)
+        style = look(str(method), 8)
         colour = style["color"]
         for _, one in own.groupby("seed"):
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
         mean = own.groupby("alpha")[["id", "ood"]].mean()
-        axis.plot(mean["id"], mean["ood"], lw=2, ls=(0, DASHES[place % len(DASHES)]), label=method, **style)
-        below = (8, 2 - 9 * place)  # one below the other, should two curves end together
-        axis.annotate("α = 1", mean.iloc[-1], below, textcoords="offset points", color=colour, fontsize=9)
+        half, dash = [alpha == 0.5 for alpha in mean.index], (0, DASHES[place % len(DASHES)])
+        axis.plot(mean["id"], mean["ood"], lw=2, ls=dash, markevery=half, label=method, **style)
+        axis.plot(*mean.iloc[-1], **style | {"mfc": "white", "mec": colour, "mew": 1.5})
     start = curves[curves["alpha"] == 0][["id", "ood"]].mean()
     axis.plot(start["id"], start["ood"], ls="", label="zero-shot (α = 0)", **look("zero-shot", 10))
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower right", title="filled: α = 0.5, open: α = 1")
 
 
 def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:
