@@ -91,7 +91,13 @@ BOUNDS = {
         "margin_shift": (0.045, 0.055),
         "hardest_share_cold": (0.5, 1),
         "hardest_share_warm": (0, 0.7),
+        "smallest_lead_under_mpm_nce": (0.09, 0.11),
         "positives_per_image": (1, 5),
+    },
+    "05_few_shot_training": {
+        "loop_difference": (0, 0),
+        "average_difference": (0, 1e-6),
+        "steps_to_the_unwhitened_loss": (0, 100),
     },
 }
 RENEW = "run `make update ARGS='--only {}'` and commit what it renews"
