@@ -65,13 +65,12 @@ def test_a_verdict_says_what_its_interval_allows(names: dict[str, Any], kind: st
     "tell",
     [
         lambda r: neighbours["told_equal"](pd.DataFrame([r | {"method": "LoRA", "id": 50.0}])),
-        lambda r: neighbours["told_gifts"](pd.DataFrame([r | {"method": "x", "other": "R-Adapter", "alpha": 1.0}])),
         lambda r: severity["told_lead"](pd.DataFrame([r | {"method": "R-Adapter", "severity": s} for s in (0, 1)])),
         lambda r: severity["told_full"](
             pd.DataFrame([r | {"method": "R-Adapter", "shots": 16, "says": "minus WiSE-FT, each at its best α"}])
         ),
     ],
-    ids=["equal", "gifts", "lead", "full"],
+    ids=["equal", "lead", "full"],
 )
 def test_a_row_is_told_as_its_verdict(tell: Callable[[dict[str, Any]], str], kind: str) -> None:
     found, must, must_not = KINDS[kind]
@@ -109,6 +108,16 @@ def test_lists_of_methods_hold_those_that_the_intervals_put_there() -> None:
     assert "Fewer than" not in neighbours["told_best"](table[:3])
     reversed_text = neighbours["told_best"](table.assign(id=-table["id"], ood=-table["ood"]))
     said(reversed_text, ["**above** 1 of 4", "**below** 1 (A)", "not told apart from 2 (C, D)"], ["(B)"])
+
+
+def test_gifts_are_told_by_where_they_put_a_method() -> None:
+    kinds = {"LoRA, stem": 3, "CoOp, longer": -3, "LoRA, whitened": 0.5, "R-Adapter, as published": 9}
+    rows = [row(value, method=name, other="R-Adapter", alpha=1.0) for name, value in kinds.items()]
+    rows[-1]["seeds"] = 2
+    other = [row(-9, method="LoRA, stem", other="LoRA", alpha=1.0), row(-9, method="LoRA, stem", other="R-Adapter")]
+    text = neighbours["told_gifts"](pd.DataFrame([*rows, *other]))
+    right = "ahead: LoRA, stem. Behind: CoOp, longer. Not told apart: LoRA, whitened; R-Adapter, as published."
+    said(text, [f"on ID, {right}", f"on OOD, {right}", "Fewer than three seeds"], [])
 
 
 def test_effective_robustness_names_who_has_more() -> None:

@@ -16,7 +16,7 @@ from radapter_lite.view.plots import COLOURS, METHOD_MARKERS, look
 def plot_methods(axis: Axes, by_seed: pd.DataFrame, x: str = "id", y: str = "ood") -> None:
     """Two accuracies of many methods: a line along α for those that have one, a point for the others.
 
-    Filled markers are the means over seeds at α = 0.5, hollow ones at α = 1, or of the point, with 95% intervals.
+    Filled markers are the means over seeds at α = 0.5, open ones at α = 1, or of the point, with 95% intervals.
     Columns of `by_seed` are method, seed, alpha (1 for a point), x and y (percent).
     """
     for method, own in by_seed.groupby("method", sort=False):
@@ -24,18 +24,18 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame, x: str = "id", y: str = "ood
         colour = look(str(method))["color"]
         axis.plot(mean[x], mean[y], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
         for row in mean[mean["alpha"].isin((0.5, 1))].to_dict("records"):
-            style = look(str(method), hollow=row["alpha"] == 1) | {"elinewidth": 0.8, "zorder": 3}
+            style = look(str(method), is_open=row["alpha"] == 1) | {"elinewidth": 0.8, "zorder": 3}
             axis.errorbar(row[x], row[y], xerr=row[f"{x}_ci"], yerr=row[f"{y}_ci"], **style)
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
 
 
 def method_legend(figure: Figure, methods: Iterable[str]) -> None:
-    """A legend below the figure: what filled and hollow markers are, and every method's, family after family."""
+    """A legend below the figure: what filled and open markers are, and every method's, family after family."""
     given = dict.fromkeys(methods)
     ordered = [name for name in dict.fromkeys([*METHOD_MARKERS, *given]) if name in given]
     handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in ordered]
-    for hollow, name in enumerate(("filled: α = 0.5", "hollow: α = 1, or no α")):
-        handles.append(Line2D([], [], ls="", label=name, **look("zero-shot", 8, bool(hollow)) | {"marker": "o"}))
+    for is_open, name in enumerate(("filled: α = 0.5", "open: α = 1, or no α")):
+        handles.append(Line2D([], [], ls="", label=name, **look("zero-shot", 8, bool(is_open)) | {"marker": "o"}))
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=6, fontsize=10)
 
 
