@@ -184,7 +184,7 @@ def test_the_form_without_whitening_is_told_for_itself() -> None:
     said(text, ["without whitening, OOD ahead by 4.0", "with it, OOD not told apart"], ["behind"])
     text = neighbours["told_forms"](forms(-2, 3))
     said(text, ["unwhitened** is ahead on OOD in 0 of 1 comparisons and behind in 1 (FLYP, outline, 4 shots)"], [])
-    said(text, ["**R-Adapter** is ahead on OOD in 1 of 1 comparisons and behind in 0;"], [])
+    said(text, ["**R-Adapter** is ahead on OOD in 1 of 1 comparisons and behind in 0. Not told apart: 0."], [])
     text = neighbours["told_forms"](forms(-2, 3, seeds=2))
     said(text, ["Fewer than three seeds"], ["in 1 of 1", "behind in 1"])
 

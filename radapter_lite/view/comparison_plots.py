@@ -43,7 +43,8 @@ def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
     """A value of each method at α = 1 with its 95% interval, sorted: columns method, `column` and `column`_ci."""
     axis.axvline(0, color=COLOURS[6], lw=1)
     for _, row in table.sort_values(column).iterrows():
-        axis.errorbar(row[column], row["method"], xerr=row[f"{column}_ci"], capsize=3, **look(row["method"], 8, True))
+        style = look(row["method"], 8, row["method"] != "zero-shot") | {"capsize": 3}
+        axis.errorbar(row[column], row["method"], xerr=row[f"{column}_ci"], **style)
     axis.set_ylim(-0.7, len(table) - 0.3)
 
 
