@@ -41,12 +41,16 @@ OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS
 DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
 
 
-def look(method: str, size: float = 9) -> dict[str, Any]:
-    """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to."""
+def look(method: str, size: float = 9, is_open: bool = False) -> dict[str, Any]:
+    """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to.
+
+    Where a figure shows both, a filled marker is α = 0.5, and an open one α = 1 or a method without α.
+    """
     other = OTHERS[zlib.crc32(method.encode()) % len(OTHERS)]
     colour, marker = METHOD_COLOURS.get(method, other[0]), METHOD_MARKERS.get(method, other[1])
     size = 1.5 * size if marker == "*" else size  # a star of one size looks smaller than the rest
-    return {"color": colour, "marker": marker, "ms": size, "mec": "white", "mew": 0.8}
+    edge = {"mfc": "white", "mec": colour, "mew": 1.6} if is_open else {"mec": "white", "mew": 0.8}
+    return {"color": colour, "marker": marker, "ms": size, **edge}
 
 
 def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
