@@ -1,7 +1,6 @@
 """One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
 
-"picto" is embedded and needs no network; every other name is open_clip's. Files that others give are read as tensors,
-never unpickled as code.
+"picto" is embedded and needs no network; other names are open_clip's. Files of others are read as tensors, not as code.
 """
 
 import difflib

@@ -15,8 +15,7 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
     """The backbone; or, for processes that were started with FSDP on, a copy of which each holds a part.
 
     A block's weights are gathered for its own pass alone, forward and backward, by PyTorch's FSDP2 with the settings
-    that Accelerate was given. The whole model waits in the CPU's memory meanwhile. Raises ValueError for other towers
-    than Transformers.
+    that Accelerate was given; the whole model waits on the CPU. Raises ValueError for towers that are no Transformers.
     """
     if not asks_for_shards():
         yield backbone

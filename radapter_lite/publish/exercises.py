@@ -27,8 +27,7 @@ def check(answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, to
 
     `answer` is a value, or a function of nothing that returns one, whose errors are told too: a number, a tensor, an
     array, a table or a text. `mistakes` are what typical ones give, by the sentence to say of them; they go before what
-    is seen of every answer: its shape, its sign, a transposed matrix, a factor. Within `tolerance` times the largest
-    number of `right`, numbers are equal.
+    is seen of every answer: shape, sign, transposition, a factor. `tolerance` is a share of the largest right number.
     """
     display(Markdown(_told(answer, right, mistakes or {}, tolerance)))
 
