@@ -39,13 +39,9 @@ def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
     """What each Chebyshev-Lobatto node counts at α [n], in sum 1. Raises ValueError for an α outside [0, 1]."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
-    distance = alpha - nodes
-    if (here := distance == 0).any():
-        return here.astype(float)
-    signs = np.where(np.arange(len(nodes)) % 2, -1.0, 1.0)
-    signs[[0, -1]] /= 2
-    terms = signs / distance
-    return terms / terms.sum()
+    from scipy.interpolate import BarycentricInterpolator
+
+    return BarycentricInterpolator(nodes, np.eye(len(nodes)), rng=0)(alpha)
 
 
 @dataclass(frozen=True, eq=False)

@@ -221,8 +221,7 @@ class Delta:
 
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
         standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
-        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path that does not end in
-        .safetensors.
+        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path not ending in .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":

@@ -89,11 +89,8 @@ def compared(value: float, half: float, above: str = "ahead by", below: str = "b
     """What a difference and half of its interval's width say in words: one way, the other, or not told apart."""
     if abs(value) > half:
         return f"{above if value > 0 else below} {abs(value):.1f} ± {half:.1f}{unit}"
-    return (
-        f"not told apart ({value:+.1f} ± {half:.1f}{unit})"
-        if half == half
-        else f"not told apart (one seed: {value:+.1f})"
-    )
+    found = f"{value:+.1f} ± {half:.1f}{unit}" if half == half else f"one seed: {value:+.1f}"  # NaN: no interval
+    return f"not told apart ({found})"
 
 
 def ood_at_id(curve: pd.DataFrame, target: float) -> float:

@@ -73,9 +73,8 @@ class Tuned:
     def similarities(self, backbone: Backbone, images: ImageSet | Task, alpha: Alpha = 1.0) -> Tensor:
         """Similarities of images with their task's texts [N, T]: the largest of a row is the answer.
 
-        The backbone is the one that it was tuned on, whose weights are afterwards what they were before; alpha is how
-        much of the tuning, from 0 (zero-shot) to 1. Raises ValueError for a backbone of other weights, or another α
-        than 1 where there is none.
+        The backbone is the one that it was tuned on, and keeps its weights; alpha is how much of the tuning, from 0
+        (zero-shot) to 1. Raises ValueError for a backbone of other weights, or another α than 1 where there is none.
         """
         task = as_task(images)
         if isinstance(self.learned, Delta):

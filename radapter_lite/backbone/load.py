@@ -1,13 +1,14 @@
 """One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
 
-"picto" is embedded and needs no network; every other name is open_clip's. Files that others give are read as tensors,
-never unpickled as code.
+"picto" is embedded and needs no network; other names are open_clip's. Files of others are read as tensors, not as code.
 """
 
+import copy
 import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from textwrap import shorten
@@ -25,6 +26,8 @@ from torch.nn import functional as F
 
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
+from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.processes import asks_for_shards, count
 from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -145,6 +148,37 @@ def load_clip(
             found = f"{checkpoint} does not fit {name} ({shorten(str(error), 200, placeholder='...')})"
             raise ValueError(f"{found}: name the architecture it was trained with") from error
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
+
+
+@contextmanager
+def sharded(backbone: Backbone) -> Iterator[Backbone]:
+    """The backbone; or, for processes that Accelerate started with FSDP on, a copy of which each holds a part.
+
+    A block's weights are gathered for its own pass alone, forward and backward, by PyTorch's FSDP2 with the settings
+    that Accelerate was given; the whole model waits on the CPU. Raises ValueError for towers that are no Transformers.
+    """
+    if not asks_for_shards():
+        yield backbone
+        return
+    from accelerate import FullyShardedDataParallelPlugin
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    asked, device = FullyShardedDataParallelPlugin(fsdp_version=2), backbone.device
+    model = copy.deepcopy(backbone.model.cpu()).requires_grad_(False)
+    settings = {"reshard_after_forward": asked.reshard_after_forward, "offload_policy": asked.cpu_offload}
+    settings["mesh"] = init_device_mesh(device.type, (count(),))
+    for tower in TOWERS:
+        for block in find_blocks(model, tower):
+            fully_shard(model.get_submodule(block), **settings)
+    scalars = {parameter for parameter in model.parameters() if not parameter.ndim}  # which FSDP refuses to divide
+    fully_shard(model, **settings, ignored_params=scalars)
+    for method in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
+    try:
+        yield replace(backbone, model=model)
+    finally:
+        backbone.model.to(device)
 
 
 def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:

@@ -72,8 +72,7 @@ def workers(jobs: int = 1, dask: str | None = None) -> Iterator[None]:
 def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
     """Make the runs that `path` does not hold yet, add the rows of each as it ends, and return all that it holds.
 
-    If one fails, the others are made; then raises ValueError, which names it. What a cluster's lost worker was at is
-    made anew.
+    If one fails, the others are made; then raises ValueError, which names it. A run of a lost worker is made anew.
     """
     left, failed = missing(keys, path), []
     for key, result in progress(_each(run, left), path.stem, total=len(left)):

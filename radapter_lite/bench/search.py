@@ -30,8 +30,7 @@ def run_search(
 ) -> pd.DataFrame:
     """Run what `path` does not hold yet: a row a run: id_domain, method, shots, setting, value, validation, seconds.
 
-    Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1. All methods
-    and all of `SHOTS` if none are named.
+    Returns the best row of each method and shots, of all if none are named. `validation` is accuracy (%) at α = 1.
     """
     names = [find_method(name).name for name in methods or METHODS]
     numbers = sorted(shots or SHOTS, reverse=True)

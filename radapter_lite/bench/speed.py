@@ -39,8 +39,7 @@ POINTS = [number / 20 for number in range(21)]
 def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
     """Measure as often as `seeds` says, less what `path` holds; returns the table of `speed_ratios`.
 
-    Rows are id_domain, seed, measure, contender and cost, in seconds, or bytes of memory. Sweep and slider are of the
-    backbone, on every eighth test image.
+    Rows are id_domain, seed, measure, contender, cost (seconds, or bytes). Sweep and slider take an eighth of the test.
     """
     keys = missing([{"id_domain": images.id_domain, "seed": seed} for seed in range(seeds)], path)
     works = contenders(backbone, images.test.take(range(0, len(images.test), 8))) if keys else []

@@ -36,6 +36,8 @@ PROMPTS.add_argument("--prompt", action="append", metavar="TEXT", help=_told)
 DEVICE.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
 _told = "a number from 0 (zero-shot) to 1 (tuned), or by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
 ALPHA.add_argument("--alpha", nargs="+", default=["1"], metavar="A", help=_told)
+# An option that may be given often, each time with a name and a value.
+NAMED: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
 # Of what was tuned, for where it is not the one that was noted with it.
 BACKBONE.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
 _told = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"

@@ -33,9 +33,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--method", default="R-Adapter", metavar="NAME", help="such as LoRA or FLYP (R-Adapter)")
     told = "a setting of the method in place of the recommended one, as epochs 20, or rank 8"
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], dest="settings", metavar=("NAME", "VALUE"), help=told
-    )
+    parser.add_argument("--set", dest="settings", help=told, **options.NAMED)
     parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag or a file; picto needs none")

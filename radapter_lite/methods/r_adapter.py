@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from radapter_lite import processes
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sharding import sharded
+from radapter_lite.backbone.load import sharded
 from radapter_lite.backbone.sites import in_stem
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.objectives import pair_loss

@@ -230,8 +230,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
 
     For PictoCLIP they are the best of those that `radapter-lite bench search` tried on ID validation images alone, of
     "camera" where anything but PictoShift's "outline" is tuned on. For other backbones they are the paper's settings
-    for small sets for R-Adapter, and the usual small learning rates for the rest, untuned. Raises ValueError for a
-    method that is none of `METHODS`.
+    for small sets for R-Adapter, else usual small learning rates, untuned. Raises ValueError for an unknown method.
     """
     known = find_method(method)
     settings = dict(known.elsewhere)

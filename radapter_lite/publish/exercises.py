@@ -5,7 +5,7 @@ cell calls `check`. `with_blanks` makes the reader's version of it.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import nbformat
@@ -18,6 +18,7 @@ from nbformat.v4 import new_markdown_cell
 from radapter_lite.errors import NotebookError
 
 MARK = "# your turn"
+NUMBERS = "iufc"  # kinds of NumPy's types
 _LINE = re.compile(rf"^(?P<indent>\s*)(?P<kept>return |yield |[\w., \[\]]+ [-+*/@]?= )?.*{MARK}$")
 
 
@@ -26,8 +27,7 @@ def check(answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, to
 
     `answer` is a value, or a function of nothing that returns one, whose errors are told too: a number, a tensor, an
     array, a table or a text. `mistakes` are what typical ones give, by the sentence to say of them; they go before what
-    is seen of every answer: its shape, its sign, a transposed matrix, a factor. Within `tolerance` times the largest
-    number of `right`, numbers are equal.
+    is seen of every answer: shape, sign, transposition, a factor. `tolerance` is a share of the largest right number.
     """
     display(Markdown(_told(answer, right, mistakes or {}, tolerance)))
 
@@ -37,26 +37,21 @@ def with_blanks(nb: NotebookNode) -> NotebookNode:
 
     Raises NotebookError for a cell tagged `your-turn` without such a line, or without a check after it.
     """
-    nb, cells = nbformat.from_dict(nb), list[NotebookNode]()
-    nb.metadata.pop("radapter_lite", None)
-    nb.metadata.pop("widgets", None)
-    solution = ""
-    for cell in nb.cells:
-        cells.append(cell)
-        if cell.cell_type != "code":
-            continue
+    nb = nbformat.from_dict(nb)
+    nb.metadata = {name: own for name, own in nb.metadata.items() if name not in ("radapter_lite", "widgets")}
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code):
         cell.outputs, cell.execution_count = [], None
-        if solution:
-            if "check(" not in cell.source:
-                raise NotebookError(f"{solution!r} is an exercise without a check: call check() in the next code cell.")
-            folded = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"
-            cells.append(new_markdown_cell(folded, id=f"{cell.id}-solution"))
-            solution = ""
-        elif "your-turn" in cell.metadata.get("tags", ()):
+        if "your-turn" in cell.metadata.get("tags", ()):
             solution, cell.source = cell.source.replace(f"  {MARK}", ""), blanked(cell.source)
             if solution == cell.source:
                 raise NotebookError(f"{solution[:60]!r} is tagged your-turn: end the reader's lines in {MARK!r}.")
-    nb.cells = cells
+            checks = [after for after in code[number + 1 : number + 2] if "check(" in after.source]
+            if not checks:
+                raise NotebookError(f"{solution!r} is an exercise without a check: call check() in the next code cell.")
+            folded = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"
+            below = new_markdown_cell(folded, id=f"{checks[0].id}-solution")
+            nb.cells.insert(nb.cells.index(checks[0]) + 1, below)
     return nb
 
 
@@ -77,7 +72,14 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
     if answer is ... or answer is None:
         return f"✗ Nothing is written yet: put your own in place of `...` in the line marked `{MARK}`."
     found, wanted = _array(answer), _array(right)
-    near = np.array_equal if wanted.dtype.kind not in "iufc" else _near(tolerance * max(np.abs(wanted).max(), 1e-12))
+    numbers = wanted.dtype.kind in NUMBERS
+    distance = tolerance * max(np.abs(wanted).max(), 1e-12) if numbers else 0.0
+
+    def near(one: np.ndarray, other: np.ndarray) -> bool:
+        if not (numbers and one.dtype.kind in NUMBERS):
+            return np.array_equal(one, other)
+        return one.shape == other.shape and np.allclose(one, other, 0, distance)
+
     if found.dtype.kind != wanted.dtype.kind and {found.dtype.kind, wanted.dtype.kind} & set("OSU"):
         return f"✗ Your result is of type {type(answer).__name__}, and should be {type(right).__name__}."
     if near(found, wanted):
@@ -88,7 +90,7 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
     if found.shape != wanted.shape:
         told = f"✗ Your result has the shape {found.shape}, and should have {wanted.shape}"
         return f"{told}: it is transposed." if found.shape == wanted.shape[::-1] else f"{told}."
-    if near is np.array_equal:
+    if not numbers:
         return f"✗ Your result is {answer}, and should be another." if found.ndim == 0 else "✗ Some of it is another."
     if near(found, wanted.T):
         return "✗ Your result is transposed."
@@ -104,10 +106,3 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
 
 def _array(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-
-
-def _near(distance: float) -> Callable[[np.ndarray, np.ndarray], bool]:
-    def near(one: np.ndarray, other: np.ndarray) -> bool:
-        return one.dtype.kind in "iufc" and one.shape == other.shape and bool((np.abs(one - other) <= distance).all())
-
-    return near

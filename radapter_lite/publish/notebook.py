@@ -100,8 +100,7 @@ def execute(
     values of the cell tagged `parameters`, where it declares them; those that equal what stands there inject nothing,
     so a default run is the source and its outputs.
 
-    Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for an `out_dir` that
-    holds the notebook itself.
+    Raises NotebookError if a cell fails, the copy holding what came before; ValueError for the notebook's own folder.
     """
     source, out_dir = find(name), Path(out_dir).resolve()
     target = out_dir / source.name

@@ -78,8 +78,7 @@ class ImageBatches:
     """Augmented batches of some images, in an order drawn anew each time they are gone through.
 
     Attributes:
-        matches: the texts that fit each image, by number [N] or [N, M]; rows end in -1 where there are fewer than M.
-            Of several, a batch draws one.
+        matches: the texts of each image, by number [N] or [N, M], short rows end in -1; a batch draws one of several.
     """
 
     backbone: Backbone

@@ -45,15 +45,14 @@ def guess(
     if choices:
         inputs = [widgets.RadioButtons(options=choices, value=said, layout={"width": "max-content"})]
     else:
-        step, values = 1 if high - low >= 10 else (high - low) / 100, said if at and said else [said] * max(len(at), 1)
-        look = {"min": low, "max": high, "step": step, "readout_format": ".3g"}
+        step = 1 if high - low >= 10 else (high - low) / 100
+        look: dict[str, Any] = {"min": low, "max": high, "step": step, "readout_format": ".3g"}
+        look |= {"orientation": "vertical", "layout": {"height": "140px"}} if at else {}
         labels = [f"{place:g}" for place in at] or [unit]
-        shape: Any = {"orientation": "vertical", "layout": {"height": "140px"}} if at else {}
-        starts = [low + step * round((high - low) / step / 2) if value is None else value for value in values]
-        inputs = [
-            widgets.FloatSlider(start, description=label, **look, **shape)
-            for start, label in zip(starts, labels, strict=True)
-        ]
+        middle = [low + step * round((high - low) / step / 2)] * len(labels)
+        starts = middle if said is None else said if at else [said]
+        pairs = zip(starts, labels, strict=True)
+        inputs = [widgets.FloatSlider(start, description=label, **look) for start, label in pairs]
 
     def keep(change: Any) -> None:
         values = [each.value for each in inputs]
@@ -90,13 +89,8 @@ def predictions() -> pd.DataFrame:
     A choice that was wrong is 100 off. Draws how far off they were, one after the other, if any were made.
     """
     kept = {name: each for name, each in sorted(_kept().items()) if "found" in each}
-    table = pd.DataFrame(
-        [
-            (name, each["question"], each["said"], each["found"], _off(each["said"], each["found"], each["range"]))
-            for name, each in kept.items()
-        ],
-        columns=["name", "question", "said", "found", "off"],
-    ).set_index("name")
+    table = pd.DataFrame.from_dict(kept, "index").reindex(columns=["question", "said", "found"]).rename_axis("name")
+    table["off"] = [_off(**each) for each in kept.values()]
     if kept:
         figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
         axes.bar(range(len(table)), table["off"], color=COLOURS[0])
@@ -108,10 +102,10 @@ def predictions() -> pd.DataFrame:
     return table
 
 
-def _off(said: Any, found: Any, width: float) -> float:
+def _off(said: Any, found: Any, **about: Any) -> float:
     if isinstance(found, str):
         return 100.0 * (said != found)
-    return float(100 * np.abs(np.subtract(said, found)).mean() / width)
+    return float(100 * np.abs(np.subtract(said, found)).mean() / about["range"])
 
 
 def _kept() -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """A picture that follows sliders: every frame is drawn beforehand, so that a move only shows another one."""
 
-import base64
-import io
 import os
 from collections.abc import Callable, Sequence
 from html import escape
@@ -10,6 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+from IPython.core.pylabtools import print_figure
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 
@@ -71,11 +70,9 @@ def html_of(picture: Figure | str) -> str:
     """A figure as an image in HTML, its title said to screen readers; HTML as it is."""
     if isinstance(picture, str):
         return picture
-    file = io.BytesIO()
-    picture.savefig(file, format="png", dpi=80, bbox_inches=None)
+    content = print_figure(picture, base64=True, dpi=80, bbox_inches=None)
     plt.close(picture)
     title = next((axes.get_title(loc="left") or axes.get_title() for axes in picture.axes), "")
-    content = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="{escape(title)}" style="max-width:100%" src="data:image/png;base64,{content}">'
 
 
