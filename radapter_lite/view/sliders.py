@@ -36,8 +36,7 @@ class AlphaSlider(widgets.VBox):
     some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
     images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
 
-    `slider`, `play` and `method` are its controls; `picture` is what follows them. `examples` are the rows of the
-    images whose probabilities are shown.
+    `slider`, `play`, `method` are its controls; `picture` follows them. `examples` are the rows of the middle's images.
     """
 
     def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> None:
@@ -138,9 +137,8 @@ class _Way:
 class EncoderMap(widgets.VBox):
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
-    these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
-    number of images, or images of no OOD domain.
+    The dashed diagonal is the α slider's path, the star each map's highest value. The curve was measured on these
+    images, or their task; a slider has `steps` stops. Raises ValueError for another number of images, or no OOD domain.
 
     `image` and `text` are its sliders; `table` is the map as numbers.
     """
