@@ -34,9 +34,9 @@ from .tuned import Tuned as Tuned
 from .view.guesses import guess as guess
 from .view.guesses import measured as measured
 from .view.guesses import predictions as predictions
-from .view.moving import move as move
 from .view.sliders import alpha_slider as alpha_slider
 from .view.sliders import encoder_map as encoder_map
+from .view.sliders import move as move
 
 __all__: list[str]
 __version__: str

@@ -17,8 +17,6 @@ from radapter_lite.backbone.sites import TOWERS, Attachment, Change, Site, find_
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.settings import Above0, Bound, Count, Settings, Share
 
-__all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
-
 DROPS = ("adapter", "path", "number")
 Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)]
 TOWERS_RULE = "be ('image', 'text'), one of the two in a tuple, or () to train a stem alone"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from radapter_lite.alpha import keys_of
+from radapter_lite.alpha import checked, keys_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
@@ -37,11 +37,9 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 
 def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
     """What each Chebyshev-Lobatto node counts at α [n], in sum 1. Raises ValueError for an α outside [0, 1]."""
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
     from scipy.interpolate import BarycentricInterpolator
 
-    return BarycentricInterpolator(nodes, np.eye(len(nodes)), rng=0)(alpha)
+    return BarycentricInterpolator(nodes, np.eye(len(nodes)), rng=0)(checked(alpha))
 
 
 @dataclass(frozen=True, eq=False)

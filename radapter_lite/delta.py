@@ -88,12 +88,10 @@ class Delta:
             raise ValueError(f"the two states are not of one model: they differ in the shape of {odd[0]}")
         if any(before[name].data_ptr() == now[name].data_ptr() != 0 for name in now):
             raise ValueError("before is the tuned model's own memory: take a copy.deepcopy before tuning")
-        changes = {
-            name: now[name].detach() - before[name].to(now[name].device)
-            for name in now
-            if now[name].is_floating_point() and not torch.equal(before[name].to(now[name].device), now[name])
-        }
-        return cls._make("difference", before, changes, **about)
+        floats = [name for name in now if now[name].is_floating_point()]
+        changes = {name: now[name].detach() - before[name].to(now[name].device) for name in floats}
+        changed = {name: change for name, change in changes.items() if change.any()}
+        return cls._make("difference", before, changed, **about)
 
     @classmethod
     def from_low_rank(

@@ -34,10 +34,9 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
 
-    Both tables have columns seed and `columns`; the values a row for each group of `by` and seed, the reference a row a
-    seed. Returns the table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …) from a
-    two-sided t-test: NaN for a single seed, 1 where all differences are zero. Raises ValueError if the reference has
-    several rows for a seed, or no seed of the values.
+    Both tables have seed and `columns`; the values a row for each group of `by` and seed, the reference a row a seed.
+    Returns `mean_and_interval` of the differences, with p-values (`id_p`, …) of a two-sided t-test: NaN for one seed, 1
+    where all differences are zero. Raises ValueError if the reference has a seed twice, or no seed of the values.
     """
     from scipy.stats import t
 

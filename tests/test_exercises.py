@@ -13,9 +13,9 @@ from radapter_lite.errors import NotebookError
 from radapter_lite.publish import exercises
 from radapter_lite.publish.exercises import blanked, check, with_blanks
 from radapter_lite.publish.notebook import sized
-from radapter_lite.view import guesses, moving
+from radapter_lite.view import guesses, sliders
 from radapter_lite.view.guesses import NOBODY, guess, measured, predictions
-from radapter_lite.view.moving import Moving, move
+from radapter_lite.view.sliders import Moving, move
 
 RIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 
@@ -24,7 +24,7 @@ RIGHT = torch.tensor([[1.0, 2.0], [3.0, -4.0]])
 def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list:
     """What is displayed, in order; predictions are kept in a folder of the test."""
     seen: list = []
-    for module in (exercises, guesses, moving):
+    for module in (exercises, guesses, sliders):
         monkeypatch.setattr(module, "display", seen.append)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(NOBODY, raising=False)

@@ -35,9 +35,8 @@ SHOWN_PIXELS, MASK_PIXELS = 180, 320  # the sides of the image that is asked abo
 class Page(widgets.VBox):
     """The page, as one widget.
 
-    `examples`, `upload`, `names`, `use_names`, `slider` and `segment` are its controls; `message` says what was
-    refused, and `picture` and `mask` are what follows them. The delta was made on the backbone. The page begins with
-    `classes`, and its examples are test images of these.
+    `examples`, `upload`, `names`, `use_names`, `slider`, `segment` are its controls, `message` says what was refused,
+    `picture` and `mask` follow them. The delta was made on the backbone. The examples are test images of `classes`.
     """
 
     def __init__(self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES) -> None:

@@ -116,8 +116,7 @@ def load_clip(
     """Load a backbone in float32 and eval mode.
 
     Raises ValueError for an unknown name or tag (the nearest are listed), a checkpoint that does not fit, or a prompt
-    without {} where the name goes; FileNotFoundError for a missing checkpoint or file of prompts; and HubError, which
-    is one too, for weights that could not be fetched.
+    without {}; FileNotFoundError for a missing checkpoint or file of prompts; HubError, one too, for weights not there.
 
     Args:
         name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a hub repository ("hf-hub:owner/name").

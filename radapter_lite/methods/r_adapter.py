@@ -34,8 +34,7 @@ class RAdapterConfig(LossConfig):
     Attributes:
         adapter: rank, dropping, averaging and towers.
         margin, smoothing: δ and ε of MPM-NCE.
-        multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
-            the loss is InfoNCE.
+        multi_positive: whether images of one text are each other's positives; False with margin, smoothing 0: InfoNCE.
         stem_lr: the learning rate of the image encoder's `Stem`; None leaves it as it is, as in the paper.
     """
 
@@ -105,8 +104,7 @@ class Stem(nn.Module):
 
     Adapters sit behind the blocks and cannot change what the stem lets through, which is where they fall short on a
     kind of image that pretraining hardly saw. This is not in the paper. The weights are the model's own, trained in
-    place until `remove`; `accumulate` moves the running averages of their changes, which begin at zero. Raises
-    ValueError for an image encoder whose stem is not known.
+    place until `remove`; averages of their changes begin at zero. Raises ValueError for an encoder of unknown stem.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:

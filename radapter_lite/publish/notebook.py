@@ -97,8 +97,7 @@ def execute(
     """Execute a notebook with papermill and return the path of the executed copy in `out_dir`.
 
     The kernel runs this very interpreter, in `out_dir`, without progress bars. `profile` and `parameters` replace
-    values of the cell tagged `parameters`, where it declares them; those that equal what stands there inject nothing,
-    so a default run is the source and its outputs.
+    values of the cell tagged `parameters`, where it declares others: a default run is the source and its outputs.
 
     Raises NotebookError if a cell fails, the copy holding what came before; ValueError for the notebook's own folder.
     """

@@ -41,9 +41,8 @@ def guess(
         display(Markdown(f"<details><summary><b>Predict:</b> {question}</summary>\n\n{told}\n\n</details>"))
         return
     said = _kept().get(name, {}).get("said")
-    inputs: list[Any]
     if choices:
-        inputs = [widgets.RadioButtons(options=choices, value=said, layout={"width": "max-content"})]
+        inputs: list[Any] = [widgets.RadioButtons(options=choices, value=said, layout={"width": "max-content"})]
     else:
         step = 1 if high - low >= 10 else (high - low) / 100
         look: dict[str, Any] = {"min": low, "max": high, "step": step, "readout_format": ".3g"}

@@ -1,15 +1,25 @@
-"""The α slider, and the map of the encoders' two α; while they move, nothing is encoded or drawn, only interpolated."""
+"""The α slider, and the map of the encoders' two α; while they move, nothing is encoded or drawn, only interpolated.
 
+And `move`, for any picture that follows sliders: its frames are drawn beforehand, and a move only shows another one.
+"""
+
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from html import escape
+from itertools import product
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.core.pylabtools import print_figure
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve
@@ -19,6 +29,7 @@ from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
+from radapter_lite.view.guesses import NOBODY
 from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import line_look, look
 
@@ -26,6 +37,7 @@ STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 EXAMPLES = 8  # images whose probabilities are shown
 ALONG_ALPHA: dict[str, Any] = {"xlabel": "α (0 zero-shot, 1 tuned)", "xlim": (-0.02, 1.02)}
 GALLERY = 22  # images that change their class, at most
+STRIP = 5  # frames, at most, where no kernel runs
 
 
 class AlphaSlider(widgets.VBox):
@@ -36,8 +48,7 @@ class AlphaSlider(widgets.VBox):
     some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
     images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
 
-    `slider`, `play` and `method` are its controls; `picture` is what follows them. `examples` are the rows of the
-    images whose probabilities are shown.
+    `slider`, `play`, `method` are its controls; `picture` follows them. `examples` are the rows of the middle's images.
     """
 
     def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> None:
@@ -138,9 +149,8 @@ class _Way:
 class EncoderMap(widgets.VBox):
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
-    these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
-    number of images, or images of no OOD domain.
+    The dashed diagonal is the α slider's path, the star each map's highest value. The curve was measured on these
+    images, or their task; a slider has `steps` stops. Raises ValueError for another number of images, or no OOD domain.
 
     `image` and `text` are its sliders; `table` is the map as numbers.
     """
@@ -194,3 +204,65 @@ def alpha_control(description: str, stops: int = len(STOPS), width: str = "400px
     """A slider from 0 to 1 that stands at a half."""
     step, layout = 1 / (stops - 1), {"width": width}
     return widgets.FloatSlider(0.5, min=0, max=1, step=step, description=description, layout=layout)
+
+
+class Moving(widgets.VBox):
+    """A slider for each keyword, over the values that are given for it, and under them what `draw` makes of these.
+
+    `draw` takes the same keywords and returns a matplotlib figure, or HTML. Sliders follow mouse and arrow keys, and
+    stand in the middle at first. `controls` are the sliders by name, `picture` what follows them.
+    """
+
+    def __init__(self, draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
+        self.controls = {
+            name: widgets.SelectionSlider(
+                options=[(_text(value), value) for value in values],
+                value=values[len(values) // 2],
+                description=name.replace("_", " "),
+                layout={"width": "400px"},
+            )
+            for name, values in stops.items()
+        }
+        settings = [*product(*stops.values())]
+        self._frames = {each: html_of(draw(**dict(zip(stops, each, strict=True)))) for each in progress(settings)}
+        self.picture = widgets.HTML()
+        for control in self.controls.values():
+            control.observe(lambda change: self._show(), names="value")
+        self._show()
+        super().__init__([*self.controls.values(), self.picture])
+
+    def _show(self) -> None:
+        self.picture.value = self._frames[tuple(control.value for control in self.controls.values())]
+
+
+def move(draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
+    """Show `Moving`; where no kernel will answer, a strip of its frames along the first slider."""
+    if NOBODY not in os.environ:
+        display(Moving(draw, **stops))
+        return
+    (name, values), *others = stops.items()
+    still = {other: own[len(own) // 2] for other, own in others}
+    count = min(STRIP, len(values))
+    shown = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
+    label = escape(name.replace("_", " "))
+    frames = [
+        f'<figure style="margin:0"><figcaption>{label} = {escape(_text(value))}</figcaption>'
+        f"{html_of(draw(**{name: value}, **still))}</figure>"
+        for value in shown
+    ]
+    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(250px,1fr))"
+    display(HTML(f'<div style="{grid}">{"".join(frames)}</div>'))
+
+
+def html_of(picture: Figure | str) -> str:
+    """A figure as an image in HTML, its title said to screen readers; HTML as it is."""
+    if isinstance(picture, str):
+        return picture
+    content = print_figure(picture, base64=True, dpi=80, bbox_inches=None)
+    plt.close(picture)
+    title = next((axes.get_title(loc="left") or axes.get_title() for axes in picture.axes), "")
+    return f'<img alt="{escape(title)}" style="max-width:100%" src="data:image/png;base64,{content}">'
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
