@@ -47,6 +47,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list:
         (RIGHT + 1, "one was added"),
         (RIGHT + torch.tensor([[0.0, 0.0], [0.0, 0.5]]), "differs most at [1, 1]: it is -3.5, and should be -4"),
         ("left", "of type str, and should be Tensor"),
+        (RIGHT > 0, "of type Tensor of torch.bool, and should be Tensor of torch.float32"),
     ],
 )
 def test_an_answer_is_judged_in_one_sentence(shown: list, answer: object, told: str) -> None:

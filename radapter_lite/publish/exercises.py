@@ -80,8 +80,8 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
             return np.array_equal(one, other)
         return one.shape == other.shape and np.allclose(one, other, 0, distance)
 
-    if found.dtype.kind != wanted.dtype.kind and {found.dtype.kind, wanted.dtype.kind} & set("OSU"):
-        return f"✗ Your result is of type {type(answer).__name__}, and should be {type(right).__name__}."
+    if found.dtype.kind != wanted.dtype.kind and {found.dtype.kind, wanted.dtype.kind} & set("OSUb"):
+        return f"✗ Your result is of type {_type(answer)}, and should be {_type(right)}."
     if near(found, wanted):
         return "✓ Right."
     for sentence, mistaken in mistakes.items():
@@ -106,3 +106,7 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
 
 def _array(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+
+
+def _type(value: Any) -> str:
+    return f"{type(value).__name__}{f' of {value.dtype}' if hasattr(value, 'dtype') else ''}"
