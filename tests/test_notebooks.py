@@ -163,17 +163,13 @@ def test_committed_outputs_are_fit_to_be_read(path: Path) -> None:
     assert not [text[:200] for text in texts(nb) if MACHINE_PATH.search(text)]
 
 
-def visible_lines(nb: nbformat.NotebookNode) -> list[int]:
-    """Lines of each code cell that is not folded, without empty ones."""
-    visible = [cell for cell in code_cells(nb) if not cell.metadata.get("jupyter", {}).get("source_hidden")]
-    return [sum(map(bool, map(str.strip, cell.source.splitlines()))) for cell in visible]
-
-
 @each_notebook
 def test_a_visible_cell_is_one_idea(path: Path) -> None:
     nb = read(path)
-    lines = visible_lines(nb)
+    visible = [cell.source for cell in code_cells(nb) if not cell.metadata.get("jupyter", {}).get("source_hidden")]
+    lines = [sum(map(bool, map(str.strip, source.splitlines()))) for source in visible]
     assert statistics.median(lines) <= 9 and max(lines) <= 15
+    assert sum(bool(re.match("import |from ", line)) for source in visible for line in source.splitlines()) <= 6
     assert not [line for cell in code_cells(nb) for line in cell.source.splitlines() if len(line) > 100]
 
 
@@ -182,7 +178,8 @@ def test_the_reader_writes_predicts_and_moves(path: Path) -> None:
     nb = read(path)
     code = "\n".join(cell.source for cell in code_cells(nb))
     assert 2 <= len(exercises(path)) <= 4
-    assert len(re.findall(r"^guess\(", code, re.MULTILINE)) >= 1
+    assert len(re.findall(r"^guess\(", code, re.MULTILINE)) >= 2
+    assert re.search(r"\b(move|alpha_slider|encoder_map)\(", code)
     asked, answered = (set(re.findall(rf"\b{name}\(\s*[\"']([^\"']+)", code)) for name in ("guess", "measured"))
     assert asked == answered and all(name.split()[0] == path.stem.split("_")[0] for name in asked)
 
