@@ -39,6 +39,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list:
         (RIGHT.clone().requires_grad_(), "✓ Right"),
         (..., "Nothing is written yet"),
         (lambda: None, "Nothing is written yet"),
+        (lambda: ... + RIGHT, "Nothing is written yet"),  # type: ignore[operator]
+        (lambda: next(iter([])), "Your line stopped with StopIteration: no word of why"),
         (lambda: RIGHT @ torch.ones(3), "Your line stopped with RuntimeError: size mismatch"),
         (RIGHT.T, "transposed"),
         (RIGHT[:1].T, "the shape (2, 1), and should have (2, 2)"),

@@ -68,7 +68,9 @@ def _told(answer: Any, right: Any, mistakes: Mapping[str, Any], tolerance: float
         try:
             answer = answer()
         except Exception as error:  # of the reader's line, of whatever kind
-            return f"✗ Your line stopped with {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            told, answer = next(iter(str(error).splitlines()), "no word of why"), ...
+            if "ellipsis" not in told:  # that of a blank further up
+                return f"✗ Your line stopped with {type(error).__name__}: {told}"
     if answer is ... or answer is None:
         return f"✗ Nothing is written yet: put your own in place of `...` in the line marked `{MARK}`."
     found, wanted = _array(answer), _array(right)
