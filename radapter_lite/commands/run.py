@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these notebooks, by number or name")
     told = "set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, method, "
-    told += "processes or figures_dir"
+    told += "photo, processes or figures_dir"
     parser.add_argument("-p", dest="parameters", help=told, **options.NAMED)
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)")
 

@@ -80,7 +80,7 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
         if shown.metadata.get("jupyter", {}).get("source_hidden"):
             for code in cell.find_all(class_="input", limit=1):
                 code.wrap(body.new_tag("details")).insert(0, body.new_tag("summary", string="code"))
-    for image in body.find_all("img", alt=_FIGURE):
+    for image in body.find_all("img", alt=["", _FIGURE]):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
     return body

@@ -177,7 +177,14 @@ class EncoderMap(widgets.VBox):
         self.picture.value = filled("widgets/map.html", charts=self._maps, image=image, text=text, here=here)
 
 
-alpha_slider, encoder_map = AlphaSlider, EncoderMap  # as notebooks call them
+def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> AlphaSlider:
+    """The slider over α of the curves of one method or several, by name, over the images they were measured on."""
+    return AlphaSlider(curves, images)
+
+
+def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> EncoderMap:
+    """The maps of ID, OOD and their mean over both encoders' α, each slider of `steps` stops."""
+    return EncoderMap(curve, images, steps)
 
 
 def likeliest(percent: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
