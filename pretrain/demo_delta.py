@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    clip, images = load_clip(), load_images()
+    clip, images = load_clip(), load_images(id_domain="camera")
     short = {} if arguments.epochs is None else {"epochs": arguments.epochs, "momentum": 0.5}
     tuned = tune(clip, images.few_shot(SHOTS, SEED), seed=SEED, **short)
 

@@ -80,19 +80,21 @@ def write_corpus_list(args: argparse.Namespace) -> None:
 
 
 def write_contact_sheets(table: pd.DataFrame, images: np.ndarray) -> None:
-    """One page a domain, a row a class, up to 24 images each."""
+    """One page a domain, a row for each class it has, up to 24 images each; short rows stand side by side."""
     folder = ROOT / "figures" / "contact_sheets"
     folder.mkdir(parents=True, exist_ok=True)
-    classes = sorted(table["class"].unique())
     for domain in DOMAINS:
-        rows = [np.flatnonzero((table["domain"] == domain) & (table["class"] == label))[:24] for label in classes]
-        width = max(map(len, rows))
-        page = Image.new("RGB", (130 + 50 * width, 50 * len(classes)), "white")
+        found = table.assign(row=np.arange(len(table)))[table["domain"] == domain].groupby("class")["row"]
+        rows = [(label, own.to_numpy()[:24]) for label, own in found]
+        across = 130 + 50 * max(len(members) for _, members in rows)
+        tall = -(-len(rows) // max(1, 1330 // across))  # rows of a block
+        page = Image.new("RGB", (across * -(-len(rows) // tall), 50 * tall), "white")
         draw = ImageDraw.Draw(page)
-        for y, (label, members) in enumerate(zip(classes, rows, strict=True)):
-            draw.text((6, 50 * y + 18), label, fill="black")
-            for x, member in enumerate(members):
-                page.paste(Image.fromarray(images[member]), (130 + 50 * x, 50 * y))
+        for place, (label, members) in enumerate(rows):
+            left, top = across * (place // tall), 50 * (place % tall)
+            draw.text((left + 6, top + 18), label, fill="black")
+            for k, member in enumerate(members):
+                page.paste(Image.fromarray(images[member]), (left + 130 + 50 * k, top))
         page.quantize(64).save(folder / f"{domain}.png", optimize=True)
 
 

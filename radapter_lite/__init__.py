@@ -4,35 +4,12 @@
     tuned = tune(clip, load_images().few_shot(16))  # R-Adapter; or tune(..., "LoRA", rank=8)
     table = sweep(clip, tuned, load_images().test)  # accuracy along α
 
-The names below are loaded when they are first used, so that the console script answers at once.
+The names below are loaded when they are first used, so that the console script answers at once; __init__.pyi
+tells where each lives, to type checkers too.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 from radapter_lite.version import __version__ as __version__
 
-# Where each name lives; __init__.pyi tells type checkers the same.
-_HOME = {
-    "adapter": ("AdapterConfig", "AdapterSet", "LinearAdapter"),
-    "alpha_curve": ("AlphaCurve",),
-    "backbone": ("Backbone", "load_clip"),
-    "backbone.sites": ("find_sites",),
-    "data": ("ImageSet", "load_images"),
-    "delta": ("Delta",),
-    "encoding": ("predict", "text_head"),
-    "evaluation": ("evaluate", "segment", "sweep"),
-    "losses": ("info_nce", "mpm_nce"),
-    "methods": ("METHODS", "load_tuned", "recommended", "register", "tune"),
-    "tasks": ("Classification", "Retrieval", "Segmentation", "Task"),
-    "training": ("TrainingConfig", "train"),
-    "tuned": ("Tuned",),
-}
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-__all__ = [*_MODULE_OF]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'radapter_lite' has no attribute {name!r}")
-    return getattr(import_module(f"radapter_lite.{_MODULE_OF[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

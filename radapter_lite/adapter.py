@@ -13,12 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment, Change
-from radapter_lite.backbone.sites import TOWERS, Site, find_sites
+from radapter_lite.backbone.sites import TOWERS, Attachment, Change, Site, find_sites
 from radapter_lite.delta import Delta, require_untouched
 from radapter_lite.settings import Above0, Bound, Count, Settings, Share
-
-__all__ = ["AdapterConfig", "AdapterSet", "LinearAdapter", "Site", "find_sites"]
 
 DROPS = ("adapter", "path", "number")
 Drop = Annotated[str, Bound(f"be one of {', '.join(DROPS)}", DROPS.__contains__)]
@@ -35,9 +32,8 @@ class AdapterConfig(Settings):
     Attributes:
         rank: of W_adp = B A; None for a full d x d matrix.
         drop_prob: p, the probability that an adapter is left out of a training step, in [0, 1).
-        drop: what is left out: the whole "adapter" for the step, as in the paper; its "path" for each image
-            alone, as in drop-path, and in Swin's attention for each window; or each "number" of its output, as in
-            dropout.
+        drop: what is left out: the whole "adapter" for the step, as in the paper; its "path" for each image, as in
+            drop-path (in Swin's attention for each window); or each "number" of its output, as in dropout.
         momentum: m of the running average, in [0, 1).
         towers: which encoders are adapted.
         whitening: None for the paper's form; a damping λ above 0 trains V of W_adp = P V, see
@@ -57,8 +53,7 @@ class LinearAdapter(nn.Module):
 
     The average is of W_adp itself, as the paper writes it: while training lasts, a d x d matrix whatever the rank.
     In training, with dropping: h(X) = γ/(1-p) X W_adp + X, γ ~ Bernoulli(1-p) drawn once a call, for the whole batch,
-    from torch's global CPU generator; see `AdapterConfig` for other ways. In evaluation: the running average in place
-    of W_adp, nothing dropped.
+    from torch's global CPU generator; see `AdapterConfig` for other ways. In evaluation: the average, none dropped.
 
     Source: Kim et al. 2024, R-Adapter, with adapter dropping and accumulation.
     """

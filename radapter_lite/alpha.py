@@ -20,12 +20,12 @@ def scales(alpha: Alpha, names: Iterable[str]) -> Callable[[str], float]:
         names: the weights there are, or the modules that hold them; they say which keys exist.
     """
     if not isinstance(alpha, Mapping):
-        value = _checked(alpha, "alpha")
+        value = checked(alpha)
         return lambda name: value
     known = keys_of(names)
     if odd := [key for key in alpha if key not in known]:
         raise ValueError(f"alpha has the unknown key {odd[0]!r}: it can be {', '.join(known)}")
-    values = {key: _checked(each, f"alpha of {key}") for key, each in alpha.items()}
+    values = {key: checked(each, f"alpha of {key}") for key, each in alpha.items()}
     return lambda name: next((values[key] for key in _keys(name) if key in values), 0.0)
 
 
@@ -48,7 +48,8 @@ def keys_of(names: Iterable[str]) -> list[str]:
     return sorted(keys, key=place)
 
 
-def _checked(value: Any, what: str) -> float:
+def checked(value: Any, what: str = "alpha") -> float:
+    """The number that an α is. Raises ValueError for what is no number in [0, 1]."""
     if not isinstance(value, int | float | np.number) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"{what} must be a number in [0, 1], from zero-shot to tuned, not {value!r}")
     return float(value)

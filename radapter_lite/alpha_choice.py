@@ -35,12 +35,12 @@ def highest(alphas: Iterable[float], values: Iterable[float]) -> float:
     return float(pd.Series(list(values), list(alphas)).sort_index().idxmax())
 
 
-def one_standard_error(alphas: Iterable[float], accuracies: Iterable[float], images: int) -> float:
-    """The smallest α whose accuracy, in percent, is at most one standard error below the highest.
+def one_standard_error(validation: pd.DataFrame, target: pd.DataFrame) -> float:
+    """The smallest α whose accuracy on ID validation images is at most one standard error below the highest.
 
-    The error is binomial, of the highest over `images` images. Source: Breiman et al. 1984, for trees.
+    The error is binomial, of the highest over so many images. Source: Breiman et al. 1984, for trees.
     """
-    shares = pd.Series(list(accuracies), list(alphas)) / 100
+    shares, images = validation.set_index("alpha")["accuracy"] / 100, validation["images"].iloc[0]
     error = (shares.max() * (1 - shares.max()) / images) ** 0.5
     return float(shares.index[shares >= shares.max() - error].min())
 
@@ -62,9 +62,7 @@ RULES: dict[str, Callable[[pd.DataFrame, pd.DataFrame], float]] = {
     "fixed 0.5": lambda validation, target: 0.5,
     "tuned": lambda validation, target: 1.0,
     "highest ID validation": lambda validation, target: highest(validation["alpha"], validation["accuracy"]),
-    "one standard error": lambda validation, target: one_standard_error(
-        validation["alpha"], validation["accuracy"], int(validation["images"].iloc[0])
-    ),
+    "one standard error": one_standard_error,
     # The predictions that are most certain.
     "confidence": lambda validation, target: highest(target["alpha"], target["confidence"]),
     # Each is certain, and together they use all classes (Bridle et al. 1991).

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from radapter_lite.alpha import keys_of
+from radapter_lite.alpha import checked, keys_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
@@ -37,15 +37,9 @@ def chebyshev_nodes(count: int) -> np.ndarray:
 
 def weights_at(nodes: np.ndarray, alpha: float) -> np.ndarray:
     """What each Chebyshev-Lobatto node counts at α [n], in sum 1. Raises ValueError for an α outside [0, 1]."""
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a number in [0, 1], from zero-shot to tuned, not {alpha!r}")
-    distance = alpha - nodes
-    if (here := distance == 0).any():
-        return here.astype(float)
-    signs = np.where(np.arange(len(nodes)) % 2, -1.0, 1.0)
-    signs[[0, -1]] /= 2
-    terms = signs / distance
-    return terms / terms.sum()
+    from scipy.interpolate import BarycentricInterpolator
+
+    return BarycentricInterpolator(nodes, np.eye(len(nodes)), rng=0)(checked(alpha))
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +186,5 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
 
 def encoders_of(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
     """What encodes a task's images and its texts with the model as it then stands."""
-    return {
-        "image": partial(image_features, backbone, task.images),
-        "text": partial(text_features, backbone, task.texts(backbone)),
-    }
+    images, texts = partial(image_features, backbone, task.images), task.texts(backbone)
+    return {"image": images, "text": partial(text_features, backbone, texts)}

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 1 after a mistake or a failure, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.execute(arguments)
+        return arguments.execute(arguments) or 0
     except (NotebookError, OSError, ValueError) as error:
         print(f"radapter-lite: {error}", file=sys.stderr)
         return 1

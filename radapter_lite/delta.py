@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from radapter_lite.alpha import Alpha, scales
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import attached_models
+from radapter_lite.backbone.sites import attached_models
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
 from radapter_lite.version import __version__
 
@@ -88,12 +88,10 @@ class Delta:
             raise ValueError(f"the two states are not of one model: they differ in the shape of {odd[0]}")
         if any(before[name].data_ptr() == now[name].data_ptr() != 0 for name in now):
             raise ValueError("before is the tuned model's own memory: take a copy.deepcopy before tuning")
-        changes = {
-            name: now[name].detach() - before[name].to(now[name].device)
-            for name in now
-            if now[name].is_floating_point() and not torch.equal(before[name].to(now[name].device), now[name])
-        }
-        return cls._make("difference", before, changes, **about)
+        floats = [name for name in now if now[name].is_floating_point()]
+        changes = {name: now[name].detach() - before[name].to(now[name].device) for name in floats}
+        changed = {name: change for name, change in changes.items() if change.any()}
+        return cls._make("difference", before, changed, **about)
 
     @classmethod
     def from_low_rank(
@@ -221,8 +219,7 @@ class Delta:
 
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and
         standard deviation: where the backbone has others (SigLIP), give them to `create_model_and_transforms`.
-        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path that does not end in
-        .safetensors.
+        The model keeps its weights; alpha is as in `apply`. Raises ValueError for a path not ending in .safetensors.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -252,14 +249,10 @@ def describe(
         settings = json.loads(json.dumps(dict(settings or {})))  # as they will be read back from a file
     except TypeError as error:
         raise ValueError(f"settings must be JSON, of numbers, texts, lists and dicts ({error})") from error
-    return {
-        "backbone": backbone.name if backbone else None,
-        "pretrained": backbone.pretrained if backbone else None,
-        "prompts": list(backbone.prompts) if backbone else None,
-        "method": method,
-        "settings": settings,
-        "versions": {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)},
-    }
+    own = (backbone.name, backbone.pretrained, list(backbone.prompts)) if backbone else (None, None, None)
+    versions = {"radapter_lite": __version__, "open_clip": open_clip.__version__, "torch": str(torch.__version__)}
+    about = dict(zip(("backbone", "pretrained", "prompts"), own, strict=True))
+    return about | {"method": method, "settings": settings, "versions": versions}
 
 
 def made_on(meta: Mapping[str, Any]) -> str:

@@ -37,8 +37,7 @@ def sweep(
 
     `forgotten` is the share, in percent, of what zero-shot gets right and this α gets wrong; in place of accuracy
     stands what the task measures. The alphas are eleven from 0 to 1 if left out, and 0 and 1 for a method without an α.
-    The backbone's weights are afterwards what they were before. Raises ValueError for another α where the method has
-    none, or a backbone of other weights.
+    The backbone keeps its weights. Raises ValueError for an α that the method lacks, or a backbone of other weights.
     """
     return examine(backbone, tuned, images, alphas, by_image=False)[0]
 
@@ -99,8 +98,7 @@ def segment(
 ) -> np.ndarray:
     """Which of the names every pixel of an RGB image has, by number, and -1 for the ground: [H, W].
 
-    Without `tuned` it is zero-shot, else `alpha` of the tuning. Raises ValueError for fewer than two names, and what
-    `Tuned.similarities` raises.
+    Without `tuned` zero-shot, else at `alpha`. Raises ValueError for fewer than two names, and as `Tuned.similarities`.
     """
     task = Segmentation.of_picture(image, names, backbone.temperature)
     asked = predict(backbone, task) if tuned is None else tuned.similarities(backbone, task, alpha)

@@ -76,9 +76,8 @@ def _check(
         raise ValueError(f"image and text features must be two non-empty (B, D) matrices of one shape, not {found}")
     square = (len(images), len(images))
     if positives.dtype != torch.bool or positives.shape != square:
-        raise ValueError(
-            f"positives must be a bool matrix of shape {square}, not {positives.dtype} {tuple(positives.shape)}"
-        )
+        found = f"{positives.dtype} {tuple(positives.shape)}"
+        raise ValueError(f"positives must be a bool matrix of shape {square}, not {found}")
     if not positives.diagonal().all():
         raise ValueError("positives must be True on the diagonal: image i and text i are a pair")
     if not isinstance(temperature, Tensor) and not temperature > 0:

@@ -51,8 +51,7 @@ def gathered(features: Tensor, size: int) -> Tensor:
     """The features of a whole batch [size, D] from those of each process's own rows; a whole batch as it is.
 
     Each process computes the same loss of them, and so knows the gradient of its own rows. It is given on `count`
-    times, so that the mean of the encoder's gradients is their sum; those of weights behind the features are alike
-    everywhere.
+    times, so that the mean of the encoder's gradients is their sum; those of weights behind the features are alike.
     """
     if len(features) == size:
         return features
@@ -92,8 +91,7 @@ def together() -> Iterator[None]:
 def launch(function: Callable[[Any], Any], argument: Any, number: int, cpu: bool = False) -> None:
     """Call function(argument) in `number` processes of this machine that train together.
 
-    Raises ValueError with the sentence of a process that found a mistake, and ChildProcessError for one that was
-    killed; the others are then ended.
+    Raises ValueError with the sentence of a process that found a mistake, ChildProcessError for one killed; all end.
     """
     from accelerate.utils import PrepareForLaunch, patch_environment
     from accelerate.utils.other import get_free_port

@@ -9,7 +9,7 @@ from radapter_lite.assets import RESULTS
 from radapter_lite.files import make_folder, whole
 
 NAMES = ["search", "few_shot", "severity", "full_data", "base_to_novel", "retrieval"]
-NAMES += ["segmentation", "toolbox", "ablations", "neighbours", "speed"]
+NAMES += ["segmentation", "by_image", "toolbox", "ablations", "neighbours", "speed"]
 
 
 def load_results(name: str = "few_shot", folder: Path = RESULTS, id_domain: str = "outline") -> pd.DataFrame:

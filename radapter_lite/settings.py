@@ -57,8 +57,13 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
     if odd := [name for name in settings if name not in (*known, *parts)]:
         raise ValueError(f"{type(config).__name__} has no setting {odd[0]!r}; it has {', '.join(known)}")
     changed = {name: settings[name] for name in parts if name in settings}
-    for name, value in changed.items():
-        _check_type(config, name, value)
+    for name, value in changed.items():  # of a type that the setting takes: "false" would count as true
+        kinds = [get_origin(part) or part for part in _parts(get_type_hints(type(config))[name])]
+        # Whether a number must be whole, the settings check themselves.
+        taken = {*kinds, int, float} if {int, float} & {*kinds} else {*kinds}
+        odd_bool = isinstance(value, bool) and bool not in taken
+        if taken <= WORDED.keys() and (odd_bool or not isinstance(value, tuple(taken))):
+            raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")
     for name, part in parts.items():
         if is_dataclass(part := changed.get(name, part)):
             inside = {own: settings[own] for own in by_name(part) if own in settings}
@@ -89,14 +94,3 @@ def from_json(kind: Any, settings: Mapping[str, Any]) -> Any:
 def _parts(hint: Any) -> tuple[Any, ...]:
     """The types that a hint allows: of `A | None`, A and None."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _check_type(config: Any, name: str, value: Any) -> None:
-    """Raise ValueError for a value of a type that the setting does not take: "false" would count as true."""
-    kinds = [get_origin(part) or part for part in _parts(get_type_hints(type(config))[name])]
-    # Whether a number must be whole, the settings check themselves.
-    taken = {*kinds, int, float} if {int, float} & {*kinds} else {*kinds}
-    if not taken <= WORDED.keys():
-        return
-    if not isinstance(value, tuple(taken)) or (isinstance(value, bool) and bool not in taken):
-        raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")

@@ -34,10 +34,9 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Differences to a reference over the seeds that both have: what a seed does to both of them cancels.
 
-    Both tables have columns seed and `columns`; the values a row for each group of `by` and seed, the reference a row a
-    seed. Returns the table of `mean_and_interval` over the differences, with the p-value of each (`id_p`, …) from a
-    two-sided t-test: NaN for a single seed, 1 where all differences are zero. Raises ValueError if the reference has
-    several rows for a seed, or no seed of the values.
+    Both tables have seed and `columns`; the values a row for each group of `by` and seed, the reference a row a seed.
+    Returns `mean_and_interval` of the differences, with p-values (`id_p`, …) of a two-sided t-test: NaN for one seed, 1
+    where all differences are zero. Raises ValueError if the reference has a seed twice, or no seed of the values.
     """
     from scipy.stats import t
 
@@ -56,6 +55,41 @@ def paired_differences(
         p = pd.Series(2 * t.sf(statistic, table["seeds"] - 1), index=table.index)
         table[f"{name}_p"] = p.mask(half == 0, (table[name] == 0).astype(float))
     return table
+
+
+def over_images(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """How sure a difference in accuracy is, over other seeds and over other test images of the same kind.
+
+    The tables are rows of `bench.run_by_image` of one method and α each, of the same seeds. Over images, the difference
+    of each image, the mean over seeds, is bootstrapped within its domain.
+
+    Returns:
+        ID, then the mean over OOD domains: is_id, points, over_seeds, over_images and over_both: halves of 95%
+        intervals in points; the last is for both at once, which add up as squares.
+    """
+    from scipy.stats import bootstrap
+
+    both = ours.merge(theirs, on=["seed", "domain", "is_id"], suffixes=("", "_theirs"))
+    rows = []
+    for is_id, part in both.sort_values("is_id", ascending=False).groupby("is_id", sort=False):
+        runs = part.assign(points=part["accuracy"] - part["accuracy_theirs"]).groupby("seed")["points"].mean()
+        seeds = mean_and_interval(runs.reset_index().assign(of=0), ["of"], ["points"]).iloc[0]
+        errors = []
+        for _, domain in part.groupby("domain"):
+            right, other = (np.array([[*marks] for marks in domain[name]]) == "x" for name in ("right", "right_theirs"))
+            each = 100 * (right.astype(float) - other).mean(0)  # (N,), a domain's images
+            errors.append(bootstrap((each,), np.mean, n_resamples=2000, method="percentile", rng=0).standard_error)
+        images = 1.96 * np.sqrt(np.square(errors).sum()) / len(errors)
+        rows.append((is_id, seeds["points"], seeds["points_ci"], images, np.hypot(seeds["points_ci"], images)))
+    return pd.DataFrame(rows, columns=["is_id", "points", "over_seeds", "over_images", "over_both"])
+
+
+def compared(value: float, half: float, above: str = "ahead by", below: str = "behind by", unit: str = "") -> str:
+    """What a difference and half of its interval's width say in words: one way, the other, or not told apart."""
+    if abs(value) > half:
+        return f"{above if value > 0 else below} {abs(value):.1f} ± {half:.1f}{unit}"
+    found = f"{value:+.1f} ± {half:.1f}{unit}" if half == half else f"one seed: {value:+.1f}"  # NaN: no interval
+    return f"not told apart ({found})"
 
 
 def ood_at_id(curve: pd.DataFrame, target: float) -> float:

@@ -117,8 +117,7 @@ def train(
         parameters: to be trained; or groups, {"params": [...], "scale": 0.1}, at so many times the learning rate.
         after_step: called after each optimizer step, to accumulate averages for example.
         state: the modules that change, by name; a checkpoint holds them.
-        about: what a resumed run must share with the interrupted one beside the loop's settings, JSON; its "method" is
-            shown.
+        about: what a resumed run must share with the interrupted one beside the settings, JSON; its "method" is shown.
         checkpoint: a file written every `save_every` steps and after each epoch. If it exists, training goes on from
             it, and ends in the same bits as a run that was never interrupted.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from torch import Tensor
 from radapter_lite.alpha import Alpha
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, describe, fingerprint, require_untouched, require_weights
+from radapter_lite.delta import Delta, require_untouched, require_weights
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
 from radapter_lite.seeding import seeded
@@ -73,9 +73,8 @@ class Tuned:
     def similarities(self, backbone: Backbone, images: ImageSet | Task, alpha: Alpha = 1.0) -> Tensor:
         """Similarities of images with their task's texts [N, T]: the largest of a row is the answer.
 
-        The backbone is the one that it was tuned on, whose weights are afterwards what they were before; alpha is how
-        much of the tuning, from 0 (zero-shot) to 1. Raises ValueError for a backbone of other weights, or another α
-        than 1 where there is none.
+        The backbone is the one that it was tuned on, and keeps its weights; alpha is how much of the tuning, from 0
+        (zero-shot) to 1. Raises ValueError for a backbone of other weights, or another α than 1 where there is none.
         """
         task = as_task(images)
         if isinstance(self.learned, Delta):
@@ -93,19 +92,6 @@ class Tuned:
             if alpha == 0:
                 return predict(backbone, task)
             return self.answer(backbone, task, self, *([alpha] if self.slides else []))
-
-    def completed(
-        self, backbone: Backbone, task: Task, method: str, config: Any, answer: Answer | None, slides: bool
-    ) -> Tuned:
-        """The same with all that is known of how it was made."""
-        settings, about = asdict(config), dict[str, Any]()
-        if isinstance(self.learned, Delta):
-            settings = self.learned.meta["settings"] | settings
-        else:
-            state = backbone.model.state_dict()
-            about = {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
-        about |= describe(backbone, method, settings) | {"trained_parameters": self.trained_parameters}
-        return replace(self.with_meta(**about), method=method, config=config, answer=answer, slides=slides)
 
     def with_meta(self, **about: Any) -> Tuned:
         """The same with more known of it, which is saved with it; JSON."""

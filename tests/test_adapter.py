@@ -7,7 +7,8 @@ import torch
 from conftest import MODELS, features, fill, make_clip, make_inputs, step
 from torch import nn
 
-from radapter_lite.adapter import AdapterConfig, AdapterSet, LinearAdapter, find_sites
+from radapter_lite.adapter import AdapterConfig, AdapterSet, LinearAdapter
+from radapter_lite.backbone.sites import find_sites
 
 # --- sites ---
 

@@ -32,7 +32,8 @@ def test_the_highest_is_found_in_any_order_and_ties_go_to_the_least_changed():
 @pytest.mark.parametrize(("images", "expected"), [(100, 0.2), (100_000, 0.6)])
 def test_one_standard_error_is_the_binomial_one(images, expected):
     """At 80% of 100 images it is 4 points: 77% at α = 0.2 is within it; of 100,000 images it is 0.13."""
-    assert one_standard_error([0, 0.2, 0.6, 1], [75, 77, 80, 79], images) == expected
+    sweep = pd.DataFrame({"alpha": [0, 0.2, 0.6, 1], "accuracy": [75, 77, 80, 79], "images": images})
+    assert one_standard_error(sweep, sweep) == expected
 
 
 def test_statistics_of_certain_and_of_empty_predictions(images):

@@ -28,7 +28,7 @@ from radapter_lite.backbone.sites import block_of, in_stem
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
-from radapter_lite.methods.lora import LoRAConfig, lora_factors, lora_model
+from radapter_lite.methods.weights import LoRAConfig, lora_factors, lora_model
 from radapter_lite.methods.whitening import inverse_root, whiten
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

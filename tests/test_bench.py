@@ -276,6 +276,12 @@ def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> No
         f"At 4 shots, {who} more than R-Adapter, both ID and OOD, of {1 + len(others)} measured.",
         f"At 16 shots, no method reaches more than R-Adapter, both ID and OOD, of {1 + len(others)} measured.",
     ]
+    unwhitened = pd.DataFrame(rows + made_up("R-Adapter, unwhitened", 16, 69, 51))
+    assert (
+        bench.who_is_ahead(unwhitened)
+        .splitlines()[2]
+        .startswith("At 16 shots, no method reaches more than R-Adapter, u")
+    )
     rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).startswith("At 16 shots")  # with nothing to compare with at 4
 

@@ -18,10 +18,9 @@ from nbformat import v4
 import radapter_lite
 from radapter_lite.cli import main
 from radapter_lite.publish import book, notebook
-from radapter_lite.publish.book import build
+from radapter_lite.publish.book import build, link_reference
 from radapter_lite.publish.html import markdown_body, notebook_body, relink
 from radapter_lite.publish.notebook import WIDGET_MIME
-from radapter_lite.publish.reference import link_reference
 from radapter_lite.view import plots
 
 ROOT = Path(__file__).parent.parent
@@ -271,8 +270,7 @@ def test_names_in_a_notebook_lead_to_the_reference() -> None:
 def test_a_missing_pdoc_is_told_in_a_sentence(
     package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("book", "reference"):
-        monkeypatch.delitem(sys.modules, f"radapter_lite.publish.{name}")
+    monkeypatch.delitem(sys.modules, "radapter_lite.publish.book")
     monkeypatch.setitem(sys.modules, "pdoc", None)
     assert main(["book", "--out", str(tmp_path / "site")]) == 1
     assert "book needs pdoc, which is not installed: pip install" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_make_update_renews_the_checkout(checkout: Path) -> None:
         (["run", "-p", "data", "x"], "has a parameter 'data'; the nearest names are profile, seed"),
         (["run", "--out", "."], "holds the notebook 00_start_here.ipynb itself"),
         (["run", "--out", "pyproject.toml"], "Not a directory"),
-        (["lab", "--dir", "mine"], "--dir is for an installed package; this is a checkout"),
+        (["lab", "--dir", "mine"], "--dir is for copies: in a checkout, name it with --exercises"),
     ],
 )
 def test_mistakes_end_in_one_sentence(

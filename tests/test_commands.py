@@ -391,6 +391,7 @@ def test_the_table_is_that_of_the_folder_named(tmp_path: Path, capsys: pytest.Ca
         "bench few_shot --seeds 0": "--seeds was given 0: expected a number of 1 or more",
         "bench few_shot --jobs 0": "--jobs was given 0: expected a number of 1 or more",
         "bench table --jobs 2": "bench table takes no --jobs",
+        "bench speed --jobs 2": "bench speed takes no --jobs: leave it out",
         "bench few_shot --dask nowhere": "no Dask cluster with a worker answers at nowhere (missing port number",
         "bench table --out nowhere": "the results few_shot are not in nowhere",
         "tune photos --seed -1": "--seed was given -1: expected a whole number from 0 to",

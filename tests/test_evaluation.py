@@ -117,7 +117,7 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
         return image_features(backbone, images)
 
     monkeypatch.setattr("radapter_lite.evaluation.along", watched)
-    monkeypatch.setattr("radapter_lite.bench.measuring.along", watched)
+    monkeypatch.setattr("radapter_lite.bench.runs.along", watched)
     monkeypatch.setattr("radapter_lite.alpha_curve.image_features", counted)
     check = require_weights
     monkeypatch.setattr("radapter_lite.delta.require_weights", lambda *about: (checks.append(1), check(*about)))

@@ -13,11 +13,10 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
-from radapter_lite.methods import objectives, registry, trainer
-from radapter_lite.methods.fine_tuning import fine_tuning, flyp
-from radapter_lite.methods.lora import LoRAConfig, lora
+from radapter_lite.methods import objectives, registry
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import LossConfig
+from radapter_lite.methods.weights import LoRAConfig, fine_tuning, flyp, lora
 from radapter_lite.settings import with_settings
 from radapter_lite.training import TrainingConfig
 
@@ -67,7 +66,7 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(images
     backbone = make_backbone()
     inputs = make_inputs(backbone.model)
     before, zero_shot = copy.deepcopy(backbone.model.state_dict()), features(backbone.model, inputs)
-    train = trainer.train
+    train = registry.train
     tuned_features = []
 
     def watched(batches, loss, *args, state, **options):
@@ -81,7 +80,7 @@ def test_the_delta_at_one_is_what_was_tuned_and_the_backbone_is_as_before(images
     copied = []
     lora_model = module_of(lora).lora_model
     monkeypatch.setattr(module_of(lora), "lora_model", lambda *a: copied.append(lora_model(*a)) or copied[-1])
-    monkeypatch.setattr(trainer, "train", watched)
+    monkeypatch.setattr(registry, "train", watched)
     tuned = tune(backbone, images, config)
 
     assert same(backbone.model.state_dict(), before)

@@ -14,14 +14,17 @@ from radapter_lite.backbone import load_clip
 from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict, text_head
 from radapter_lite.methods import METHODS as METHODS_OF_THE_KIT
-from radapter_lite.methods.feature_adapters import (
+from radapter_lite.methods.heads import (
     ClipAdapterConfig,
     FeatureAdapter,
+    LinearProbeConfig,
+    LpFtConfig,
     TipAdapterConfig,
     clip_adapter,
+    linear_probe,
+    lp_ft,
     tip_adapter,
 )
-from radapter_lite.methods.linear_probe import LinearProbeConfig, LpFtConfig, linear_probe, lp_ft
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.training import TrainingConfig
 

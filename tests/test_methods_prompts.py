@@ -17,17 +17,20 @@ from radapter_lite.backbone import load_clip
 from radapter_lite.backbone.pictoclip import PROMPTS
 from radapter_lite.data import load_images
 from radapter_lite.encoding import image_features, predict
-from radapter_lite.methods.coop import (
+from radapter_lite.methods.prompts import (
     CoOpConfig,
+    PrefixConfig,
+    Prefixes,
     PromptLSTM,
     PTuningConfig,
+    attend,
     coop,
     embed_words,
     encode_prompts,
     p_tuning,
+    prefix_tuning,
     prompt_tokens,
 )
-from radapter_lite.methods.prefix_tuning import PrefixConfig, Prefixes, attend, prefix_tuning
 from radapter_lite.training import TrainingConfig
 
 TRAINING = TrainingConfig(epochs=12, batch_size=8, lr=2e-2, crop=0.9)  # 2 steps an epoch
@@ -337,13 +340,14 @@ def test_prefixed_attention_written_out(causal, backbone):
     x, keys, values = torch.randn(2, 8, 48), torch.randn(3, 48), torch.randn(3, 48)
     mask = backbone.model.attn_mask if causal else None
     with torch.no_grad():
-        found = attend(attention, x, mask, keys, values)
+        found, _ = attend(attention, keys, values, x, attn_mask=mask)
         expected = written_out(attention, x, mask, keys, values).float()
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         plain, _ = attention(x, x, x, need_weights=False, attn_mask=mask)
-        torch.testing.assert_close(attend(attention, x, mask, keys[:0], values[:0]), plain)
+        torch.testing.assert_close(attend(attention, keys[:0], values[:0], x, attn_mask=mask)[0], plain)
         if mask is not None:  # the same mask, given for each sequence and head as CoCa gives it
-            torch.testing.assert_close(attend(attention, x, mask.expand(4, -1, -1), keys, values), found)
+            wide, _ = attend(attention, keys, values, x, attn_mask=mask.expand(4, -1, -1))
+            torch.testing.assert_close(wide, found)
     assert (found - plain).abs().max() > 1e-2
 
 

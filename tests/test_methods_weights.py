@@ -19,13 +19,12 @@ from radapter_lite.data import load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict, text_head
 from radapter_lite.losses import mpm_nce
-from radapter_lite.methods import objectives, trainer
+from radapter_lite.methods import objectives, registry
 from radapter_lite.methods.bottleneck import AdaptFormerConfig, HoulsbyConfig, adaptformer, houlsby_adapter
-from radapter_lite.methods.fine_tuning import fine_tuning, flyp
-from radapter_lite.methods.lora import LoRAConfig, _attend, lora, lora_factors, lora_model
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, r_adapter
 from radapter_lite.methods.registry import LossConfig
+from radapter_lite.methods.weights import LoRAConfig, _attend, fine_tuning, flyp, lora, lora_factors, lora_model
 from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, train
 
@@ -100,7 +99,7 @@ def test_wise_ft_goes_from_one_model_to_the_other(images, name, monkeypatch):
         stored.append(copy.deepcopy(backbone.model.state_dict()))
         return history
 
-    monkeypatch.setattr(trainer, "train", watched)
+    monkeypatch.setattr(registry, "train", watched)
     delta = tune(backbone, images, config(replace(TRAINING, lr=1e-3))).delta
     for alpha in (0.0, 0.3, 1.0):
         expected = make_backbone()
@@ -315,7 +314,7 @@ def test_adapters_compute_what_their_papers_write(images, point, monkeypatch):
         watched.append((at_start, features(backbone.model, inputs), state["adapters"]))
         return history
 
-    monkeypatch.setattr(trainer, "train", watch)
+    monkeypatch.setattr(registry, "train", watch)
     tune(backbone, images, config)
     [(at_start, tuned, adapters)] = watched
     torch.testing.assert_close(at_start, zero_shot, rtol=0, atol=1e-6)

@@ -1,12 +1,17 @@
 """Every notebook executes and records metrics, and the committed outputs belong to the committed code."""
 
+import copy
 import json
 import re
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
+from radapter_lite.publish.exercises import MARK, blanked, with_blanks
 from radapter_lite.publish.notebook import code_cells, code_hash, declared_parameters, execute, metrics
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -26,6 +31,7 @@ WALKTHROUGH = [
     "12_segmentation",
     "13_few_shot_toolbox",
     "14_your_clip_your_images",
+    "15_what_to_use_when",
     "A1_the_backbone",
 ]
 # What a notebook's metrics must satisfy in any profile, as (lowest, highest): the claims its text rests on.
@@ -54,6 +60,27 @@ BOUNDS = {
         "cost_of_hiding_read_most": (15, 50),
         "cost_of_hiding_read_least": (-10, 12),
     },
+    "02_build_the_adapter": {
+        "adapters": (18, 18),
+        "change_at_zero_start": (0, 0),
+        "error_of_the_mean_adapter_dropping": (0, 0.06),
+        "error_of_the_mean_dropout": (0, 0.06),
+        "steps_to_95_percent_at_0.999": (2995, 2995),
+        "package_against_hand": (0, 1e-5),
+        "trained_ViT-B-16_full_rank": (20_447_232, 20_447_232),
+        "trained_ViT-B-16_rank_4": (245_760, 245_760),
+    },
+    "03_reparameterize": {
+        "one_linear_error": (0, 1e-6),
+        "one_attention_error": (0, 1e-6),
+        "merged_against_unmerged_float64": (0, 1e-10),
+        "merged_against_unmerged_float32": (0, 1e-5),
+        "merged_to_unmerged_rounding": (0, 1.5),
+        "alpha_zero_is_bit_for_bit": (1, 1),
+        "linear_residual": (0, 1e-8),
+        "gelu_residual": (0.05, 1),
+        "export_error": (0, 1e-6),
+    },
     "04_the_loss": {
         "info_nce_against_cross_entropy": (0, 1e-5),
         "conflict_gradient": (1, 50),
@@ -64,7 +91,13 @@ BOUNDS = {
         "margin_shift": (0.045, 0.055),
         "hardest_share_cold": (0.5, 1),
         "hardest_share_warm": (0, 0.7),
+        "smallest_lead_under_mpm_nce": (0.09, 0.11),
         "positives_per_image": (1, 5),
+    },
+    "05_few_shot_training": {
+        "loop_difference": (0, 0),
+        "average_difference": (0, 1e-6),
+        "steps_to_the_unwhitened_loss": (0, 100),
     },
 }
 RENEW = "run `make update ARGS='--only {}'` and commit what it renews"
@@ -130,9 +163,95 @@ def test_committed_outputs_are_fit_to_be_read(path: Path) -> None:
     assert not [text[:200] for text in texts(nb) if MACHINE_PATH.search(text)]
 
 
+@each_notebook
+def test_a_visible_cell_is_one_idea(path: Path) -> None:
+    nb = read(path)
+    visible = [cell.source for cell in code_cells(nb) if not cell.metadata.get("jupyter", {}).get("source_hidden")]
+    lines = [sum(map(bool, map(str.strip, source.splitlines()))) for source in visible]
+    assert statistics.median(lines) <= 9 and max(lines) <= 15
+    assert sum(bool(re.match("import |from ", line)) for source in visible for line in source.splitlines()) <= 6
+    assert not [line for cell in code_cells(nb) for line in cell.source.splitlines() if len(line) > 100]
+
+
+@each_notebook
+def test_the_reader_writes_predicts_and_moves(path: Path) -> None:
+    nb = read(path)
+    code = "\n".join(cell.source for cell in code_cells(nb))
+    assert 2 <= len(exercises(path)) <= 4
+    assert len(re.findall(r"^guess\(", code, re.MULTILINE)) >= 2
+    assert re.search(r"\b(move|alpha_slider|encoder_map)\(", code)
+    asked, answered = (set(re.findall(rf"\b{name}\(\s*[\"']([^\"']+)", code)) for name in ("guess", "measured"))
+    assert asked == answered and all(name.split()[0] == path.stem.split("_")[0] for name in asked)
+
+
+@each_notebook
+def test_the_readers_version_has_a_blank_and_a_solution_for_each_exercise(path: Path) -> None:
+    turns, blank = exercises(path), with_blanks(read(path))
+    assert sum("<summary>Solution</summary>" in cell.source for cell in blank.cells) == len(turns)
+    assert sum(f"...  {MARK}" in cell.source for cell in code_cells(blank)) == len(turns)
+    assert not [cell for cell in code_cells(blank) if cell.outputs]
+
+
+def exercises(path: Path) -> list[dict]:
+    """Of each exercise: `cell`, a text that its cell alone has, and its `mistakes`: what to write, and what is told."""
+    return yaml.safe_load((Path(__file__).parent / "exercises" / f"{path.stem.split('_')[0]}.yaml").read_text("utf-8"))
+
+
+def with_mistakes(path: Path) -> nbformat.NotebookNode:
+    """The notebook, and after each exercise's check its cell with a blank and with each mistake, checked again."""
+    nb = read(path)
+    code = code_cells(nb)
+    turns = [cell for cell in code if "your-turn" in cell.metadata.get("tags", ())]
+    about = exercises(path)
+    assert len(turns) == len(about)
+    for cell in turns:
+        (own,) = [each for each in about if each["cell"] in cell.source]
+        assert len(own["mistakes"]) >= 3
+        check = code[code.index(cell) + 1]
+        copies = list(_tried(cell, check, own["mistakes"]))
+        place = nb.cells.index(check) + 1
+        nb.cells[place:place] = copies
+    return nb
+
+
+def _tried(
+    cell: nbformat.NotebookNode, check: nbformat.NotebookNode, mistakes: list[dict]
+) -> Iterator[nbformat.NotebookNode]:
+    versions = [("Nothing is written yet", blanked(cell.source))]
+    for mistake in mistakes:
+        lines = [(line, MARK in line) for line in cell.source.splitlines()]
+        first = next(line for line, marked in lines if marked)
+        indent = first[: len(first) - len(first.lstrip())]
+        wrong = "\n".join(indent + line for line in mistake["write"].splitlines())
+        kept = [wrong if line == first else line for line, marked in lines if line == first or not marked]
+        versions.append((mistake["told"], "\n".join(kept)))
+    for number, (told, source) in enumerate(versions):
+        for original, code, said in ((cell, source, None), (check, check.source, told)):
+            one = copy.deepcopy(original)
+            one.id, one.source = f"{original.id[:40]}-try{number}", code
+            one.metadata = nbformat.NotebookNode(told=said) if said else nbformat.NotebookNode()
+            yield one
+    right = copy.deepcopy(cell)
+    right.id, right.metadata = f"{cell.id[:40]}-again", nbformat.NotebookNode()
+    yield right
+
+
+def told(cell: nbformat.NotebookNode) -> str:
+    return " ".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
+
+
 @pytest.mark.notebook
 @each_notebook
-def test_a_smoke_run_completes_and_records_metrics(path: Path, tmp_path: Path) -> None:
-    executed = execute(path, tmp_path / "notebooks", "smoke")
+def test_a_smoke_run_completes_and_every_mistake_gets_its_sentence(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source" / path.name
+    source.parent.mkdir()
+    nbformat.write(with_mistakes(path), source)
+    executed = execute(source, tmp_path / "notebooks", "smoke")
     assert metrics(executed)
     assert not out_of_bounds(path, metrics(executed))
+    cells = code_cells(read(executed))
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if "your-turn" in before.metadata.get("tags", ()):
+            assert "✓ Right" in told(cell), f"{before.source}: {told(cell)}"
+        if expected := cell.metadata.get("told"):
+            assert expected in told(cell), f"{before.source}: {told(cell)}"

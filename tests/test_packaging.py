@@ -98,6 +98,7 @@ def test_dependencies_are_open_ranges(project: dict[str, Any]) -> None:
 PARTS = {
     "radapter_lite": (),
     "radapter_lite/data/sources.py": ("scale",),
+    "radapter_lite/view/guesses.py": ("notebooks",),
     "radapter_lite/view/sliders.py": ("notebooks",),
     "radapter_lite/view/search_gallery.py": ("notebooks",),
     "radapter_lite/publish": ("notebooks",),
@@ -114,6 +115,7 @@ MODULES = {
     "scikit-image": "skimage",
     "open_clip_torch": "open_clip",
     "beautifulsoup4": "bs4",
+    "lazy-loader": "lazy_loader",
 }
 MODULES |= {"pyyaml": "yaml", "ipython": "IPython", "resvg-py": "resvg_py"}
 

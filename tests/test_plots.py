@@ -35,7 +35,8 @@ def test_a_method_of_ones_own_has_a_place_in_every_figure() -> None:
     comparison_plots.plot_rules(axis, points)
     comparison_plots.method_legend(figure, ["mine", "LoRA", "FLYP", "mine"])
     handles = figure.legends[0].legend_handles
-    assert [handle.get_label() for handle in handles] == ["FLYP", "LoRA", "mine"]
+    names = ["FLYP", "LoRA", "mine", "filled: α = 0.5", "open: α = 1, or no α"]
+    assert [handle.get_label() for handle in handles] == names
     assert handles[2].get_marker() == plots.look("mine")["marker"]
 
 

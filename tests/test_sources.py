@@ -315,11 +315,11 @@ def test_tune_reads_what_it_trains_on_and_only_then_what_it_measures(home, tmp_p
         at_start.update(read)
         return train(*arguments, **options)
 
-    from radapter_lite.methods import trainer
+    from radapter_lite.methods import registry
 
-    train = trainer.train
+    train = registry.train
     monkeypatch.setattr(readers, "decoded", counted)
-    monkeypatch.setattr(trainer, "train", started)
+    monkeypatch.setattr(registry, "train", started)
     command = ["tune", str(home / "folder"), "--shots", "2", "--set", "epochs", "2", "--set", "momentum", "0.5"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     found = load_images(home / "folder")

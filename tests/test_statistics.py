@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from radapter_lite.statistics import ood_at_id, paired_differences, significant
+from radapter_lite.statistics import compared, ood_at_id, over_images, paired_differences, significant
 
 
 def runs(seeds: range, shift: float = 0.0) -> pd.DataFrame:
@@ -48,3 +48,41 @@ def test_holms_correction_stops_at_the_first_that_fails() -> None:
     found = significant(pd.Series([0.04, 0.001, np.nan, 0.02], index=list("abcd")))
     assert found.to_dict() == {"a": False, "b": True, "c": False, "d": False}
     assert significant(pd.Series([0.01, 0.02, 0.04])).tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "told"),
+    [
+        (2.44, 1.9, "ahead by 2.4 ± 1.9"),
+        (-2.44, 1.9, "behind by 2.4 ± 1.9"),
+        (1.9, 1.94, "not told apart (+1.9 ± 1.9)"),
+        (-0.2, 0.9, "not told apart (-0.2 ± 0.9)"),
+        (3.0, float("nan"), "not told apart (one seed: +3.0)"),
+        (0.0, 0.0, "not told apart (+0.0 ± 0.0)"),
+    ],
+)
+def test_a_difference_is_told_as_what_its_interval_allows(value: float, half: float, told: str) -> None:
+    assert compared(value, half) == told
+
+
+def by_image(accuracy: float, seed: int, images: int, rng: np.random.Generator, is_id: bool = True) -> dict:
+    right = rng.random(images) < accuracy
+    marks = "".join("x" if each else "." for each in right)
+    return {"seed": seed, "domain": f"{images}", "is_id": is_id, "accuracy": 100 * right.mean(), "right": marks}
+
+
+def test_an_interval_over_images_is_that_of_the_differences() -> None:
+    """Of two independent answers, the variance of a domain's mean is known; two domains halve each other's share."""
+    rng, sizes = np.random.default_rng(0), {400: True, 100: False, 900: False}
+    ours, theirs = (
+        pd.DataFrame([by_image(p, seed, n, rng, is_id) for seed in range(3) for n, is_id in sizes.items()])
+        for p in (0.7, 0.6)
+    )
+    found = over_images(ours, theirs)
+    assert found["is_id"].tolist() == [True, False]
+    variance = (0.7 * 0.3 + 0.6 * 0.4) / 3  # of an image's difference, the mean over three seeds
+    known = [1.96 * 100 * np.sqrt(variance / 400), 1.96 * 100 * np.sqrt(variance / 100 + variance / 900) / 2]
+    assert found["over_images"].tolist() == pytest.approx(known, rel=0.15)
+    each = (ours["accuracy"] - theirs["accuracy"]).groupby([ours["is_id"], ours["seed"]]).mean()
+    assert found["points"].tolist() == pytest.approx([each[True].mean(), each[False].mean()])
+    assert (found["over_both"] > found[["over_seeds", "over_images"]].max(axis=1)).all()

@@ -12,7 +12,7 @@ from conftest import make_backbone, make_folder
 from torch import nn
 
 from radapter_lite.data import load_images
-from radapter_lite.methods.trainer import trainer
+from radapter_lite.methods.registry import trainer
 from radapter_lite.tasks import as_task
 from radapter_lite.training import TrainingConfig, augment, learning_rate, train
 

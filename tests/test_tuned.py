@@ -9,11 +9,12 @@ import torch
 from conftest import make_backbone, make_folder
 
 from radapter_lite import METHODS, Delta, load_images, load_tuned, recommended, register, sweep, tune
+from radapter_lite.backbone.sites import restored
 from radapter_lite.encoding import image_features, predict, text_head
-from radapter_lite.methods.objectives import contrastive_loss, no_steps
+from radapter_lite.methods.heads import no_steps
+from radapter_lite.methods.objectives import contrastive_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, check_momentum, r_adapter
 from radapter_lite.methods.registry import LossConfig
-from radapter_lite.methods.trainer import count, restored
 from radapter_lite.settings import by_name
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
@@ -67,8 +68,9 @@ def test_what_was_learned_is_saved_and_answers_the_same(images, name, tmp_path):
 def test_a_methods_file_and_function_have_its_name(name):
     identifier = name.partition(",")[0].lower().replace("-", "_").replace(" ", "_")
     function = METHODS[name].function
-    family = {"houlsby_adapter": "bottleneck", "flyp": "fine_tuning", "lp_ft": "linear_probe"}  # several in one file
-    family |= {"clip_adapter": "feature_adapters", "tip_adapter": "feature_adapters"}
+    family = {"houlsby_adapter": "bottleneck"} | dict.fromkeys(("flyp", "fine_tuning", "lora"), "weights")
+    family |= dict.fromkeys(("linear_probe", "lp_ft", "clip_adapter", "tip_adapter"), "heads")
+    family |= dict.fromkeys(("coop", "prefix_tuning"), "prompts")
     assert function.__module__ == f"radapter_lite.methods.{family.get(function.__name__, function.__name__)}"
     # One function under two names.
     shares = {"linear_adapter": "r_adapter", "tip_adapter_f": "tip_adapter"}
@@ -137,7 +139,7 @@ def own():
         with restored(backbone.model) as before:
             history = train(contrastive_loss(backbone, task, 0.05), parameters, norm=backbone.model.visual)
             delta = Delta.from_difference(before, backbone.model, backbone=backbone)
-        return Tuned(delta, history, count(parameters))
+        return Tuned(delta, history, sum(p.numel() for p in parameters))
 
     def answer(backbone, task, tuned):
         head = text_head(backbone, task.names) + tuned.config.weight * tuned.tensors["means"]

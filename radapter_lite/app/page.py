@@ -25,10 +25,8 @@ from radapter_lite.view.search_gallery import SearchGallery
 from radapter_lite.view.segmentation import overlay
 from radapter_lite.view.sliders import ALONG_ALPHA, STOPS, alpha_control, likeliest, play_button
 
-CLASSES = (
-    *("camera", "key", "umbrella", "rocket", "coffee", "bicycle"),
-    *("robot", "tree", "lock", "moon", "gift", "scissors"),
-)
+CLASSES = ["camera", "key", "umbrella", "rocket", "coffee", "bicycle"]
+CLASSES += ["robot", "tree", "lock", "moon", "gift", "scissors"]
 FILES = ".png,.jpg,.jpeg,.webp,.gif,.bmp"  # what the browser's file dialog offers
 SEARCHED = 240  # of PictoShift's test images
 SHOWN_PIXELS, MASK_PIXELS = 180, 320  # the sides of the image that is asked about, and of its mask
@@ -37,9 +35,8 @@ SHOWN_PIXELS, MASK_PIXELS = 180, 320  # the sides of the image that is asked abo
 class Page(widgets.VBox):
     """The page, as one widget.
 
-    `examples`, `upload`, `names`, `use_names`, `slider` and `segment` are its controls; `message` says what was
-    refused, and `picture` and `mask` are what follows them. The delta was made on the backbone. The page begins with
-    `classes`, and its examples are test images of these.
+    `examples`, `upload`, `names`, `use_names`, `slider`, `segment` are its controls, `message` says what was refused,
+    `picture` and `mask` follow them. The delta was made on the backbone. The examples are test images of `classes`.
     """
 
     def __init__(self, backbone: Backbone, delta: Delta, images: ImageSet, classes: Sequence[str] = CLASSES) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 ASSETS = Path(__file__).parent
 PICTOSHIFT = ASSETS / "pictoshift.zip"
@@ -12,11 +12,13 @@ RESULTS = ASSETS / "results"  # the tables of the long runs, made by `radapter-l
 DEMO_DELTA = ASSETS / "demo_delta"  # made by pretrain/demo_delta.py
 GLYPHS = ASSETS / "glyphs.tsv"
 BOOK = ASSETS / "book"
+STYLES = ASSETS / "styles"  # of matplotlib
 CLAIMS = ASSETS / "claims.csv"
 
-TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+ESCAPED = select_autoescape(disabled_extensions=("md.jinja2",), default=True)
+TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=ESCAPED, trim_blocks=True, lstrip_blocks=True)
 
 
 def filled(name: str, /, **values: Any) -> str:
-    """A template, as "book/page.html", with its values in it, which are escaped."""
+    """A template, as "book/page.html", with its values in it, which are escaped but in Markdown."""
     return TEMPLATES.get_template(f"{name}.jinja2").render(values)

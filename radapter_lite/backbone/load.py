@@ -1,13 +1,14 @@
 """One door to every backbone: `load_clip(name)` gives the model, its tokenizer and its image transform.
 
-"picto" is embedded and needs no network; every other name is open_clip's. Files that others give are read as tensors,
-never unpickled as code.
+"picto" is embedded and needs no network; other names are open_clip's. Files of others are read as tensors, not as code.
 """
 
+import copy
 import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from textwrap import shorten
@@ -16,13 +17,17 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.coca_model import CoCa
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transformer import text_global_pool
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
-from radapter_lite.backbone.text_length import encode_text
+from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.processes import asks_for_shards, count
 from radapter_lite.seeding import seeded
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -69,9 +74,31 @@ class Backbone:
         return self.model.encode_image(pixels.to(self.device), normalize=True)  # type: ignore[operator]
 
     def encode_texts(self, texts: Sequence[str] | Tensor) -> Tensor:
-        """Unit features [B, D] of texts, or of their token ids [B, context length]; gradients flow."""
+        """Unit features [B, D] of texts, or of their token ids [B, context length]; gradients flow.
+
+        As the model's own `encode_text` gives them, but up to the longest text alone. Under a causal mask no token sees
+        what follows it, and CLIP reads a text's features at its end token: the padding behind changes nothing, and is
+        most of the work, for a class name in a prompt has 8 tokens of 77. Towers whose features depend on padding (no
+        causal mask, CoCa's class token, SigLIP's last token, Hugging Face's) are given all of it. Nothing of the model
+        is swapped meanwhile: threads may share it.
+        """
         tokens = texts if isinstance(texts, Tensor) else self.tokenizer(list(texts))
-        return encode_text(self.model, tokens)
+        model: Any = self.model
+        tower: Any = getattr(model, "text", model)
+        own = "text_" if isinstance(tower, CLIP) else ""
+        pool, end = getattr(tower, f"{own}pool_type", ""), getattr(tower, f"{own}eos_id", -1)
+        mask, class_token = getattr(tower, "attn_mask", None), getattr(tower, "cls_emb", None)
+        known = type(model) in (CLIP, CustomTextCLIP) and pool in ("argmax", "eos")
+        if not known or mask is None or class_token is not None:
+            return model.encode_text(tokens.to(self.device), normalize=True)
+        length = int((tokens if pool == "argmax" else (tokens == end).int()).argmax(-1).max()) + 1
+        tokens, dtype = tokens[:, :length].to(self.device), tower.transformer.get_cast_dtype()
+        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)  # (B, l, width)
+        x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
+        x, projection = text_global_pool(x, tokens, pool, end), tower.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return F.normalize(x, dim=-1)
 
     def describe(self, classes: Iterable[str]) -> list[list[str]]:
         """Each class's name in every prompt [C][prompts]."""
@@ -89,8 +116,7 @@ def load_clip(
     """Load a backbone in float32 and eval mode.
 
     Raises ValueError for an unknown name or tag (the nearest are listed), a checkpoint that does not fit, or a prompt
-    without {} where the name goes; FileNotFoundError for a missing checkpoint or file of prompts; and HubError, which
-    is one too, for weights that could not be fetched.
+    without {}; FileNotFoundError for a missing checkpoint or file of prompts; HubError, one too, for weights not there.
 
     Args:
         name: "picto" (embedded), an open_clip architecture ("ViT-B-32"), or a hub repository ("hf-hub:owner/name").
@@ -104,9 +130,8 @@ def load_clip(
         name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
         if name not in names:
             told = f"{name} is no open_clip model; the nearest names are {_nearest(name, names)}"
-            raise ValueError(
-                f"{told} (open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub)"
-            )
+            where = "open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub"
+            raise ValueError(f"{told} ({where})")
     tag, checkpoint = _find_weights(name, None if pretrained is None else os.fspath(pretrained))
     label = checkpoint.name if checkpoint else tag or "random"
     usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)
@@ -116,8 +141,43 @@ def load_clip(
     with seeded(seed):
         model, tokenizer, preprocess = _build(name, tag)
     if checkpoint:
-        _load_checkpoint(model, checkpoint, name)
+        try:
+            open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
+        except (RuntimeError, AssertionError, KeyError, AttributeError) as error:
+            found = f"{checkpoint} does not fit {name} ({shorten(str(error), 200, placeholder='...')})"
+            raise ValueError(f"{found}: name the architecture it was trained with") from error
     return Backbone(model.to(device).eval(), tokenizer, preprocess, name, label, prompts, search)
+
+
+@contextmanager
+def sharded(backbone: Backbone) -> Iterator[Backbone]:
+    """The backbone; or, for processes that Accelerate started with FSDP on, a copy of which each holds a part.
+
+    A block's weights are gathered for its own pass alone, forward and backward, by PyTorch's FSDP2 with the settings
+    that Accelerate was given; the whole model waits on the CPU. Raises ValueError for towers that are no Transformers.
+    """
+    if not asks_for_shards():
+        yield backbone
+        return
+    from accelerate import FullyShardedDataParallelPlugin
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    asked, device = FullyShardedDataParallelPlugin(fsdp_version=2), backbone.device
+    model = copy.deepcopy(backbone.model.cpu()).requires_grad_(False)
+    settings = {"reshard_after_forward": asked.reshard_after_forward, "offload_policy": asked.cpu_offload}
+    settings["mesh"] = init_device_mesh(device.type, (count(),))
+    for tower in TOWERS:
+        for block in find_blocks(model, tower):
+            fully_shard(model.get_submodule(block), **settings)
+    scalars = {parameter for parameter in model.parameters() if not parameter.ndim}  # which FSDP refuses to divide
+    fully_shard(model, **settings, ignored_params=scalars)
+    for method in ("encode_image", "encode_text"):
+        register_fsdp_forward_method(model, method)
+    try:
+        yield replace(backbone, model=model)
+    finally:
+        backbone.model.to(device)
 
 
 def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
@@ -181,7 +241,11 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
     settings: dict[str, Any] = {"pretrained_text": False, "require_pretrained": tag is not None}
     what, alternative = name, "offline, 'picto', the path of a local checkpoint and pretrained='random' work"
     if tag is None:
-        settings |= _image_settings(name)
+        # How the published weights want their images, where they agree.
+        keys = ("mean", "std", "interpolation", "resize_mode")
+        configs = [open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)]
+        found = [{f"image_{key}": config[key] for key in keys if key in config} for config in configs]
+        settings |= found[0] if found and all(each == found[0] for each in found) else {}
         what, alternative = f"the text tower's configuration of {name}", "'picto' and ViT-B-32 work offline"
     elif tag != "hf-hub":
         # Weights trained with QuickGELU work worse, without an error, in an architecture that has GELU.
@@ -195,14 +259,6 @@ def _build(name: str, tag: str | None) -> tuple[nn.Module, Callable[..., Tensor]
         projection = model.text_decoder.text_projection
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
     return model, partial(tokenize, name), preprocess
-
-
-def _image_settings(name: str) -> dict[str, Any]:
-    """How the architecture's published weights want their images, where they agree; else nothing."""
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    configs = [open_clip.get_pretrained_cfg(name, t) for t in open_clip.list_pretrained_tags_by_model(name)]
-    found = [{f"image_{key}": config[key] for key in keys if key in config} for config in configs]
-    return found[0] if found and all(each == found[0] for each in found) else {}
 
 
 @cache
@@ -233,11 +289,3 @@ def _check_checkpoint(path: Path) -> None:
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict: save model.state_dict() as .safetensors instead")
-
-
-def _load_checkpoint(model: nn.Module, path: Path, name: str) -> None:
-    try:
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (RuntimeError, AssertionError, KeyError, AttributeError) as error:
-        detail = shorten(str(error), 200, placeholder="...")
-        raise ValueError(f"{path} does not fit {name} ({detail}): name the architecture it was trained with") from error

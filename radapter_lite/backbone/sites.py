@@ -4,12 +4,20 @@ A branch is an attention, an MLP, or the convolutions of a convolutional block. 
 each place alone, before any batch norm or layer scale, merging is exact. A branch without one has no adapter (FastViT's
 RepMixer), and neither has what is no residual branch: stems, downsampling, pooling heads, and CoCa's decoder. The
 towers are open_clip's, timm's and, for texts, those of Transformers.
+
+What is attached changes what modules of a frozen model take and give, and gives the model back.
 """
 
+import copy
 import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 TOWERS = ("image", "text")
 OTHERWISE = "choose one of open_clip's models, such as ViT-B-32, or leave that tower out"
@@ -27,6 +35,13 @@ LAST = {
 # open_clip's names and timm's of what comes before the first block of an image encoder: the convolutions or the patch
 # embedding, class, register and position embeddings, and the first norm.
 STEM = r"stem|conv\d|bn\d|(class|positional)_embedding|ln_pre|patch_embed|(cls|reg)_token|pos_embed|norm_pre"
+
+# a module's first input, its output [..., d] -> what takes the output's place [..., d]; d is last, also a convolution's
+Change = Callable[[Tensor, Tensor], Tensor]
+InputChange = Callable[[Tensor], Tensor]
+
+# Models with something attached at this moment; merging into their weights would count it twice.
+attached_models: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
 def block_of(name: str) -> str | None:
@@ -99,3 +114,64 @@ def is_dense(module: nn.Module) -> bool:
     """Whether a layer is linear over the channels of each place alone: nn.Linear, or a 1x1 convolution in one group."""
     is_conv = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
     return is_conv or isinstance(module, nn.Linear)
+
+
+class Attachment(ExitStack):
+    """Changes to a model's modules, until `close` or the end of a with block; its own weights are frozen meanwhile.
+
+    Args:
+        outputs: by a module's dotted name, the change of what it gives back.
+        inputs: by a module's dotted name, the change of its first input.
+    """
+
+    def __init__(
+        self, model: nn.Module, outputs: Mapping[str, Change], inputs: Mapping[str, InputChange] | None = None
+    ) -> None:
+        super().__init__()
+        for name, change in outputs.items():
+            hook = model.get_submodule(name).register_forward_hook(partial(_change_output, change))
+            self.callback(hook.remove)
+        for name, change_input in (inputs or {}).items():
+            self.enter_context(changed_inputs([model.get_submodule(name)], change_input))
+        self.enter_context(frozen(model))
+        self.callback(attached_models.discard, model)
+        attached_models.add(model)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No weight of the model takes a gradient inside; those that did before do so again after."""
+    trainable = nn.ParameterList(p for p in model.parameters() if p.requires_grad).requires_grad_(False)
+    try:
+        yield
+    finally:
+        trainable.requires_grad_(True)
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The model's weights may be trained inside, and are the original ones after; gives a copy of those."""
+    before = copy.deepcopy(model.state_dict())
+    try:
+        yield before
+    finally:
+        model.load_state_dict(before)
+        model.zero_grad()
+
+
+@contextmanager
+def changed_inputs(modules: Iterable[nn.Module], change: InputChange) -> Iterator[None]:
+    """What reaches these modules is changed, inside the with block."""
+    with ExitStack() as hooks:
+        for m in modules:
+            hook = m.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
+            hooks.callback(hook.remove)
+        yield
+
+
+def _change_output(change: Change, module: nn.Module, inputs: Any, output: Any) -> Any:
+    if isinstance(output, tuple):  # nn.MultiheadAttention: output, attention weights
+        return (change(inputs[0], output[0]), *output[1:])
+    if isinstance(module, nn.Conv2d):  # [B, d, H, W]
+        return change(inputs[0].movedim(1, -1), output.movedim(1, -1)).movedim(-1, 1)
+    return change(inputs[0], output)

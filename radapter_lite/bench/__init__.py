@@ -6,10 +6,9 @@ import pandas as pd
 
 from radapter_lite.bench.ablations import run_ablations, run_neighbours
 from radapter_lite.bench.base_to_novel import run_base_to_novel, run_segmentation
-from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_few_shot, run_full_data, run_severity
-from radapter_lite.bench.measuring import Exam
+from radapter_lite.bench.few_shot import ALPHAS, SEEDS, run_by_image, run_few_shot, run_full_data, run_severity
 from radapter_lite.bench.retrieval import run_retrieval
-from radapter_lite.bench.runs import workers
+from radapter_lite.bench.runs import Exam, workers
 from radapter_lite.bench.search import run_search
 from radapter_lite.bench.speed import run_speed
 from radapter_lite.bench.tables import claims, claims_table, overview, overview_table, results_table, who_is_ahead
@@ -17,9 +16,10 @@ from radapter_lite.bench.toolbox import run_toolbox
 from radapter_lite.results import RESULTS, load_results, read_rows
 
 # What `radapter-lite bench` can run, by name. Each function's arguments say what it can be told.
-_RUNS = (run_search, run_few_shot, run_severity, run_full_data, run_base_to_novel, run_retrieval, run_segmentation)
+_RUNS = (run_search, run_few_shot, run_severity, run_full_data, run_by_image, run_base_to_novel, run_retrieval)
 PARTS: dict[str, Callable[..., pd.DataFrame]] = {
-    run.__name__.removeprefix("run_"): run for run in (*_RUNS, run_toolbox, run_ablations, run_neighbours, run_speed)
+    run.__name__.removeprefix("run_"): run
+    for run in (*_RUNS, run_segmentation, run_toolbox, run_ablations, run_neighbours, run_speed)
 }
 
 # The runs are documented where they are.

@@ -14,13 +14,12 @@ import torch
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.objectives import pair_loss
 from radapter_lite.methods.r_adapter import RAdapterConfig, attach, r_adapter
-from radapter_lite.methods.registry import METHODS, epochs, for_backbone, recommended
-from radapter_lite.methods.trainer import trainer
+from radapter_lite.methods.registry import METHODS, epochs, for_backbone, recommended, trainer
 from radapter_lite.settings import with_settings
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.tuned import Tuned

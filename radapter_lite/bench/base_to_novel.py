@@ -3,8 +3,7 @@
 Source: Zhou et al. 2022 (CoCoOp). There the halves are fixed, here each seed draws its own; and there another data
 set is met after tuning on all classes, here by the same models.
 
-So it is in segmentation: models are tuned on crops of one style and half of the names, and measured on scenes of every
-style.
+In segmentation likewise: models are tuned on crops of one style and half of the names, measured on scenes of all.
 """
 
 from dataclasses import replace
@@ -15,7 +14,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.glyphs import load_glyphs
 from radapter_lite.data.scenes import draw_scenes

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.data import ImageSet, load_images
+from radapter_lite.evaluation import examine
 from radapter_lite.methods.registry import METHODS, find_method, recommended
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -63,3 +64,25 @@ def run_full_data(
     """
     images, names = load_images(id_domain="camera", views=20), methods or ["R-Adapter", "FLYP", "fine-tuning"]
     return run_few_shot(backbone, images, path, names, shots or [64, 320], seeds)
+
+
+def run_by_image(
+    backbone: Backbone, images: ImageSet, path: Path, methods: list[str] | None = None, seeds: int = SEEDS
+) -> pd.DataFrame:
+    """Tune on 16 shots and keep the answer to every test image, for intervals over images: `statistics.over_images`.
+
+    Rows are id_domain, method, seed, alpha (0.5 and 1), domain, is_id, accuracy and right, "x" for each image of the
+    domain that is answered right and "." for another. Of R-Adapter and FLYP if no methods are named.
+    """
+
+    def run(key: Key) -> pd.DataFrame:
+        config = recommended(key["method"], backbone, 16, key["seed"], images.id_domain)
+        tuned = METHODS[key["method"]].tune(backbone, images.few_shot(16, key["seed"]), config)
+        told = examine(backbone, tuned, images.test, (0.5, 1.0) if tuned.has_alpha else None)[1]
+        groups = told.groupby(["alpha", "domain", "is_id"], sort=False)["right"]
+        marks = groups.agg(lambda right: "".join(right.map({True: "x", False: "."}))).rename("right")
+        return (100 * groups.mean()).rename("accuracy").to_frame().join(marks).reset_index().assign(split="test", **key)
+
+    names = [find_method(name).name for name in methods or ("R-Adapter", "FLYP")]
+    keys = [{"id_domain": images.id_domain, "method": name, "seed": n} for n, name in product(range(seeds), names)]
+    return run_all(keys, run, path, ["method"])

@@ -13,7 +13,7 @@ import pandas as pd
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.ablations import INFO_NCE
 from radapter_lite.bench.few_shot import ALPHAS
-from radapter_lite.bench.measuring import Exam, Key, run_all
+from radapter_lite.bench.runs import Exam, Key, run_all
 from radapter_lite.data import ImageSet
 from radapter_lite.data.table import SEPARATOR
 from radapter_lite.methods.registry import METHODS, recommended

@@ -1,23 +1,37 @@
-"""Independent runs: those a file lacks are made here, on cores or on a Dask cluster, and each is kept as it ends."""
+"""What every bench is: independent runs, of which those that a file lacks are made, measured by an exam, and kept.
+
+They are made here, on cores or on a Dask cluster, and each is kept as it ends.
+"""
 
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import as_completed
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pandas as pd
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
+from torch import Tensor
 
+from radapter_lite.alpha_choice import unlabelled_statistics
+from radapter_lite.backbone import Backbone
+from radapter_lite.data import ImageSet
+from radapter_lite.encoding import predict
+from radapter_lite.evaluation import along
 from radapter_lite.progress import progress
 from radapter_lite.results import add_rows, missing, read_rows
+from radapter_lite.statistics import mean_and_interval, summarize
+from radapter_lite.tasks import Task, as_task
+from radapter_lite.tuned import Tuned
 
 Key = dict[str, Any]  # id_domain, seed and whatever else tells a run from others, as columns of its rows
 Run = Callable[[Key], pd.DataFrame]
@@ -58,8 +72,7 @@ def workers(jobs: int = 1, dask: str | None = None) -> Iterator[None]:
 def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
     """Make the runs that `path` does not hold yet, add the rows of each as it ends, and return all that it holds.
 
-    If one fails, the others are made; then raises ValueError, which names it. What a cluster's lost worker was at is
-    made anew.
+    If one fails, the others are made; then raises ValueError, which names it. A run of a lost worker is made anew.
     """
     left, failed = missing(keys, path), []
     for key, result in progress(_each(run, left), path.stem, total=len(left)):
@@ -70,11 +83,20 @@ def run_missing(keys: list[Key], run: Run, path: Path) -> pd.DataFrame:
         else:
             add_rows(rows, path)
     for key, reason in failed[:1]:
-        raise ValueError(
-            f"{len(failed)} of {len(left)} runs failed, the first with {', '.join(f'{k} {v}' for k, v in key.items())} "
-            f"({type(reason).__name__}: {reason}); the others' rows are kept: mend the cause and run the same again"
-        ) from reason
+        first = ", ".join(f"{name} {value}" for name, value in key.items())
+        found = f"{len(failed)} of {len(left)} runs failed, the first with {first} ({type(reason).__name__}: {reason})"
+        raise ValueError(f"{found}; the others' rows are kept: mend the cause and run the same again") from reason
     return read_rows(path)
+
+
+def run_all(keys: list[Key], run: Run, path: Path, by: list[str], metric: str = "accuracy") -> pd.DataFrame:
+    """`run_missing` of keys of one id_domain, whose rows are as `Exam.measure` gives them.
+
+    Returns ID and OOD on test images at α = 1, or without an α, by the columns `by`: means and intervals over seeds.
+    """
+    rows = run_missing(keys, run, path)
+    shown = (rows["id_domain"] == keys[0]["id_domain"]) & (rows["split"] == "test") & ~(rows["alpha"] < 1)
+    return mean_and_interval(summarize(rows[shown], [*by, "seed"], metric), by)
 
 
 def _each(run: Run, keys: list[Key]) -> Iterator[tuple[Key, Callable[[], pd.DataFrame]]]:
@@ -105,3 +127,54 @@ def _each(run: Run, keys: list[Key]) -> Iterator[tuple[Key, Callable[[], pd.Data
 def _make(sent: bytes, key: Key) -> pd.DataFrame:
     with _turn:
         return _unpickled(sent)(key)
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """What tuned models are measured on, test images of every domain and ID validation images, beside zero-shot."""
+
+    backbone: Backbone
+    task: Task
+
+    @classmethod
+    def prepare(cls, backbone: Backbone, images: ImageSet | Task) -> "Exam":
+        task = as_task(images)
+        split, is_id = task.images.table["split"], task.images.table["domain"] == task.images.id_domain
+        asked = (split == "test") | ((split == "validation") & is_id)
+        return cls(backbone, task.on(task.images.take(np.flatnonzero(asked))))
+
+    @cached_property
+    def zero_shot(self) -> Tensor:
+        """Similarities at α = 0 [N, T]."""
+        return predict(self.backbone, self.task)
+
+    def measure(self, tuned: Tuned, alphas: Iterable[float], **about: object) -> pd.DataFrame:
+        """A row for each α, split and domain; one α, NaN, for a method without.
+
+        It has `about`; alpha, split, domain, is_id, the task's metric, images, forgotten, for curves the columns of
+        `unlabelled_statistics`, trained_parameters and seconds of training.
+        """
+        if tuned.has_alpha:
+            found = along(self.backbone, tuned, self.task, alphas, self.zero_shot)
+            parts = [self._rows(similarities, alpha) for alpha, similarities, _ in found]
+        else:
+            parts = [self._rows(tuned.similarities(self.backbone, self.task), np.nan)]
+        costs = {"trained_parameters": tuned.trained_parameters, "seconds": seconds(tuned)}
+        return pd.concat(parts, ignore_index=True).assign(**about, **costs)
+
+    def _rows(self, similarities: Tensor, alpha: float) -> pd.DataFrame:
+        parts = []
+        for split, rows in self.task.images.table.groupby("split").indices.items():
+            task = self.task.on(self.task.images.take(rows))
+            now, before = similarities[rows], self.zero_shot[rows]
+            table = task.score(now, before)
+            if not np.isnan(alpha):  # points may answer in logits of any scale, and have no α to choose
+                told = unlabelled_statistics(now, task.images, before, self.backbone.temperature)
+                table = table.merge(told, on="domain")
+            parts.append(table.assign(alpha=alpha, split=split))
+        return pd.concat(parts, ignore_index=True)
+
+
+def seconds(tuned: Tuned) -> float:
+    """How long training took; 0 for a method without steps."""
+    return round(float(tuned.history["seconds"].iloc[-1]), 1) if len(tuned.history) else 0.0

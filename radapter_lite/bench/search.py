@@ -14,8 +14,7 @@ import pandas as pd
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.bench.few_shot import SHOTS
-from radapter_lite.bench.measuring import run_all, seconds
-from radapter_lite.bench.runs import Key, run_missing
+from radapter_lite.bench.runs import Key, run_all, run_missing, seconds
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import METHODS, epochs, find_method, for_backbone
 from radapter_lite.results import read_rows
@@ -31,15 +30,28 @@ def run_search(
 ) -> pd.DataFrame:
     """Run what `path` does not hold yet: a row a run: id_domain, method, shots, setting, value, validation, seconds.
 
-    Returns the best row of each method and number of shots. `validation` is accuracy in percent at α = 1. All methods
-    and all of `SHOTS` if none are named.
+    Returns the best row of each method and shots, of all if none are named. `validation` is accuracy (%) at α = 1.
     """
     names = [find_method(name).name for name in methods or METHODS]
     numbers = sorted(shots or SHOTS, reverse=True)
     tried = [(number, name) for number in numbers for name in names if METHODS[name].grid]
+
+    def run(key: Key, before: pd.DataFrame) -> pd.DataFrame:
+        method, shots = key["method"], key["shots"]
+        known, place = METHODS[method], (images.id_domain, method, shots)
+        found = {r.value: r.validation for r in before.itertuples() if (r.id_domain, r.method, r.shots) == place}
+        value = next_value(known.grid, found)
+        budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
+        config = for_backbone(method, backbone, {known.searched: value} | budget)
+        tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
+        task = as_task(images.select(domain=images.id_domain, split="validation"))
+        accuracy = task.score(tuned.similarities(backbone, task))[task.metric].item()
+        row = {"setting": known.searched, "value": value, "validation": accuracy, "seconds": seconds(tuned)}
+        return pd.DataFrame([key | row])
+
     for count in range(RUNS):  # where a run looks depends on those before it
         keys = [{"id_domain": images.id_domain, "method": name, "shots": n, "run": count} for n, name in tried]
-        table = run_missing(keys, partial(_try_out, backbone, images, read_rows(path)), path)
+        table = run_missing(keys, partial(run, before=read_rows(path)), path)
     table = table[table["id_domain"] == images.id_domain]
     best_rows = table.loc[table.groupby(["method", "shots"], sort=False)["validation"].idxmax()]
     return best_rows[best_rows["method"].isin(names) & best_rows["shots"].isin(numbers)]
@@ -54,9 +66,10 @@ def next_value(grid: tuple[float, ...], found: Mapping[float, float]) -> float:
     place = tried.index(best)
     if place in (0, len(tried) - 1):
         step = grid[1] / grid[0]
-        return _rounded(best * step if place else best / step)
-    below, above = tried[place - 1], tried[place + 1]
-    return _rounded(math.sqrt(best * (above if found[above] > found[below] else below)))
+        value = best * step if place else best / step
+    else:
+        value = math.sqrt(best * max(tried[place - 1], tried[place + 1], key=lambda value: found[value]))
+    return float(f"{value:.2g}")
 
 
 def run_variants(
@@ -78,21 +91,3 @@ def run_variants(
     wanted = [(name, best.get(name, 0.0)) for name in names]
     every = [key for seed in range(seeds) for key in keys(wanted, seed)]
     return run_all(every, partial(run, values=best), path, ["variant"])
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.2g}")
-
-
-def _try_out(backbone: Backbone, images: ImageSet, table: pd.DataFrame, key: Key) -> pd.DataFrame:
-    method, shots = key["method"], key["shots"]
-    known, place = METHODS[method], (images.id_domain, method, shots)
-    rows = table.itertuples()
-    value = next_value(known.grid, {r.value: r.validation for r in rows if (r.id_domain, r.method, r.shots) == place})
-    budget = {"epochs": epochs(shots) // 2, "seed": SEED} if known.trains else {}
-    config = for_backbone(method, backbone, {known.searched: value} | budget)
-    tuned = known.tune(backbone, images.few_shot(shots, SEED), config)
-    task = as_task(images.select(domain=images.id_domain, split="validation"))
-    accuracy = task.score(tuned.similarities(backbone, task))[task.metric].item()
-    found = {"setting": known.searched, "value": value, "validation": accuracy, "seconds": seconds(tuned)}
-    return pd.DataFrame([key | found])

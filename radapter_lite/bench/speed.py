@@ -39,8 +39,7 @@ POINTS = [number / 20 for number in range(21)]
 def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
     """Measure as often as `seeds` says, less what `path` holds; returns the table of `speed_ratios`.
 
-    Rows are id_domain, seed, measure, contender and cost, in seconds, or bytes of memory. Sweep and slider are of the
-    backbone, on every eighth test image.
+    Rows are id_domain, seed, measure, contender, cost (seconds, or bytes). Sweep and slider take an eighth of the test.
     """
     keys = missing([{"id_domain": images.id_domain, "seed": seed} for seed in range(seeds)], path)
     works = contenders(backbone, images.test.take(range(0, len(images.test), 8))) if keys else []
@@ -137,9 +136,6 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
                 torch.save(mixed, Path(folder, "model.pt"))
                 evaluate(Padded(**vars(load_clip(backbone.name, Path(folder, "model.pt")))), images)
 
-    def memory(adapter: AdapterConfig | None) -> float:
-        return float(estimate(plain.model, adapter, batch=32)["total"])
-
     def evaluation() -> None:
         with delta.applied(backbone.model, 0.37):
             evaluate(backbone, images)
@@ -150,8 +146,8 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         ("step", "authors' code", step(authors, inside.parameters(), partial(average.update_parameters, inside))),
         ("step", "full fine-tuning", step(full, full.model.parameters())),
         ("step", "frozen pass", step(still, (each.requires_grad_() for each in places))),
-        ("memory", "R-Adapter", partial(memory, AdapterConfig())),
-        ("memory", "full fine-tuning", partial(memory, None)),
+        ("memory", "R-Adapter", lambda: float(estimate(plain.model, AdapterConfig(), batch=32)["total"])),
+        ("memory", "full fine-tuning", lambda: float(estimate(plain.model, None, batch=32)["total"])),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
         ("sweep", "R-Adapter", in_place),

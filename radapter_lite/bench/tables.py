@@ -1,11 +1,11 @@
 """The README's tables, what it says of who is ahead, and the paper's claims, made of the saved results."""
 
-from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from radapter_lite.assets import CLAIMS
+from radapter_lite.assets import CLAIMS, filled
 from radapter_lite.results import RESULTS, load_results
 from radapter_lite.statistics import mean_and_interval, paired_differences, summarize
 
@@ -35,35 +35,27 @@ def results_table(results: pd.DataFrame) -> str:
     table = mean_and_interval(kept, ["method", "shots", "alpha"])
     table = table.sort_values(["shots", "method", "alpha"], ascending=[True, False, True])
     id_domain = results.loc[results["is_id"], "domain"].iloc[0]
-    rows = [["zero-shot", "0", "0", f"{start['id']:.1f}", f"{start['ood']:.1f}", ""]]
-    for row in table.itertuples():
-        method = "WiSE-FT over FLYP" if row.method == "FLYP" and row.alpha < 1 else row.method
-        scores = f"{row.id:.1f} ± {row.id_ci:.1f}", f"{row.ood:.1f} ± {row.ood_ci:.1f}"
-        rows.append([method, f"{row.shots}", f"{row.alpha:g}", *scores, f"{row.seeds}"])
-    return _markdown(["method", "shots", "α", f"ID ({id_domain})", "OOD mean", "seeds"], rows)
+    return filled("tables/results.md", id_domain=id_domain, start=start, rows=table.itertuples())
 
 
 def who_is_ahead(results: pd.DataFrame) -> str:
-    """The README's sentences from `few_shot` on who reaches more than R-Adapter, one for each of `COMPARED` shots.
+    """The README's sentences from `few_shot` on who reaches more than R-Adapter at each of `COMPARED` shots.
 
-    To reach more is to have the higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1).
+    Then, by name alone, on who reaches more than it does unwhitened, the paper's form. To reach more is to have the
+    higher mean over seeds of ID and of OOD accuracy, as tuned (α = 1).
     """
     tuned = results.query("split == 'test' and not alpha < 1")  # α is NaN where there is none
     tuned = tuned.assign(note=tuned["alpha"].isna().map({True: "; no α", False: ""}))
     by_seed = summarize(tuned, ["method", "shots", "note", "seed"])
     means = by_seed.groupby(["method", "shots", "note"])[["id", "ood"]].mean().round(6).reset_index()
-    sentences = []
-    for shots in COMPARED:
+    found = []
+    for shots, name in product(COMPARED, ("R-Adapter", "R-Adapter, unwhitened")):
         table = means[means["shots"] == shots].set_index("method")
-        if "R-Adapter" not in table.index:
-            continue
-        own = table.loc["R-Adapter"]
-        ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
-        named = [f"{row.Index} (ID {row.id:.1f}, OOD {row.ood:.1f}{row.note})" for row in ahead.itertuples()]
-        who = " and ".join(part for part in (", ".join(named[:-1]), *named[-1:]) if part) or "no method"
-        told = f"{who} {'reach' if len(named) > 1 else 'reaches'} more than R-Adapter, both ID and OOD"
-        sentences.append(f"At {shots} shots, {told}, of {len(table)} measured.")
-    return "\n".join(sentences)
+        if name in table.index:
+            own = table.loc[name]
+            ahead = table[(table["id"] > own["id"]) & (table["ood"] > own["ood"])].sort_values("ood")[::-1]
+            found.append((shots, name, [*ahead.itertuples()], len(table)))
+    return filled("tables/ahead.md", found=found)
 
 
 def overview(folder: Path = RESULTS) -> pd.DataFrame:
@@ -85,21 +77,15 @@ def overview_table(by_seed: pd.DataFrame) -> str:
 
     It is ahead of, or behind, WiSE-FT where the difference over the same seeds is larger than its interval.
     """
-    rows, said = [], []
+    tasks: list[tuple[str, pd.DataFrame, list[tuple[str, float, float, str]]]] = []
     for task, own in by_seed.groupby("task", sort=False):
-        means = mean_and_interval(own, ["way"])
-        cells = [f"{r.id:.1f} ± {r.id_ci:.1f} / {r.ood:.1f} ± {r.ood_ci:.1f}" for r in means.itertuples()]
-        rows.append([f"{task} ({means['seeds'].min()})", *cells])
         ours, theirs = (own[own["way"] == way] for way in ("R-Adapter", "WiSE-FT"))
-        difference, told = paired_differences(ours, theirs, ["way"]).iloc[0], []
-        for column in ("id", "ood"):
-            value, half = difference[column], difference[f"{column}_ci"]
-            told.append(f"{column.upper()} {value:+.1f} ± {half:.1f} ({_verdict(value, half, 'ahead', 'behind')})")
-        said.append(f"{task}: {', '.join(told)}")
-    text = f"R-Adapter against WiSE-FT, both at α = 0.5. {'; '.join(said)}."
-    counts = ", ".join(f"{text.count(f'({verdict})')} {verdict}" for verdict in ("ahead", "behind", "not told apart"))
-    table = _markdown(["task (seeds)", *by_seed["way"].unique()], rows)
-    return f"{table}\n\n{text} Of {2 * len(said)} comparisons: {counts}."
+        found = paired_differences(ours, theirs, ["way"]).iloc[0]
+        pairs = {column.upper(): (found[column], found[f"{column}_ci"]) for column in ("id", "ood")}
+        told = [(name, *pair, _verdict(*pair, "ahead", "behind")) for name, pair in pairs.items()]
+        tasks.append((str(task), mean_and_interval(own, ["way"]), told))
+    verdicts = [verdict for _, _, told in tasks for *_, verdict in told]
+    return filled("tables/overview.md", ways=by_seed["way"].unique(), tasks=tasks, verdicts=verdicts)
 
 
 def claims(folder: Path = RESULTS, id_domains: tuple[str, ...] = ("outline", "camera")) -> pd.DataFrame:
@@ -127,10 +113,8 @@ def claims_table(found: pd.DataFrame) -> str:
     """`claims` as Markdown, a row a claim and a column a setting, and how many of each verdict there are."""
     said = found.apply(lambda row: f"{row.points:+.1f} ± {row.interval:.1f}: {row.verdict}", axis=1)
     cells = found.assign(said=said).pivot_table("said", ["says", "paper"], "id_domain", aggfunc="first", sort=False)
-    rows = [[says, paper or "–", *row] for (says, paper), row in zip(cells.index, cells.to_numpy(), strict=True)]
     counts = found.groupby("id_domain", sort=False)["verdict"].value_counts().items()
-    told = ", ".join(f"{place} {verdict}: {number}" for (place, verdict), number in counts)
-    return f"{_markdown(['claim', 'the paper', *cells], rows)}\n\n{told}."
+    return filled("tables/claims.md", cells=cells, counts=counts)
 
 
 def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -143,8 +127,3 @@ def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _verdict(value: float, half: float, above: str, below: str) -> str:
     return above if value > half else below if -value > half else "not told apart"
-
-
-def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    first, *others = ("".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in (head, *rows))
-    return "\n".join([first, "|---" * len([*head]) + "|", *others])

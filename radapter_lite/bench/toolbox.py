@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.bench.measuring import Exam, Key
+from radapter_lite.bench.runs import Exam, Key
 from radapter_lite.bench.search import SEED, run_variants
 from radapter_lite.data import ImageSet
 from radapter_lite.methods.registry import LOOP, epochs, recommended, tune
 from radapter_lite.methods.unlabelled import averaged, pretrain, pseudo_labels, since, study
 from radapter_lite.settings import with_settings
-from radapter_lite.tasks.classification import forgotten_by_domain, report
+from radapter_lite.tasks.classification import report
 from radapter_lite.tuned import Tuned
 
 METHOD, SHOTS, ALPHAS, PRETRAINING_STEPS = "R-Adapter", 4, (0.5, 1.0), 100
@@ -117,10 +117,9 @@ def answers(exam: Exam, tuned: Tuned, alpha: float) -> Tensor:
 
 def measured(exam: Exam, similarities: Tensor) -> pd.DataFrame:
     """A row for each split and domain."""
-    parts = []
-    for split, rows in exam.task.images.table.groupby("split").indices.items():
-        own, now = exam.task.images.take(rows), similarities[rows]
-        table = report(now, own, exam.backbone.temperature)
-        lost = table["domain"].map(forgotten_by_domain(now, exam.zero_shot[rows], own))
-        parts.append(table.assign(forgotten=lost, split=split))
+    images, temperature = exam.task.images, exam.backbone.temperature
+    parts = [
+        report(similarities[rows], images.take(rows), temperature, exam.zero_shot[rows]).assign(split=split)
+        for split, rows in images.table.groupby("split").indices.items()
+    ]
     return pd.concat(parts, ignore_index=True)

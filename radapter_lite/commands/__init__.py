@@ -1,6 +1,6 @@
 """The commands of `radapter-lite`, one file each: `add` says what the command takes, `execute` does it.
 
-A file imports what is heavy inside `execute`, so that --help answers at once.
+It may return an exit code; nothing is 0. A file imports what is heavy inside `execute`, so that --help answers at once.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from radapter_lite.commands import Commands, options
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "app",
+        parents=[options.BACKBONE],
         help="the slider as a page: your image, your class names, α",
         description="Open a page in the browser: choose or upload an image, type class names, move alpha, and see what "
         "changes; or search images by words. It is served to this machine alone, and what is uploaded stays in its "
@@ -17,12 +18,11 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
     )
     parser.add_argument("--delta", type=Path, metavar="DELTA", help="what tune saved (a demonstration)")
-    options.add_backbone(parser)
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.app.server import serve
     from radapter_lite.assets import DEMO_DELTA
 
@@ -37,4 +37,3 @@ def execute(arguments: argparse.Namespace) -> int:
     settings |= {"prompts": backbone.prompts, "device": device}
     del tuned, backbone  # each visitor's kernel loads its own
     serve(settings, arguments.port, not arguments.no_browser)
-    return 0

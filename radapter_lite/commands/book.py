@@ -17,8 +17,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.publish.book import build
 
     print(f"Open {build(arguments.out).resolve()} in a browser.")
-    return 0

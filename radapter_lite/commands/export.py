@@ -20,6 +20,7 @@ TOLERANCE = 1e-5  # of unit features: the same weights, added up in another orde
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "export",
+        parents=[options.TUNED, options.ALPHA],
         help="write the tuned model: one checkpoint, or a folder for people who have open_clip alone",
         description="Put the delta at alpha into the backbone's weights, of the original's shapes and cost. --out "
         "NAME.safetensors is a checkpoint for load_clip(name, pretrained=FILE). Any other --out is a folder that "
@@ -27,12 +28,10 @@ def add(commands: Commands) -> None:
         "the Hugging Face hub. Before the folder appears, open_clip has loaded it and given the same features.",
         epilog="example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my_clip",
     )
-    options.add_tuned(parser)
-    options.add_alpha(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite.files import make_folder
 
     alpha, out = options.parse_alpha(arguments.alpha), arguments.out
@@ -48,13 +47,12 @@ def execute(arguments: argparse.Namespace) -> int:
         delta.export(backbone.model, out, alpha)
         print(f"{out} holds {what} ({out.stat().st_size / 1e6:.0f} MB):")
         print(f'  load_clip("{backbone.name}", pretrained="{out}")')
-        return 0
-    with delta.applied(backbone.model, alpha):
-        _write_folder(backbone, out)
-    print(f"{out} holds {what}; open_clip gives the same features from it:")
-    print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
-    print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
-    return 0
+    else:
+        with delta.applied(backbone.model, alpha):
+            _write_folder(backbone, out)
+        print(f"{out} holds {what}; open_clip gives the same features from it:")
+        print(f'  model, preprocess = open_clip.create_model_from_pretrained("local-dir:{out}")')
+        print(f'  tokenizer = open_clip.get_tokenizer("local-dir:{out}")')
 
 
 def _write_folder(backbone: "Backbone", out: Path) -> None:
@@ -66,10 +64,9 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
     from radapter_lite.files import make_folder
 
     if (config := open_clip.get_model_config(backbone.name)) is None:
-        raise ValueError(
-            f"{backbone.name} is no architecture of open_clip, which could not open it alone: name a file for --out "
-            f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
-        )
+        found = f"{backbone.name} is no architecture of open_clip, which could not open it alone"
+        how = f'that ends in .safetensors, which load_clip("{backbone.name}", pretrained=FILE) opens'
+        raise ValueError(f"{found}: name a file for --out {how}")
     with TemporaryDirectory(dir=make_folder(out.parent)) as temporary:
         folder = make_folder(Path(temporary, out.name))
         write_tensors(folder / "open_clip_model.safetensors", backbone.model.state_dict(), {})

@@ -17,23 +17,31 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite lab -- --no-browser --port 9000",
     )
     parser.add_argument("--dir", type=Path, metavar="DIR", help="for the copies; files there stay (./radapter-lite)")
+    parser.add_argument("--exercises", action="store_true", help="blanks for you to fill in, with checks and solutions")
     parser.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")
 
 
 def execute(arguments: argparse.Namespace) -> int:
+    import nbformat
     from jupyterlab.labapp import LabApp
 
     from radapter_lite.files import make_folder
     from radapter_lite.publish import notebook
+    from radapter_lite.publish.exercises import with_blanks
 
+    copies = arguments.exercises or notebook.checkout() is None
+    if arguments.dir and not copies:
+        raise ValueError("--dir is for copies: in a checkout, name it with --exercises, or leave it out")
     folder = notebook.find(FIRST).parent
-    if notebook.checkout() is None:
-        folder = make_folder((arguments.dir or Path("radapter-lite")).resolve() / "notebooks")
-        for source in notebook.available():
-            if not (folder / source.name).exists():  # never over a file the reader may have edited
-                shutil.copyfile(source, folder / source.name)
+    if copies:
+        place = arguments.dir or Path("out" if notebook.checkout() else "radapter-lite")
+        folder = make_folder(place.resolve() / ("exercises" if arguments.exercises else "notebooks"))
+        for source in [*notebook.available(), *notebook.find(FIRST).parent.glob("*.md")]:
+            if not (target := folder / source.name).exists():  # never over a file the reader may have edited
+                if arguments.exercises and source.suffix == ".ipynb":
+                    nbformat.write(with_blanks(nbformat.read(source, as_version=4)), target)
+                else:
+                    shutil.copyfile(source, target)
         print(f"The notebooks are in {folder}; edit them freely.")
-    elif arguments.dir:
-        raise ValueError(f"--dir is for an installed package; this is a checkout, with notebooks in {folder}")
     LabApp.launch_instance([str(folder / f"{FIRST}.ipynb"), *arguments.jupyter])
     return 0

@@ -14,17 +14,37 @@ if TYPE_CHECKING:
     from radapter_lite.tuned import Tuned
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
-    told = """of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class
-        or captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or
-        "pictoshift" for the embedded ones"""
-    parser.add_argument("folder", metavar="FOLDER", help=told)
-    parser.add_argument("--broken", choices=("stop", "skip"), default="stop", help="what broken images do (stop)")
-    workers = min(4, (os.cpu_count() or 1) - 1)
-    how = f"processes that read images ahead, if there are many ({workers})"
-    parser.add_argument("--workers", type=int, default=workers, metavar="N", help=how)
-    parser.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
-    parser.add_argument("--class-names", metavar="FILE", help="what class folders whose names are codes are called")
+def _shared(*parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(add_help=False, parents=parents)
+
+
+# The parents of commands' parsers: what each of them is told of images, of class names, of the device and of α.
+IMAGES, BACKBONE, PROMPTS, DEVICE, ALPHA = (_shared() for _ in range(5))
+_told = """of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class or
+    captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or "pictoshift"
+    for the embedded ones"""
+IMAGES.add_argument("folder", metavar="FOLDER", help=_told)
+IMAGES.add_argument("--broken", choices=("stop", "skip"), default="stop", help="what broken images do (stop)")
+_workers = min(4, (os.cpu_count() or 1) - 1)
+_told = f"processes that read images ahead, if there are many ({_workers})"
+IMAGES.add_argument("--workers", type=int, default=_workers, metavar="N", help=_told)
+IMAGES.add_argument("--id", metavar="DOMAIN", help="the domain that is in distribution (the folder's first)")
+IMAGES.add_argument("--class-names", metavar="FILE", help="what class folders whose names are codes are called")
+_told = """what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a line
+    (those that suit the backbone, or that were tuned with)"""
+PROMPTS.add_argument("--prompt", action="append", metavar="TEXT", help=_told)
+DEVICE.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
+_told = "a number from 0 (zero-shot) to 1 (tuned), or by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
+ALPHA.add_argument("--alpha", nargs="+", default=["1"], metavar="A", help=_told)
+# An option that may be given often, each time with a name and a value.
+NAMED: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+# Of what was tuned, for where it is not the one that was noted with it.
+BACKBONE.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
+_told = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"
+BACKBONE.add_argument("--pretrained", metavar="WEIGHTS", help=_told)
+BACKBONE = _shared(BACKBONE, PROMPTS, DEVICE)
+TUNED = _shared(BACKBONE)
+TUNED.add_argument("tuned", type=Path, metavar="TUNED", help="what tune saved, with or without a suffix")
 
 
 def load_images(arguments: argparse.Namespace, id_domain: str | None = None) -> "ImageSet":
@@ -45,36 +65,12 @@ def full_weights(weights: str) -> str:
     return str(Path(weights).resolve()) if Path(weights).is_file() else weights
 
 
-def add_tuned(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tuned", type=Path, metavar="TUNED", help="what tune saved, with or without a suffix")
-    add_backbone(parser)
-
-
-def add_backbone(parser: argparse.ArgumentParser) -> None:
-    """The backbone of what was tuned, for where it is not the one that was noted with it, and where it runs."""
-    weights = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"
-    parser.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
-    parser.add_argument("--pretrained", metavar="WEIGHTS", help=weights)
-    add_prompts(parser)
-    add_device(parser)
-
-
-def add_prompts(parser: argparse.ArgumentParser) -> None:
-    told = """what class names are put into, as "a chest X-ray of {}", once or several times; or a file with one a line
-        (those that suit the backbone, or that were tuned with)"""
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help=told)
-
-
 def prompts(arguments: argparse.Namespace) -> tuple[str, ...] | None:
     """The prompts that were given. Raises ValueError for one without {}, FileNotFoundError for a missing file."""
     from radapter_lite.backbone.load import as_prompts
 
     given = arguments.prompt
     return as_prompts(given[0] if len(given) == 1 else given) if given else None
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="NAME", help="where the model runs (cuda if there is one, else cpu)")
 
 
 def device(arguments: argparse.Namespace) -> str:
@@ -102,11 +98,6 @@ def load_tuned(path: Path, arguments: argparse.Namespace, device: str = "cpu") -
     own = tuned.meta.get("pretrained") if name == tuned.meta.get("backbone") else None
     said = prompts(arguments) or tuned.meta.get("prompts")
     return tuned, load_clip(name, arguments.pretrained or own, device=device, prompts=said)
-
-
-def add_alpha(parser: argparse.ArgumentParser) -> None:
-    told = "a number from 0 (zero-shot) to 1 (tuned), or by encoder and layer, as image=1 text=0.5 image.3=0 (1)"
-    parser.add_argument("--alpha", nargs="+", default=["1"], metavar="A", help=told)
 
 
 def parse_value(text: str) -> Any:

@@ -3,9 +3,13 @@
 import base64
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
+from radapter_lite.assets import filled
 from radapter_lite.calibration import calibration, class_changes
+from radapter_lite.files import make_folder, write_text
+from radapter_lite.view import plots
 
 
 def table(sweep: pd.DataFrame, metric: str = "accuracy") -> str:
@@ -26,20 +30,13 @@ def sentences(answers: pd.DataFrame) -> str:
         sure = " to ".join(f"{value:.1f}% at α = {alpha:g}" for alpha, value in error.items())
         named, change = own["class"] + own["change"].map(" {:+.0f}".format), own["change"]
         won, lost = (", ".join(named[sign * change > 0][::sign][:3]) or "none" for sign in (1, -1))
-        lines.append(
-            f"{'ID' if is_id else 'OOD'}: calibration error {sure}; most won (points): {won}; most lost: {lost}."
-        )
+        place = "ID" if is_id else "OOD"
+        lines.append(f"{place}: calibration error {sure}; most won (points): {won}; most lost: {lost}.")
     return "\n".join(lines)
 
 
 def write(sweep: pd.DataFrame, answers: pd.DataFrame, base: Path, id_domain: str, metric: str = "accuracy") -> None:
     """Write .csv, .svg and .png of `base`, `base`_calibration and `base`_classes, and a page of all, `base`.html."""
-    import matplotlib.pyplot as plt
-
-    from radapter_lite.assets import filled
-    from radapter_lite.files import make_folder, write_text
-    from radapter_lite.view import plots
-
     make_folder(base.parent)
     plots.use_style()
     with plt.rc_context():

@@ -24,15 +24,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these notebooks, by number or name")
     told = "set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, method, "
-    told += "processes or figures_dir"
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"), help=told
-    )
+    told += "photo, processes or figures_dir"
+    parser.add_argument("-p", dest="parameters", help=told, **options.NAMED)
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (./out)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     import nbformat
+    import pandas as pd
 
     from radapter_lite.progress import progress
     from radapter_lite.publish import notebook
@@ -57,18 +56,8 @@ def execute(arguments: argparse.Namespace) -> int:
         measured |= {(source.stem, name): value for name, value in notebook.metrics(done).items()}
         bar.write(f"{source.stem}: {time.perf_counter() - started:.0f} s")
 
-    print(f"\n{_table(measured)}\n")
-    print(f"Read {out / 'html' / sources[0].stem}.html first.")
-    print(f"Notebooks, HTML and figures are in {out.resolve()}.")
-    return 0
-
-
-def _table(measured: dict[tuple[str, str], Any]) -> str:
-    """The recorded metrics as lines of text: notebook, metric, value."""
-    import pandas as pd
-
-    if not measured:
-        return "No metrics were recorded."
     told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in measured.items()}
     with pd.option_context("display.max_colwidth", 40):
-        return pd.Series(told).to_string()
+        print(f"\n{pd.Series(told).to_string() if told else 'No metrics were recorded.'}\n")
+    print(f"Read {out / 'html' / sources[0].stem}.html first.")
+    print(f"Notebooks, HTML and figures are in {out.resolve()}.")

@@ -9,6 +9,7 @@ from radapter_lite.commands import Commands, options
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "segment",
+        parents=[options.ALPHA, options.BACKBONE],
         help="paint an image by names of your own",
         description="Find regions in an image, give each the likeliest of some names, and write the image with a "
         "coloured mask and a legend. What is like none of them is left as it is.",
@@ -17,12 +18,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a file")
     parser.add_argument("--names", nargs="+", required=True, metavar="NAME", help="two class names or more")
     parser.add_argument("--delta", type=Path, metavar="TUNED", help="what tune saved (nothing: zero-shot)")
-    options.add_alpha(parser)
-    options.add_backbone(parser)
     parser.add_argument("--out", type=Path, metavar="PNG", help="where (IMAGE_segments.png)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
@@ -52,4 +51,3 @@ def execute(arguments: argparse.Namespace) -> int:
         figure.savefig(temporary, format="png", dpi=160, bbox_inches="tight")
     told = ", ".join(f"{name} {share:.1f}%" for name, share in shares.items()) or "none of the names"
     print(f"{told}; the rest, {100 * (labels < 0).mean():.1f}%, is ground.\nThe picture is {out.resolve()}.")
-    return 0

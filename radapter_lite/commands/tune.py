@@ -23,6 +23,7 @@ LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}  # what `accelerate launch` c
 def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "tune",
+        parents=[options.IMAGES, options.PROMPTS, options.DEVICE],
         help="tune a backbone on a folder of images",
         description="Tune R-Adapter, or another method, on a few images of each class, or on images and their "
         "captions, in one domain. Ends with a table, a page and what was learned in the output folder. Interrupted, "
@@ -30,23 +31,18 @@ def add(commands: Commands) -> None:
         epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
         "--pretrained laion2b_s34b_b79k",
     )
-    options.add_images(parser)
     parser.add_argument("--method", default="R-Adapter", metavar="NAME", help="such as LoRA or FLYP (R-Adapter)")
     told = "a setting of the method in place of the recommended one, as epochs 20, or rank 8"
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], dest="settings", metavar=("NAME", "VALUE"), help=told
-    )
+    parser.add_argument("--set", dest="settings", help=told, **options.NAMED)
     parser.add_argument("--shots", type=int, metavar="N", help="training images of each class (16; for captions all)")
     parser.add_argument("--backbone", default="picto", metavar="NAME", help="picto or any open_clip model (picto)")
     parser.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag or a file; picto needs none")
-    options.add_prompts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the drawn images and of training (0)")
-    options.add_device(parser)
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="that train together on this machine (1)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (out/ and a name of the settings)")
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> None:
     from radapter_lite import processes
 
     if arguments.processes < 1:
@@ -56,7 +52,6 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         with redirect_stdout(None) if processes.rank() else nullcontext():  # the first process speaks for all
             _tune(arguments)
-    return 0
 
 
 def _tune(arguments: argparse.Namespace) -> None:

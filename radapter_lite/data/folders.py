@@ -1,14 +1,20 @@
-"""A folder of images as an `ImageSet`: class/image, below domains or splits or both; or a table of images."""
+"""A folder of images as an `ImageSet`: class/image, below domains or splits or both; or a table of images.
 
+Class folders that carry codes, such as ImageNet's n01440764, are named by a dict or a file.
+"""
+
+import csv
+import json
 import os
 import re
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from radapter_lite.data.class_names import Names, name_classes
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.readers import SUFFIXES
 from radapter_lite.data.sources import open_source
@@ -16,6 +22,7 @@ from radapter_lite.data.table import SEPARATOR, SPLIT_NAMES, VALIDATION_SHARE, d
 from radapter_lite.progress import progress
 
 TABLES = {".csv": ",", ".tsv": "\t"}
+Names = Mapping[str, str] | str | os.PathLike[str]  # names by code, or a file that `read_names` reads
 
 
 def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names | None) -> ImageSet:
@@ -25,11 +32,16 @@ def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names
         return _of_table(root, seed, id_domain)
     table, options = open_source(root) or (_listed(root, class_names is None), {})
     id_domain = id_domain or table["domain"].iloc[0]
-    own = table["domain"] == id_domain
-    if table.loc[own, "split"].isna().all():
+    splits = table.loc[table["domain"] == id_domain, "split"]
+    if splits.isna().all():
         table = table.drop(columns="split")  # it is divided by the seed
-    else:
-        table["split"] = _completed(table["split"][own], table["class"], seed).reindex(table.index, fill_value="test")
+    else:  # ID's folders may lack some, and OOD images are all test
+        if not (splits == "test").any():  # what users of ImageNet measure on is its "val"
+            splits = splits.replace("validation", "test")
+        if not (splits == "validation").any():
+            train = table["class"][splits.index[splits == "train"]]
+            splits.update(divide(train, seed, {"validation": VALIDATION_SHARE}))
+        table["split"] = splits.reindex(table.index, fill_value="test")
     images = ImageSet.from_table(table, root, id_domain=id_domain, seed=seed, **options)
     if class_names is None:
         return images
@@ -70,16 +82,6 @@ def _of_table(path: Path, seed: int, id_domain: str | None) -> ImageSet:
     return ImageSet.from_table(table, path.parent, id_domain=id_domain, name=path.stem, seed=seed)
 
 
-def _completed(splits: pd.Series, classes: pd.Series, seed: int) -> pd.Series:
-    """The splits of the ID domain, and those that its folders lack."""
-    if not (splits == "test").any():  # what users of ImageNet measure on is its "val"
-        splits = splits.replace("validation", "test")
-    if not (splits == "validation").any():
-        train = classes[splits.index[splits == "train"]]
-        splits.update(divide(train, seed, {"validation": VALIDATION_SHARE}))
-    return splits
-
-
 def _class_folders(folder: Path, **above: str) -> list[tuple[Path, dict[str, str]]]:
     """The class folders below the root, a domain or a split, each with the domain and the split that are above it."""
     below = _folders(folder)
@@ -114,3 +116,50 @@ def _check_names(paths: Iterable[str]) -> None:
         except UnicodeEncodeError:
             shown = os.fsencode(path).decode(errors="backslashreplace")
             raise ValueError(f"The name of {shown} is not UTF-8; rename it.") from None
+
+
+def name_classes(codes: list[str], source: Names) -> dict[str, str]:
+    """The name of each code; the code follows a name that several have. Raises ValueError for a code without a name."""
+    named, where = (source, "class_names") if isinstance(source, Mapping) else (read_names(Path(source), codes), source)
+    if lacking := [code for code in codes if not named.get(code)]:
+        raise ValueError(f"{where} has no name for {some(lacking)}: add one for each class folder")
+    times = Counter(named[code] for code in codes)
+    if shared := [name for name, number in times.items() if number > 1]:
+        told = f"{where} gives several class folders the same name ({some(shared)}), so each has its folder's behind it"
+        warnings.warn(f"{told}: give them names of their own for prompts that tell them apart", stacklevel=4)
+    return {code: named[code] if times[named[code]] == 1 else f"{named[code]} ({code})" for code in codes}
+
+
+def read_names(path: Path, codes: list[str]) -> dict[str, str]:
+    """Names by code of a .json, .csv, .tsv or .txt file; of several synonyms between commas it is the first.
+
+    Text holds a code and its name in each line, or a name for each code in their order; JSON names by code, or
+    ImageNet's {"0": ["n01440764", "tench"]}. Raises FileNotFoundError, and ValueError for what is none of these.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}; give one that names the classes.")
+    if (kind := path.suffix.lower()) not in (".json", ".csv", ".tsv", ".txt"):
+        raise ValueError(f"{path} cannot be read for class names: expected a .json, .csv, .tsv or .txt file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if kind == ".json":
+            pairs = [each if isinstance(each, list) else (code, each) for code, each in json.loads(text).items()]
+            return {code: _first(str(name)) for code, name in pairs}
+    except (ValueError, TypeError, AttributeError) as error:
+        wanted = "UTF-8 text with a code and a name in each line, or JSON with names by code"
+        raise ValueError(f"{path} holds no class names ({error}): expected {wanted}") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    tabbed = [re.sub(r"[,\s]+", "\t", line, count=1) if kind == ".txt" and "\t" not in line else line for line in lines]
+    rows = csv.reader(tabbed, delimiter="," if kind == ".csv" else "\t")
+    named = {row[0].strip(): _first("".join(row[1:2])) for row in rows}
+    if set(named) & set(codes):
+        return named
+    if len(lines) != len(codes):
+        found = f"{len(lines)} lines, none of which begins with a class folder's name ({some(codes)})"
+        raise ValueError(f"{path} has {found}: expected a code and a name in each, or {len(codes)} names")
+    return {code: _first(line) for code, line in zip(codes, lines, strict=True)}
+
+
+def _first(names: str) -> str:
+    """The first of some synonyms between commas."""
+    return names.strip(' "\t').split(",")[0].replace("_", " ").strip()

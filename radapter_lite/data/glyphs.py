@@ -3,6 +3,8 @@
 import csv
 
 import pandas as pd
+from matplotlib import get_data_path
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from radapter_lite.assets import GLYPHS
@@ -10,14 +12,13 @@ from radapter_lite.data.images import ImageSet
 
 FACES = ("DejaVuSans", "STIXGeneral")  # drawn by different hands
 SIZE, MARGIN = 48, 4  # pixels, as PictoShift's icons
+_FONT = f"{get_data_path()}/fonts/ttf/{{}}.ttf"
 
 
 def load_glyphs() -> ImageSet:
     """Some 190 images of 95 classes, all for testing; classes are Unicode's names without "black" and "white"."""
-    from matplotlib.ft2font import FT2Font
-
     named = pd.read_csv(GLYPHS, sep="\t", quoting=csv.QUOTE_NONE).to_numpy()
-    drawn = {face: FT2Font(_path(face)).get_charmap() for face in FACES}
+    drawn = {face: FT2Font(_FONT.format(face)).get_charmap() for face in FACES}
     rows = [(f"{f}/{c}", name) for f in FACES for name, own in named for c in own if ord(c) in drawn[f]]
     table = pd.DataFrame(rows, columns=["file", "class"]).assign(domain="glyphs", split="test")
     return ImageSet.from_table(table, name="glyphs", read=read_glyph)
@@ -26,13 +27,7 @@ def load_glyphs() -> ImageSet:
 def read_glyph(file: str) -> Image.Image:
     """A typeface's character, as "DejaVuSans/☃", dark on white and as large as PictoShift's icons."""
     face, character = file.split("/")
-    page, font = Image.new("L", (16 * SIZE, 16 * SIZE)), ImageFont.truetype(_path(face), 4 * SIZE)
+    page, font = Image.new("L", (16 * SIZE, 16 * SIZE)), ImageFont.truetype(_FONT.format(face), 4 * SIZE)
     ImageDraw.Draw(page).text((4 * SIZE, 4 * SIZE), character, font=font, fill=255)
     found = ImageOps.pad(page.crop(page.getbbox()), (SIZE - 2 * MARGIN,) * 2, Image.Resampling.LANCZOS)
     return ImageOps.invert(ImageOps.expand(found, MARGIN)).convert("RGB")
-
-
-def _path(face: str) -> str:
-    from matplotlib import get_data_path
-
-    return f"{get_data_path()}/fonts/ttf/{face}.ttf"

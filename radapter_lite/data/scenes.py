@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from radapter_lite.data.camera import MATERIALS, PLANE
 from radapter_lite.data.images import ImageSet
+from radapter_lite.data.pictoshift import MATERIALS, PLANE
 
 TEXTURE = 0.6  # how much of the ground's darkness and texture is left under the prints
 INK, GAP = 0.12, 4  # the darkness from which a pixel is of a drawing, and pixels that an outline may be open for

@@ -1,7 +1,7 @@
 """Ways to tune a backbone, a file for each family; `METHODS` lists them by the names of the tables.
 
 Each takes a backbone, images or a task, and its settings, leaves the backbone as it was, and returns a `Tuned`. A
-function is named as the method is, in letters that Python allows, and a file as its simplest.
+function is named as the method is, in letters that Python allows.
 """
 
 from importlib import import_module
@@ -11,6 +11,5 @@ from radapter_lite.methods.registry import METHODS, load_tuned, recommended, reg
 __all__ = ["METHODS", "load_tuned", "recommended", "register", "tune"]
 
 # In the order of tables: what changes weights and has an α, what adds to the model, heads and caches, prompts.
-_FILES = "r_adapter fine_tuning lora bottleneck linear_probe feature_adapters coop prefix_tuning"
-for _name in _FILES.split():
+for _name in ("r_adapter", "weights", "bottleneck", "heads", "prompts"):
     import_module(f"radapter_lite.methods.{_name}")

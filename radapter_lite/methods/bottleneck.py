@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import Attachment
-from radapter_lite.backbone.sites import TOWERS, find_sites
+from radapter_lite.backbone.sites import TOWERS, Attachment, find_sites
 from radapter_lite.encoding import predict
 from radapter_lite.methods.objectives import contrastive_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
 from radapter_lite.tasks import Task
@@ -95,7 +93,7 @@ def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train
     with Attachment(backbone.model, places):
         loss = contrastive_loss(backbone, task, config.temperature)
         history = train(loss, adapters.parameters(), adapters=adapters)
-    return Tuned(dict(adapters.state_dict()), history, count(adapters.parameters()))
+    return Tuned(dict(adapters.state_dict()), history, sum(p.numel() for p in adapters.parameters()))
 
 
 adaptformer = register(

@@ -1,9 +1,8 @@
-"""What methods minimize over a batch of a task, and what heads need to know of it."""
+"""What methods minimize over a batch of a task."""
 
 from collections.abc import Callable
 from functools import partial
 
-import pandas as pd
 import torch
 from torch import Tensor, autocast
 from torch.nn import functional as F
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from radapter_lite.backbone import Backbone
 from radapter_lite.losses import mpm_nce
 from radapter_lite.processes import asks_for_shards, gathered, own_rows
-from radapter_lite.tasks import Batch, Classification, Task
+from radapter_lite.tasks import Batch, Task
 
 BatchLoss = Callable[[Batch], Tensor]  # -> scalar
 
@@ -29,7 +28,7 @@ def pair_loss(backbone: Backbone, task: Task, criterion: Callable[[Tensor, Tenso
 
     def loss(batch: Batch) -> Tensor:
         # The same wording of the same text stands several times in a batch and is encoded once.
-        texts, place = torch.unique(draw(batch.labels.cpu()), dim=0, return_inverse=True)
+        texts, place = torch.unique(draw(batch.labels), dim=0, return_inverse=True)
         image_features = encode_batch(backbone, batch)
         text_features = gathered(encode(texts[own_rows(len(texts))]), len(texts))
         return criterion(image_features, text_features.index_select(0, place.to(text_features.device)), batch.positives)
@@ -80,26 +79,4 @@ def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
 def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross-entropy of the cosines of unit features [B, D] and classes [C, D], divided by τ, in float32 [scalar]."""
     with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100
-        return F.cross_entropy(features.float() @ head.float().T / temperature, labels)
-
-
-def labels_of(method: str, task: Task) -> Tensor:
-    """The class of every training image [N]. Raises ValueError for a task that has no classes to make a head for."""
-    if not isinstance(task, Classification):
-        found = f"{method} makes a head for classes, and {type(task).__name__} has none"
-        raise ValueError(f"{found}: choose a method that tunes the encoders, such as R-Adapter or FLYP")
-    return task.images.labels
-
-
-def require_texts(method: str, trained: list[str], task: Task) -> None:
-    """Raise ValueError for other texts than a head was made for: its columns would mean others."""
-    if trained != (found := list(task.names)):
-        made = f"a head for its {len(trained)} training classes ({', '.join(trained[:3])}, ...)"
-        other = f"these images have {len(found)} classes ({', '.join(found[:3])}, ...)"
-        advice = "train it on these classes, or evaluate it on images of the same ones"
-        raise ValueError(f"{method} has {made}, and {other}: {advice}")
-
-
-def no_steps() -> pd.DataFrame:
-    """The history of a method that takes no gradient step: `train`'s columns, no row."""
-    return pd.DataFrame({name: [] for name in ("step", "epoch", "loss", "lr", "seconds")})
+        return F.cross_entropy(features.float() @ head.float().T / temperature, labels.to(features.device))

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from radapter_lite import processes
 from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sharding import sharded
+from radapter_lite.backbone.load import sharded
 from radapter_lite.backbone.sites import in_stem
 from radapter_lite.losses import mpm_nce
 from radapter_lite.methods.objectives import pair_loss
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import whiten
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Share
@@ -35,8 +34,7 @@ class RAdapterConfig(LossConfig):
     Attributes:
         adapter: rank, dropping, averaging and towers.
         margin, smoothing: δ and ε of MPM-NCE.
-        multi_positive: whether images of one text are positives of each other's; with False, margin 0 and smoothing 0
-            the loss is InfoNCE.
+        multi_positive: whether images of one text are each other's positives; False with margin, smoothing 0: InfoNCE.
         stem_lr: the learning rate of the image encoder's `Stem`; None leaves it as it is, as in the paper.
     """
 
@@ -89,7 +87,7 @@ def r_adapter(backbone: Backbone, task: Task, config: RAdapterConfig, train: Tra
         loss = pair_loss(own, task, config.criterion)
         history = replace(train, backbone=own)(loss, trained, after_step=accumulate, **state)
     delta = adapters.delta(original=backbone.model.state_dict(), changes=stem.changes() if stem else None)
-    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
+    return Tuned(delta, history, sum(p.numel() for group in trained for p in group["params"]))
 
 
 STEM = PUBLISHED | {"stem_lr": 1e-5}
@@ -106,8 +104,7 @@ class Stem(nn.Module):
 
     Adapters sit behind the blocks and cannot change what the stem lets through, which is where they fall short on a
     kind of image that pretraining hardly saw. This is not in the paper. The weights are the model's own, trained in
-    place until `remove`; `accumulate` moves the running averages of their changes, which begin at zero. Raises
-    ValueError for an image encoder whose stem is not known.
+    place until `remove`; averages of their changes begin at zero. Raises ValueError for an encoder of unknown stem.
     """
 
     def __init__(self, model: nn.Module, momentum: float) -> None:

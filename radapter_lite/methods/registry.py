@@ -6,28 +6,33 @@
         return Tuned(delta, history, count)
 
 From then on there are `my_method(backbone, images)` and `tune(backbone, images, "my method")`.
+
+Its `train` is the loop, with all that is not the method's own filled in.
 """
 
+import hashlib
 import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, wraps
 from typing import Any
 
 import pandas as pd
+from torch import Tensor, nn
 
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
-from radapter_lite.delta import Delta, require_untouched
+from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
 from radapter_lite.delta_file import read_delta
-from radapter_lite.encoding import readable
-from radapter_lite.methods.trainer import Train, trainer
+from radapter_lite.encoding import readable, text_features
+from radapter_lite.methods.tricks import with_tricks
+from radapter_lite.processes import asks_for_shards
 from radapter_lite.results import load_results
-from radapter_lite.settings import Above0, Settings, from_json, with_settings
-from radapter_lite.tasks import Task
-from radapter_lite.training import TrainingConfig
+from radapter_lite.settings import Above0, Settings, by_name, from_json, with_settings
+from radapter_lite.tasks import Batch, Task
+from radapter_lite.training import Loss, Parameters, TrainingConfig, train
 from radapter_lite.tuned import POINT, Answer, Tuned
 
 # What all methods share on PictoCLIP: batches of 64, as many epochs, chosen for 48 to 252 steps on PictoShift.
@@ -49,6 +54,48 @@ class LossConfig(Settings):
 
     training: TrainingConfig = LOOP
     temperature: Above0 = 0.01
+
+
+@dataclass(frozen=True)
+class Train:
+    """`training.train` with the task's batches, the method's settings, its name and its checkpoint filled in.
+
+    Attributes:
+        run: `about` and `checkpoint`, as `training.train` takes them.
+        backbone: whose model the loss calls; a method that trains a copy puts that here.
+        head: the task's zero-shot text features [T, D], where a trick asks for them.
+    """
+
+    batches: Iterable[Batch]
+    config: TrainingConfig
+    run: dict[str, Any]
+    backbone: Backbone
+    head: Tensor | None = None
+
+    def __call__(
+        self, loss: Loss, parameters: Parameters, *, after_step: Callable[[], None] = lambda: None, **state: nn.Module
+    ) -> pd.DataFrame:
+        """Minimize the loss; `state` are the modules that change, by name. Returns the history."""
+        if asks_for_shards() and not hasattr(self.backbone.model, "reshard"):  # as FSDP's have
+            what = f"{self.run['about']['method']} does not train on a backbone in shards"
+            raise ValueError(f"{what}: choose R-Adapter, or a configuration of Accelerate without FSDP")
+        loss = with_tricks(loss, self.backbone, self.config, self.head)
+        return train(self.batches, loss, parameters, self.config, state=state, after_step=after_step, **self.run)
+
+
+def trainer(
+    name: str, backbone: Backbone, task: Task, config: Any, checkpoint: str | os.PathLike[str] | None = None
+) -> Train:
+    """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
+    loop = getattr(config, "training", None) or TrainingConfig()
+    images = task.images
+    files = hashlib.sha256("\n".join(images.table["file"]).encode()).hexdigest()[:12]
+    about: dict[str, Any] = {"method": name, "data": images.name, "images": len(images), "files": files}
+    about |= {"backbone": backbone.name, "pretrained": backbone.pretrained, "prompts": backbone.prompts}
+    about |= {key: value for key, value in by_name(config).items() if key not in by_name(loop)}
+    head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
+    run = {"about": about, "checkpoint": checkpoint}
+    return Train(task.batches(backbone, loop), loop, run, backbone, head)
 
 
 @dataclass(frozen=True)
@@ -109,7 +156,15 @@ class Method:
             expected, found = type(self.config).__name__, type(config).__name__
             raise TypeError(f"the settings of {self.name} are a {expected}, not a {found}")
         tuned = self.function(backbone, task, config, trainer(self.name, backbone, task, config, checkpoint))
-        return tuned.completed(backbone, task, self.name, config, self.answer, self.slides)
+        settings, about = asdict(config), dict[str, Any]()
+        if isinstance(tuned.learned, Delta):
+            settings = tuned.learned.meta["settings"] | settings
+        else:
+            state = backbone.model.state_dict()
+            about = {"texts": list(task.names), "fingerprint": fingerprint(state, state)}
+        about |= describe(backbone, self.name, settings) | {"trained_parameters": tuned.trained_parameters}
+        known = {"method": self.name, "config": config, "answer": self.answer, "slides": self.slides}
+        return replace(tuned.with_meta(**about), **known)
 
 
 def register(name: str, config: Any, **about: Any) -> Callable[[Callable[..., Tuned]], Callable[..., Tuned]]:
@@ -136,19 +191,14 @@ def register(name: str, config: Any, **about: Any) -> Callable[[Callable[..., Tu
 
 
 def tune(
-    backbone: Backbone,
-    images: ImageSet | Task,
-    method: str = "R-Adapter",
-    config: Any = None,
-    *,
-    checkpoint: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    backbone: Backbone, images: ImageSet | Task, method: str = "R-Adapter", config: Any = None, **settings: Any
 ) -> Tuned:
     """Tune a backbone on some images, or on a task, by any method of the kit, as tune(clip, images, "LoRA", rank=8).
 
-    All but the method, one of `METHODS`, is as in `Method.tune`. Raises ValueError for another, and what that raises.
+    All but the method, one of `METHODS`, is as in `Method.tune`; so is `checkpoint`, which may stand among the
+    settings. Raises ValueError for another method, and what that raises.
     """
-    return find_method(method).tune(backbone, images, config, checkpoint=checkpoint, **settings)
+    return find_method(method).tune(backbone, images, config, **settings)
 
 
 def load_tuned(path: str | os.PathLike[str]) -> Tuned:
@@ -180,8 +230,7 @@ def recommended(method: str, backbone: Backbone, shots: int = 16, seed: int = 0,
 
     For PictoCLIP they are the best of those that `radapter-lite bench search` tried on ID validation images alone, of
     "camera" where anything but PictoShift's "outline" is tuned on. For other backbones they are the paper's settings
-    for small sets for R-Adapter, and the usual small learning rates for the rest, untuned. Raises ValueError for a
-    method that is none of `METHODS`.
+    for small sets for R-Adapter, else usual small learning rates, untuned. Raises ValueError for an unknown method.
     """
     known = find_method(method)
     settings = dict(known.elsewhere)

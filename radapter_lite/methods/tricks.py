@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from radapter_lite import processes
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.attaching import changed_inputs
-from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.backbone.sites import TOWERS, changed_inputs, find_blocks
 from radapter_lite.methods.objectives import BatchLoss
 from radapter_lite.tasks import Batch
 from radapter_lite.training import TrainingConfig
@@ -59,7 +58,7 @@ def mixup(loss: BatchLoss, batch: Batch, model: nn.Module, a: float, layer: str)
     The second loss has the partners' texts. So image i matches text j there if its partner matches the text of j's.
     """
     share = torch.distributions.Beta(a, a).sample().item()
-    order = torch.randperm(len(batch.images)).to(batch.images.device)
+    order = torch.randperm(len(batch.images))
     blocks = image_blocks(model) if layer == "random" else []
     place = [blocks[int(torch.randint(len(blocks), ()))]] if blocks else []
 
@@ -103,18 +102,15 @@ def adversarial(once: Pass, model: nn.Module, size: float) -> Tensor:
         found = "adversarial has no direction to move the embeddings in"
         why = "nothing trained lies behind this method's encoders"
         raise ValueError(f"{found}: {why}; set it to 0, or choose a method that tunes an encoder, such as R-Adapter")
-    steps = iter([step(x, each, size) for (x, _), each in zip(seen, uphill, strict=True)])
+    steps = []
+    for (x, zero), each in zip(seen, uphill, strict=True):
+        gradient = zero.detach() if each is None else each  # [B, ...]
+        length, steepness = (own.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1)) for own in (x, gradient))
+        steps.append(size * length * gradient / steepness.clamp(min=torch.finfo(torch.float32).tiny))
+    moves = iter(steps)
     torch.set_rng_state(state)
-    with changed_inputs(places, lambda x: x + next(steps)):
+    with changed_inputs(places, lambda x: x + next(moves)):
         return (clean + once()) / 2
-
-
-def step(x: Tensor, gradient: Tensor | None, size: float) -> Tensor:
-    """For each of [B, ...], `size` times its length along its gradient; zero without one."""
-    if gradient is None:
-        return torch.zeros_like(x)
-    length, steepness = (each.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1)) for each in (x, gradient))
-    return size * length * gradient / steepness.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def r_drop(once: Pass, model: nn.Module, head: Tensor, weight: float) -> Tensor:

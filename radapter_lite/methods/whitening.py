@@ -32,8 +32,7 @@ def whiten(adapters: AdapterSet, backbone: Backbone, task: ImageSet | Task, seed
     """Set the bases of adapters that were just attached, from the zero-shot model's features.
 
     M is the mean over batches of 256 images or texts, which count alike: at most 256 of the task's images, drawn with
-    the seed, and all wordings of its texts with their padding. The adapters are attached to the backbone's model, and
-    still at zero; their configuration's `whitening` is λ.
+    the seed, and all wordings of its texts with their padding. The adapters are still at zero; their `whitening` is λ.
     """
     damping = adapters.config.whitening
     assert damping is not None, "AdapterConfig.whitening is None: there is nothing to whiten"

@@ -75,7 +75,12 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
     bare = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}
     exporter = HTMLExporter(filters={"markdown2html": _rendered}, **bare)
     body = BeautifulSoup(exporter.from_notebook_node(nb)[0], "html.parser")
-    for image in body.find_all("img", alt=_FIGURE):
+    cells = body.find_all(class_="code_cell")
+    for cell, shown in zip(cells, [cell for cell in nb.cells if cell.cell_type == "code"], strict=True):
+        if shown.metadata.get("jupyter", {}).get("source_hidden"):
+            for code in cell.find_all(class_="input", limit=1):
+                code.wrap(body.new_tag("details")).insert(0, body.new_tag("summary", string="code"))
+    for image in body.find_all("img", alt=["", _FIGURE]):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
     return body

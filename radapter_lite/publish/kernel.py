@@ -5,16 +5,18 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
+from radapter_lite.view.guesses import NOBODY
+
 
 class ThisInterpreter(KernelSpecManager):
-    """Knows one kernel, this Python; no progress bars, which would be left on the pages that are kept or served."""
+    """Knows one kernel, this Python; no progress bars or questions, which would be left on pages kept or served."""
 
     def find_kernel_specs(self) -> dict[str, str]:
         return {"python3": RESOURCES}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         command = get_kernel_dict(extra_arguments=["--log-level=CRITICAL"])
-        return KernelSpec(resource_dir=RESOURCES, env={"TQDM_DISABLE": "1"}, **command)
+        return KernelSpec(resource_dir=RESOURCES, env={"TQDM_DISABLE": "1", NOBODY: "1"}, **command)
 
 
 class Kernel(AsyncKernelManager):

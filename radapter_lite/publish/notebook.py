@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 import papermill
@@ -24,6 +24,7 @@ from radapter_lite.publish.kernel import Kernel
 PACKAGE = Path(__file__).resolve().parent.parent
 METRIC_MIME = "application/x.radapter-lite.metric+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+T = TypeVar("T")
 
 
 def checkout() -> Path | None:
@@ -64,6 +65,14 @@ def record(name: str, value: Any) -> None:
     display({METRIC_MIME: {"name": name, "value": value}}, raw=True)
 
 
+def sized(profile: str, smoke: T, standard: T, full: T) -> T:
+    """What a profile asks for: of three sizes, one. Raises ValueError for any other profile."""
+    sizes = {"smoke": smoke, "standard": standard, "full": full}
+    if profile not in sizes:
+        raise ValueError(f"there is no profile {profile!r}: set it to {', '.join(sizes)}")
+    return sizes[profile]
+
+
 def metrics(path: str | Path) -> dict[str, Any]:
     """The metrics an executed notebook recorded, by name and in order; the last value of a repeated one."""
     outputs = (output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ()))
@@ -88,11 +97,9 @@ def execute(
     """Execute a notebook with papermill and return the path of the executed copy in `out_dir`.
 
     The kernel runs this very interpreter, in `out_dir`, without progress bars. `profile` and `parameters` replace
-    values of the cell tagged `parameters`, where it declares them; those that equal what stands there inject nothing,
-    so a default run is the source and its outputs.
+    values of the cell tagged `parameters`, where it declares others: a default run is the source and its outputs.
 
-    Raises NotebookError if a cell fails, the copy then holding what came before; ValueError for an `out_dir` that
-    holds the notebook itself.
+    Raises NotebookError if a cell fails, the copy holding what came before; ValueError for the notebook's own folder.
     """
     source, out_dir = find(name), Path(out_dir).resolve()
     target = out_dir / source.name

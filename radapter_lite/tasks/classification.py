@@ -56,8 +56,8 @@ def accuracy_by_domain(similarities: Tensor, images: ImageSet) -> pd.DataFrame:
     return table.loc[images.domains].rename_axis("domain").reset_index()
 
 
-def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.DataFrame:
-    """The table of `accuracy_by_domain` with precision, recall, f1 and auc in percent, as scikit-learn has them.
+def report(similarities: Tensor, images: ImageSet, temperature: float, zero_shot: Tensor | None = None) -> pd.DataFrame:
+    """The table of `Classification.score` with precision, recall, f1 and auc in percent, as scikit-learn has them.
 
     They are macro means over the classes that a domain has; auc, under the ROC curve, is 50 by chance.
     """
@@ -74,7 +74,7 @@ def report(similarities: Tensor, images: ImageSet, temperature: float) -> pd.Dat
         area = roc_auc_score(one_hot, probabilities[np.ix_(own, there)]) if len(there) > 1 else np.nan
         rows.append([domain, *(100 * value for value in (*means[:3], area))])
     table = pd.DataFrame(rows, columns=["domain", "precision", "recall", "f1", "auc"])
-    return accuracy_by_domain(similarities, images).merge(table, on="domain")
+    return Classification(images).score(similarities, zero_shot).merge(table, on="domain")
 
 
 def forgotten_by_domain(similarities: Tensor, zero_shot: Tensor, images: ImageSet) -> pd.Series:

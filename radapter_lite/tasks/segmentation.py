@@ -24,8 +24,7 @@ class Segmentation(Classification):
     """Crops of scenes' regions, among the names of all classes; the score is the mean IoU of the painted scenes.
 
     Attributes:
-        images: the crops. Their table has scene and region, by number, and the iou with the object that it fits best,
-            whose class is the crop's.
+        images: crops; their table has scene and region, by number, the class of the object that fits best, and its iou.
         regions: of each scene, bool [P, H, W].
         temperature: of the backbone, by which similarities become probabilities.
         threshold: what a pixel's class must have to be painted; a pixel with less is ground.

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         images: augmented [B, 3, H, W]; of several processes each has its `own_rows` of them, and all of what follows.
-        labels: for each image, which of the task's texts stands beside it [B].
+        labels: for each image, which of the task's texts stands beside it [B]; on the CPU, where texts are chosen.
         positives: True at (i, j) where image i and the text of image j match [B, B].
     """
 
@@ -78,8 +78,7 @@ class ImageBatches:
     """Augmented batches of some images, in an order drawn anew each time they are gone through.
 
     Attributes:
-        matches: the texts that fit each image, by number [N] or [N, M]; rows end in -1 where there are fewer than M.
-            Of several, a batch draws one.
+        matches: the texts of each image, by number [N] or [N, M], short rows end in -1; a batch draws one of several.
     """
 
     backbone: Backbone
@@ -101,4 +100,4 @@ class ImageBatches:
             place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
             labels = own.gather(1, place[:, None])[:, 0]
             positives = (own[:, :, None] == labels).any(1)
-            yield Batch(augmented, labels.to(device), positives.to(device))
+            yield Batch(augmented, labels, positives.to(device))

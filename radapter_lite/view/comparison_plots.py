@@ -13,34 +13,38 @@ from radapter_lite.statistics import mean_and_interval
 from radapter_lite.view.plots import COLOURS, METHOD_MARKERS, look
 
 
-def plot_methods(axis: Axes, by_seed: pd.DataFrame) -> None:
-    """ID against OOD accuracy of many methods: a line along α for those that have one, a point for the others.
+def plot_methods(axis: Axes, by_seed: pd.DataFrame, x: str = "id", y: str = "ood") -> None:
+    """Two accuracies of many methods: a line along α for those that have one, a point for the others.
 
-    The large marker is the mean over seeds at α = 1, or of the point, with 95% intervals. Columns of `by_seed` are
-    method, seed, alpha (1 for a point), id, ood (percent).
+    Filled markers are the means over seeds at α = 0.5, open ones at α = 1, or of the point, with 95% intervals.
+    Columns of `by_seed` are method, seed, alpha (1 for a point), x and y (percent).
     """
     for method, own in by_seed.groupby("method", sort=False):
-        style = look(str(method))
-        mean = mean_and_interval(own, ["alpha"]).sort_values("alpha")
-        axis.plot(mean["id"], mean["ood"], color=style["color"], lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
-        x, y, x_ci, y_ci = mean.iloc[-1][["id", "ood", "id_ci", "ood_ci"]]
-        axis.errorbar(x, y, xerr=x_ci, yerr=y_ci, elinewidth=0.8, zorder=3, **style)
+        mean = mean_and_interval(own, ["alpha"], (x, y)).sort_values("alpha")
+        colour = look(str(method))["color"]
+        axis.plot(mean[x], mean[y], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
+        for row in mean[mean["alpha"].isin((0.5, 1))].to_dict("records"):
+            style = look(str(method), is_open=row["alpha"] == 1) | {"elinewidth": 0.8, "zorder": 3}
+            axis.errorbar(row[x], row[y], xerr=row[f"{x}_ci"], yerr=row[f"{y}_ci"], **style)
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
 
 
 def method_legend(figure: Figure, methods: Iterable[str]) -> None:
-    """A legend below the figure: colour and marker of every method, family after family, then those of no family."""
+    """A legend below the figure: what filled and open markers are, and every method's, family after family."""
     given = dict.fromkeys(methods)
     ordered = [name for name in dict.fromkeys([*METHOD_MARKERS, *given]) if name in given]
     handles = [Line2D([], [], ls="", label=name, **look(name, 8)) for name in ordered]
+    for is_open, name in enumerate(("filled: α = 0.5", "open: α = 1, or no α")):
+        handles.append(Line2D([], [], ls="", label=name, **look("zero-shot", 8, bool(is_open)) | {"marker": "o"}))
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=6, fontsize=10)
 
 
 def plot_ranking(axis: Axes, table: pd.DataFrame, column: str) -> None:
-    """A value of each method with its 95% interval, sorted: columns method, `column` and `column`_ci."""
+    """A value of each method at α = 1 with its 95% interval, sorted: columns method, `column` and `column`_ci."""
     axis.axvline(0, color=COLOURS[6], lw=1)
     for _, row in table.sort_values(column).iterrows():
-        axis.errorbar(row[column], row["method"], xerr=row[f"{column}_ci"], capsize=3, **look(row["method"], 8))
+        style = look(row["method"], 8, row["method"] != "zero-shot") | {"capsize": 3}
+        axis.errorbar(row[column], row["method"], xerr=row[f"{column}_ci"], **style)
     axis.set_ylim(-0.7, len(table) - 0.3)
 
 
@@ -92,7 +96,8 @@ def plot_encoder_map(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """
     for axis, column in zip(axes, MAP_TITLES, strict=True):
         plot_map(axis, table, column)
-    axes[0].legend(loc="upper left", frameon=True, facecolor="black", labelcolor="white", fontsize=9)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+    axes[1].legend(frameon=True, facecolor="black", labelcolor="white", **below)
 
 
 def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
@@ -105,16 +110,23 @@ def plot_layer_profile(axes: Sequence[Axes], profile: pd.DataFrame) -> None:
         axis.set_xlabel(f"layer of the {tower} encoder")
 
 
-def plot_rules(axis: Axes, table: pd.DataFrame) -> None:
-    """Points that each rule for α leaves on the table, by method: columns method, rule (in order), left and left_ci."""
+def plot_rules(axis: Axes, table: pd.DataFrame, most: float = float("inf")) -> None:
+    """Points that each rule for α leaves on the table, by method: columns method, rule (in order), left and left_ci.
+
+    Of rules that leave more than `most` the numbers stand at the edge.
+    """
     rules, methods = list(table["rule"].unique()), table.groupby("method", sort=False)
     axis.axvline(0, color=COLOURS[6], lw=1)
     for place, (method, own) in enumerate(methods):
         heights = [-rules.index(rule) - 0.24 * (place - (len(methods) - 1) / 2) for rule in own["rule"]]
         axis.errorbar(own["left"], heights, xerr=own["left_ci"], ls="", capsize=3, label=method, **look(str(method), 7))
+        for height, left in zip(heights, own["left"], strict=True):
+            if left > most:
+                edge = {"ha": "right", "va": "center", "size": 8, "color": look(str(method))["color"]}
+                axis.text(most, height, f"{left:.1f} →", edge)
     axis.set_yticks([-place for place in range(len(rules))], rules)
     axis.set(xlabel="points below the oracle")
-    axis.legend(loc="best")
+    axis.set_xlim(right=min(most, axis.get_xlim()[1]))
 
 
 def plot_speed(ratios: pd.DataFrame) -> Figure:

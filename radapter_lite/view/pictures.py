@@ -13,18 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from PIL import Image
 
-from radapter_lite.assets import filled
-from radapter_lite.view.plots import FRAME
+from radapter_lite.assets import STYLES, filled
 
 SIZE = (300, 260)  # of a chart, in pixels
-# Over matplotlib's own style, whatever the notebook's is.
-STYLE = FRAME | {
-    "font.size": 11,
-    "text.parse_math": False,  # a name may have dollar signs
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "svg.fonttype": "none",  # text as text, in half the bytes
-}
+STYLE = ("default", STYLES / "frame.mplstyle", STYLES / "chart.mplstyle")  # whatever the notebook's is
 
 
 class Thumbnails:
@@ -62,7 +54,7 @@ class Chart:
 
     def __init__(self, draw: Callable[[Axes], None], size: tuple[int, int] = SIZE) -> None:
         self.width, self.height = size
-        with matplotlib.style.context(["default", STYLE]):
+        with matplotlib.style.context(STYLE):
             figure = Figure((self.width / 72, self.height / 72), dpi=72, layout="constrained")  # a point is a pixel
             axes = figure.add_subplot()
             draw(axes)

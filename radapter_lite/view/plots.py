@@ -15,28 +15,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import ImageOps
 
+from radapter_lite.assets import STYLES
 from radapter_lite.calibration import calibration, class_changes, reliability
 from radapter_lite.data import ImageSet
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# The hue says what kind of method it is, the marker which one.
-FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
-    "R-Adapter": (
-        COLOURS[0],
-        {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v", "R-Adapter, stem": "h"},
-    ),
-    "all weights": (COLOURS[1], {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"}),
-    "few weights": (COLOURS[2], {"LoRA": "^", "linear adapter": "p"}),
-    "non-linear adapters": (COLOURS[3], {"Houlsby adapter": "<", "AdaptFormer": ">"}),
-    "heads and caches": (
-        COLOURS[4],
-        {"linear probe": "o", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "P"},
-    ),
-    "prompts": (COLOURS[5], {"CoOp": "o", "prefix tuning": "X", "P-tuning": "s"}),
-    "no tuning": (COLOURS[6], {"zero-shot": "X"}),
+# The hue says what kind of method it is, in the palette's order, the marker which one.
+_MARKERS: dict[str, dict[str, str]] = {
+    "R-Adapter": {"R-Adapter": "o", "R-Adapter, rank 4": "P", "R-Adapter, unwhitened": "v", "R-Adapter, stem": "h"},
+    "all weights": {"FLYP": "D", "WiSE-FT": "s", "fine-tuning": "s", "LP-FT": "^"},
+    "few weights": {"LoRA": "^", "linear adapter": "p"},
+    "non-linear adapters": {"Houlsby adapter": "<", "AdaptFormer": ">"},
+    "heads and caches": {"linear probe": "o", "CLIP-Adapter": "d", "Tip-Adapter": "*", "Tip-Adapter-F": "P"},
+    "prompts": {"CoOp": "o", "prefix tuning": "X", "P-tuning": "s"},
+    "no tuning": {"zero-shot": "X"},
 }
+FAMILIES = {family: (colour, own) for colour, (family, own) in zip(COLOURS, _MARKERS.items(), strict=True)}
 METHOD_COLOURS = {method: colour for colour, markers in FAMILIES.values() for method in markers}
 METHOD_MARKERS = {method: marker for _, markers in FAMILIES.values() for method, marker in markers.items()}
 # Methods of others: in hues of no family, from Tol's muted palette.
@@ -44,39 +40,30 @@ OTHERS = list(product(("#000000", "#882255", "#999933"), sorted({*METHOD_MARKERS
 # In units of a line's width, so that lines are told apart without colour too.
 DASHES = ((), (4, 2), (1.2, 1.5), (5, 1.6, 1.2, 1.6), (7, 2.5), (2.2, 2.2), (0.8, 3))
 
-# Of figures and of charts that move.
-FRAME: dict[str, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "svg.hashsalt": "radapter-lite",  # the same figure gives the same file
-}
 
+def look(method: str, size: float = 9, is_open: bool = False) -> dict[str, Any]:
+    """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to.
 
-def look(method: str, size: float = 9) -> dict[str, Any]:
-    """Keyword arguments of `plot` for a method's own marker, or for that of `OTHERS` which its name leads to."""
+    Where a figure shows both, a filled marker is α = 0.5, and an open one α = 1 or a method without α.
+    """
     other = OTHERS[zlib.crc32(method.encode()) % len(OTHERS)]
     colour, marker = METHOD_COLOURS.get(method, other[0]), METHOD_MARKERS.get(method, other[1])
     size = 1.5 * size if marker == "*" else size  # a star of one size looks smaller than the rest
-    return {"color": colour, "marker": marker, "ms": size, "mec": "white", "mew": 0.8}
+    edge = {"mfc": "white", "mec": colour, "mew": 1.6} if is_open else {"mec": "white", "mew": 0.8}
+    return {"color": colour, "marker": marker, "ms": size, **edge}
 
 
 def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
     """Keyword arguments of `plot` for the line of a domain, or class: colour and dash by its place, ID thicker."""
-    return {
-        "label": f"{name} (ID)" if is_id else name,
-        "color": COLOURS[place % len(COLOURS)],
-        "ls": (0, DASHES[place % len(DASHES)]),
-        "lw": 3 if is_id else 1.7,
-    }
+    colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+    label = f"{name} (ID)" if is_id else name
+    return {"label": label, "color": colour, "ls": (0, dash), "lw": 3 if is_id else 1.7}
 
 
 def use_style() -> None:
     """Set the look of every figure: white ground (readable on dark pages too), no frame at the top and right."""
-    own = {"figure.facecolor": "white", "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight"}
-    sns.set_theme(style="ticks", palette=list(COLOURS), rc=FRAME | own | {"legend.frameon": False})
+    sns.set_theme(style="ticks", palette=list(COLOURS))
+    plt.style.use([STYLES / "frame.mplstyle", STYLES / "figure.mplstyle"])
 
 
 def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:
@@ -108,21 +95,22 @@ def show_images(images: ImageSet, classes: Sequence[str]) -> Figure:
 def plot_trade_off(axis: Axes, curves: pd.DataFrame) -> None:
     """ID against OOD accuracy along α: a line a method, the mean over seeds, each seed as a faint line.
 
-    The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize` makes them.
+    Filled is α = 0.5, open α = 1. The columns of `curves` are method, seed, alpha, id, ood (percent), as `summarize`
+    makes them.
     """
     for place, (method, own) in enumerate(curves.groupby("method", sort=False)):
-        style = look(str(method), 6)
+        style = look(str(method), 8)
         colour = style["color"]
         for _, one in own.groupby("seed"):
             axis.plot(one["id"], one["ood"], color=colour, alpha=0.25, lw=1)
         mean = own.groupby("alpha")[["id", "ood"]].mean()
-        axis.plot(mean["id"], mean["ood"], lw=2, ls=(0, DASHES[place % len(DASHES)]), label=method, **style)
-        below = (8, 2 - 9 * place)  # one below the other, should two curves end together
-        axis.annotate("α = 1", mean.iloc[-1], below, textcoords="offset points", color=colour, fontsize=9)
+        half, dash = [alpha == 0.5 for alpha in mean.index], (0, DASHES[place % len(DASHES)])
+        axis.plot(mean["id"], mean["ood"], lw=2, ls=dash, markevery=half, label=method, **style)
+        axis.plot(*mean.iloc[-1], **style | {"mfc": "white", "mec": colour, "mew": 1.5})
     start = curves[curves["alpha"] == 0][["id", "ood"]].mean()
     axis.plot(start["id"], start["ood"], ls="", label="zero-shot (α = 0)", **look("zero-shot", 10))
     axis.set(xlabel="ID accuracy (%)", ylabel="mean OOD accuracy (%)")
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower right", title="filled: α = 0.5, open: α = 1")
 
 
 def plot_story(images: ImageSet, curves: pd.DataFrame, columns: int = 6) -> Figure:

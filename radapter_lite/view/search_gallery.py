@@ -17,8 +17,7 @@ class SearchGallery(widgets.VBox):
     """The images nearest to what is typed, best first, at the slider's α; nothing is encoded while it moves.
 
     `query`, `slider` and `play` are its controls, `found` the rows of the images that `picture` shows. Small copies of
-    all images, some hundreds at most, are sent to the page. What is typed is put into no prompt. `curve` is that of the
-    images, if it is known.
+    all images, some hundreds, are sent to the page. What is typed is in no prompt. `curve`: the images', if known.
     """
 
     def __init__(

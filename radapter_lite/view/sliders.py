@@ -1,15 +1,25 @@
-"""The α slider, and the map of the encoders' two α; while they move, nothing is encoded or drawn, only interpolated."""
+"""The α slider, and the map of the encoders' two α; while they move, nothing is encoded or drawn, only interpolated.
 
+And `move`, for any picture that follows sliders: its frames are drawn beforehand, and a move only shows another one.
+"""
+
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from html import escape
+from itertools import product
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.core.pylabtools import print_figure
+from IPython.display import HTML, display
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from radapter_lite.alpha_curve import AlphaCurve
@@ -19,6 +29,7 @@ from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
 from radapter_lite.tasks import Task, as_task
 from radapter_lite.view.comparison_plots import MAP_TITLES, plot_map
+from radapter_lite.view.guesses import NOBODY
 from radapter_lite.view.pictures import Chart, Line, Thumbnails
 from radapter_lite.view.plots import line_look, look
 
@@ -26,6 +37,7 @@ STOPS = tuple(np.round(np.linspace(0, 1, 101), 2).tolist())  # of every slider
 EXAMPLES = 8  # images whose probabilities are shown
 ALONG_ALPHA: dict[str, Any] = {"xlabel": "α (0 zero-shot, 1 tuned)", "xlim": (-0.02, 1.02)}
 GALLERY = 22  # images that change their class, at most
+STRIP = 5  # frames, at most, where no kernel runs
 
 
 class AlphaSlider(widgets.VBox):
@@ -36,8 +48,7 @@ class AlphaSlider(widgets.VBox):
     some of them. A menu chooses the method that is shown. The curves, by the method's name, were measured on these
     images, or on the task over them. Raises ValueError without a curve, or for a curve of another number of images.
 
-    `slider`, `play` and `method` are its controls; `picture` is what follows them. `examples` are the rows of the
-    images whose probabilities are shown.
+    `slider`, `play`, `method` are its controls; `picture` follows them. `examples` are the rows of the middle's images.
     """
 
     def __init__(self, curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> None:
@@ -48,7 +59,10 @@ class AlphaSlider(widgets.VBox):
             _check(name, curve, task.images)
         images, self._names = task.images, task.names
         self._ways = {name: _Way(name, place, curve, task) for place, (name, curve) in enumerate(curves.items())}
-        self.examples = next(iter(self._ways.values())).turning(EXAMPLES)
+        right = next(iter(self._ways.values())).right
+        turned = (right[0] != right[-1]).numpy()  # right or wrong by tuning; other images where there are too few
+        order = np.random.default_rng(0).permutation(len(turned))
+        self.examples = sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:EXAMPLES])
         self._examples = {
             name: replace(curve, image=replace(curve.image, values=curve.image.values[:, self.examples]))
             for name, curve in curves.items()
@@ -57,12 +71,10 @@ class AlphaSlider(widgets.VBox):
         thumbnails = Thumbnails(images.image(row) for row in shown)
         every = torch.arange(len(task.names))[:, None].expand(-1, len(shown))
         fits = task.on(images.take(shown)).right(every)  # (T, shown)
+        fitting = [{self._names[text] for text in own.nonzero()} for own in fits.T]
         table = images.table[["class", "domain"]].rename(columns={"class": "truth"})
-        about = table.iloc[shown].assign(picture=thumbnails.names).to_dict("records")
-        self._images = {
-            row: each | {"right": {self._names[text] for text in own.nonzero()}}
-            for row, each, own in zip(shown, about, fits.T, strict=True)
-        }
+        about = table.iloc[shown].assign(picture=thumbnails.names, right=fitting).to_dict("records")
+        self._images = dict(zip(shown, about, strict=True))
         self._trade_off = None
         if images.ood_domains:
             lines, of = [way.trade_off for way in self._ways.values()], f"{task.metric} (%)"
@@ -98,24 +110,13 @@ class AlphaSlider(widgets.VBox):
         stop, probabilities = STOPS.index(alpha), self._examples[self.method.value].probabilities(alpha)
         before, now = way.tops[0], way.tops[stop]
         changed = now != before
-        self.picture.value = filled(
-            "widgets/slider.html",
-            alpha=alpha,
-            stop=stop,
-            way=way,
-            trade_off=self._trade_off,
-            examples=[
-                (self._images[row], likeliest(100 * own, self._names))
-                for row, own in zip(self.examples, probabilities, strict=True)
-            ],
-            total=len(now),
-            changed=int(changed.sum()),
-            gained=int((changed & way.right[stop]).sum()),
-            lost=int((changed & way.right[0]).sum()),
-            flips=[
-                (self._images[row], self._names[int(before[row])], self._names[int(now[row])]) for row in way.gallery
-            ],
-        )
+        likely = [likeliest(100 * own, self._names) for own in probabilities]
+        examples = [(self._images[row], texts) for row, texts in zip(self.examples, likely, strict=True)]
+        flips = [(self._images[row], *(self._names[int(tops[row])] for tops in (before, now))) for row in way.gallery]
+        gained, lost = (int((changed & right).sum()) for right in (way.right[stop], way.right[0]))
+        counts = {"total": len(now), "changed": int(changed.sum()), "gained": gained, "lost": lost}
+        shown = {"way": way, "trade_off": self._trade_off, "examples": examples, "flips": flips}
+        self.picture.value = filled("widgets/slider.html", alpha=alpha, stop=stop, **counts, **shown)
 
 
 class _Way:
@@ -144,19 +145,12 @@ class _Way:
         order = np.random.default_rng(1).permutation(np.flatnonzero(changed.any(0)))[:GALLERY]
         self.gallery = sorted(order.tolist(), key=lambda row: (int(first[row]), row))  # the first to change first
 
-    def turning(self, count: int) -> list[int]:
-        """Images that tuning puts right or wrong, drawn at random; any images where there are too few."""
-        turned = (self.right[0] != self.right[-1]).numpy()
-        order = np.random.default_rng(0).permutation(len(turned))
-        return sorted([*order[turned[order]].tolist(), *order[~turned[order]].tolist()][:count])
-
 
 class EncoderMap(widgets.VBox):
     """Maps of ID, OOD and their mean over the image encoder's α and the text encoder's, with a slider for each.
 
-    The dashed diagonal is the path of the α slider, the star the highest value of each map. The curve was measured on
-    these images, or on the task over them; each slider has `steps` stops. Raises ValueError for a curve of another
-    number of images, or images of no OOD domain.
+    The dashed diagonal is the α slider's path, the star each map's highest value. The curve was measured on these
+    images, or their task; a slider has `steps` stops. Raises ValueError for another number of images, or no OOD domain.
 
     `image` and `text` are its sliders; `table` is the map as numbers.
     """
@@ -183,7 +177,14 @@ class EncoderMap(widgets.VBox):
         self.picture.value = filled("widgets/map.html", charts=self._maps, image=image, text=text, here=here)
 
 
-alpha_slider, encoder_map = AlphaSlider, EncoderMap  # as notebooks call them
+def alpha_slider(curves: Mapping[str, AlphaCurve], images: ImageSet | Task) -> AlphaSlider:
+    """The slider over α of the curves of one method or several, by name, over the images they were measured on."""
+    return AlphaSlider(curves, images)
+
+
+def encoder_map(curve: AlphaCurve, images: ImageSet | Task, steps: int = 21) -> EncoderMap:
+    """The maps of ID, OOD and their mean over both encoders' α, each slider of `steps` stops."""
+    return EncoderMap(curve, images, steps)
 
 
 def likeliest(percent: Tensor, texts: Sequence[str]) -> list[tuple[str, float]]:
@@ -210,3 +211,65 @@ def alpha_control(description: str, stops: int = len(STOPS), width: str = "400px
     """A slider from 0 to 1 that stands at a half."""
     step, layout = 1 / (stops - 1), {"width": width}
     return widgets.FloatSlider(0.5, min=0, max=1, step=step, description=description, layout=layout)
+
+
+class Moving(widgets.VBox):
+    """A slider for each keyword, over the values that are given for it, and under them what `draw` makes of these.
+
+    `draw` takes the same keywords and returns a matplotlib figure, or HTML. Sliders follow mouse and arrow keys, and
+    stand in the middle at first. `controls` are the sliders by name, `picture` what follows them.
+    """
+
+    def __init__(self, draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
+        self.controls = {
+            name: widgets.SelectionSlider(
+                options=[(_text(value), value) for value in values],
+                value=values[len(values) // 2],
+                description=name.replace("_", " "),
+                layout={"width": "400px"},
+            )
+            for name, values in stops.items()
+        }
+        settings = [*product(*stops.values())]
+        self._frames = {each: html_of(draw(**dict(zip(stops, each, strict=True)))) for each in progress(settings)}
+        self.picture = widgets.HTML()
+        for control in self.controls.values():
+            control.observe(lambda change: self._show(), names="value")
+        self._show()
+        super().__init__([*self.controls.values(), self.picture])
+
+    def _show(self) -> None:
+        self.picture.value = self._frames[tuple(control.value for control in self.controls.values())]
+
+
+def move(draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
+    """Show `Moving`; where no kernel will answer, a strip of its frames along the first slider."""
+    if NOBODY not in os.environ:
+        display(Moving(draw, **stops))
+        return
+    (name, values), *others = stops.items()
+    still = {other: own[len(own) // 2] for other, own in others}
+    count = min(STRIP, len(values))
+    shown = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
+    label = escape(name.replace("_", " "))
+    frames = [
+        f'<figure style="margin:0"><figcaption>{label} = {escape(_text(value))}</figcaption>'
+        f"{html_of(draw(**{name: value}, **still))}</figure>"
+        for value in shown
+    ]
+    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(250px,1fr))"
+    display(HTML(f'<div style="{grid}">{"".join(frames)}</div>'))
+
+
+def html_of(picture: Figure | str) -> str:
+    """A figure as an image in HTML, its title said to screen readers; HTML as it is."""
+    if isinstance(picture, str):
+        return picture
+    content = print_figure(picture, base64=True, dpi=80, bbox_inches=None)
+    plt.close(picture)
+    title = next((axes.get_title(loc="left") or axes.get_title() for axes in picture.axes), "")
+    return f'<img alt="{escape(title)}" style="max-width:100%" src="data:image/png;base64,{content}">'
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

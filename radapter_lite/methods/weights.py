@@ -1,6 +1,10 @@
-"""LoRA on linear layers and 1x1 convolutions of both encoders' blocks, through peft: W + scale · B A, B = 0 at first.
+"""Weights that are tuned as they are: all of them, by FLYP's loss or the image encoder's alone, or few, as LoRA.
 
-Source: Hu et al. 2022 (LoRA, arXiv 2106.09685).
+Fine-tuning's delta at α < 1 is WiSE-FT. LoRA is on linear layers and 1x1 convolutions of both encoders' blocks, through
+peft: W + scale · B A, B = 0 at first.
+
+Source: Goyal et al. 2023 (FLYP, arXiv 2212.00638); Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903); Hu et al. 2022
+(LoRA, arXiv 2106.09685).
 """
 
 import copy
@@ -14,19 +18,56 @@ from torch.func import functional_call
 from torch.nn.utils.parametrize import register_parametrization
 
 from radapter_lite.backbone import Backbone
-from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense
+from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense, restored
 from radapter_lite.delta import Delta
-from radapter_lite.methods.objectives import contrastive_loss
+from radapter_lite.encoding import text_features
+from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy, encode_batch
 from radapter_lite.methods.r_adapter import Stem
-from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LossConfig, register
-from radapter_lite.methods.trainer import Train, count
+from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, WEIGHTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import inverse_root, second_moments
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
-from radapter_lite.tasks import Task
+from radapter_lite.tasks import Batch, Task
 from radapter_lite.tuned import Tuned
 
 ADAPTER = "default"  # what peft calls the only set of factors
+
+
+@register("FLYP", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
+    """Train every weight of both encoders on images and their texts; the delta is the difference.
+
+    Pairs of one class are positives of each other here. The published loss takes each image's own prompt as its only
+    positive and pushes it away from the prompts of its own class that stand beside other images; with few classes most
+    batches hold such pairs, and a loss that contradicts itself would measure the size of the batch rather than the
+    method. Batch statistics stay frozen. Raises what `train` raises.
+    """
+    model = backbone.model
+    trained = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("logit_")]
+    with restored(model) as before:
+        history = train(contrastive_loss(backbone, task, config.temperature), trained, model=model)
+        delta = Delta.from_difference(before, model, backbone=backbone)
+    return Tuned(delta, history, sum(p.numel() for p in trained))
+
+
+@register("fine-tuning", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
+def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tuned:
+    """Train every weight of the image encoder with cross-entropy; the delta is the difference.
+
+    The classifier is the text features of the class names, as zero-shot CLIP has them, and stays so: the text encoder
+    is not trained. Batch statistics stay frozen. Raises what `train` raises.
+    """
+    visual = backbone.model.get_submodule("visual")
+    trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
+    head = text_features(backbone, task.texts(backbone))  # (C, D)
+
+    def loss(batch: Batch) -> Tensor:
+        return cosine_cross_entropy(encode_batch(backbone, batch), head, batch.labels, config.temperature)
+
+    with restored(backbone.model) as before:
+        history = train(loss, trained, visual=visual)
+        delta = Delta.from_difference(before, backbone.model, backbone=backbone)
+    return Tuned(delta, history, sum(p.numel() for p in trained))
 
 
 @dataclass(frozen=True)
@@ -57,8 +98,12 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     """
     with seeded(config.training.seed):  # A begins at random
         model = lora_model(backbone.model, config)
-    if config.whitening is not None:
-        _whiten(model, backbone, task, config)
+    if config.whitening is not None:  # the inputs of every layer that is called; an attention's last is not
+        layers = _layers(model)
+        inputs = {name: backbone.model.get_submodule(name) for name in layers}
+        for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
+            basis = _Whitened(inverse_root(moment, config.whitening))
+            register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
     state: dict[str, nn.Module] = {"lora": nn.ParameterList(p for p in model.parameters() if p.requires_grad)}
     trained: list[Any] = [{"params": [*state["lora"].parameters()]}]
     stem = None
@@ -72,7 +117,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
         stem.accumulate()  # without momentum: the change as training left it
     changes = stem.changes() if stem else {}
     delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
-    return Tuned(delta, history, sum(count(group["params"]) for group in trained))
+    return Tuned(delta, history, sum(p.numel() for group in trained for p in group["params"]))
 
 
 def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
@@ -125,16 +170,6 @@ class _Whitened(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         return (a.flatten(1) @ self.basis).view_as(a)
-
-
-def _whiten(model: nn.Module, backbone: Backbone, task: Task, config: LoRAConfig) -> None:
-    """Whiten the inputs of every layer that is called; an attention's last is not, and keeps its A."""
-    assert config.whitening is not None
-    layers = _layers(model)
-    inputs = {name: backbone.model.get_submodule(name) for name in layers}
-    for name, moment in second_moments(inputs, backbone, task, config.training.seed).items():
-        basis = _Whitened(inverse_root(moment, config.whitening))
-        register_parametrization(layers[name].lora_A[ADAPTER], "weight", basis)
 
 
 def _attend(layer: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
