@@ -25,7 +25,7 @@ def execute(arguments: argparse.Namespace) -> int:
     import nbformat
     from jupyterlab.labapp import LabApp
 
-    from radapter_lite.files import make_folder
+    from radapter_lite.files import make_folder, write_text
     from radapter_lite.publish import notebook
     from radapter_lite.publish.exercises import with_blanks
 
@@ -39,7 +39,7 @@ def execute(arguments: argparse.Namespace) -> int:
         for source in [*notebook.available(), *notebook.find(FIRST).parent.glob("*.md")]:
             if not (target := folder / source.name).exists():  # never over a file the reader may have edited
                 if arguments.exercises and source.suffix == ".ipynb":
-                    nbformat.write(with_blanks(nbformat.read(source, as_version=4)), target)
+                    write_text(target, nbformat.writes(with_blanks(nbformat.read(source, as_version=4))))
                 else:
                     shutil.copyfile(source, target)
         print(f"The notebooks are in {folder}; edit them freely.")
