@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from radapter_lite.commands import app, bench, book, doctor, export, lab, run, segment, sweep, tune
 from radapter_lite.errors import NotebookError
@@ -41,8 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"radapter-lite {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        command.add(commands)
-        commands.choices[command.__name__.rpartition(".")[2]].set_defaults(execute=command.execute)
+        title, description, example = str(command.__doc__).split("\n\n")
+        name, told = title.removeprefix("`radapter-lite ").removesuffix(".").split("`: ")
+        about: dict[str, Any] = {"help": told, "description": description, "epilog": example}
+        own = commands.add_parser(name, parents=getattr(command, "PARENTS", ()), **about)
+        getattr(command, "add", lambda _: None)(own)
+        own.set_defaults(execute=command.execute)
     return parser
 
 

@@ -1,22 +1,21 @@
-"""`radapter-lite app`: the α slider as a page, for an image and class names of one's own."""
+"""`radapter-lite app`: the slider as a page: your image, your class names, α.
+
+Open a page in the browser: choose or upload an image, type class names, move alpha, and see what changes; or search
+images by words. It is served to this machine alone, and what is uploaded stays in its memory.
+
+example: radapter-lite app --delta out/photos/tuned --port 9000
+"""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
+
+PARENTS = [options.BACKBONE]
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "app",
-        parents=[options.BACKBONE],
-        help="the slider as a page: your image, your class names, α",
-        description="Open a page in the browser: choose or upload an image, type class names, move alpha, and see what "
-        "changes; or search images by words. It is served to this machine alone, and what is uploaded stays in its "
-        "memory.",
-        epilog="example: radapter-lite app --delta out/photos/tuned --port 9000",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delta", type=Path, metavar="DELTA", help="what tune saved (a demonstration)")
     parser.add_argument("--port", type=int, default=8866, metavar="N", help="of the page (8866)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")

@@ -1,10 +1,13 @@
-"""`radapter-lite bench`: repeat the long runs behind the tables."""
+"""`radapter-lite bench`: repeat the long runs behind the notebooks' tables.
+
+Each adds its rows to PART.csv in the output folder and keeps those that are there, so it can be interrupted.
+
+example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2
+"""
 
 import argparse
 import inspect
 from pathlib import Path
-
-from radapter_lite.commands import Commands
 
 # Each part, and what is said of it.
 PARTS = {
@@ -26,15 +29,9 @@ PARTS = {
 }
 
 
-def add(commands: Commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     said = " ".join(f"{part}: {what}." for part, what in PARTS.items())
-    parser = commands.add_parser(
-        "bench",
-        help="repeat the long runs behind the notebooks' tables",
-        description=f"{said} Each adds its rows to PART.csv in the output folder and keeps those that are there, so it "
-        "can be interrupted.",
-        epilog="example: radapter-lite bench few_shot --methods R-Adapter FLYP --shots 4 16 --seeds 2",
-    )
+    parser.description = f"{said} {parser.description}"
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--id", metavar="DOMAIN", help="outline or camera: what is tuned on (outline)")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="these alone (the part's own)")

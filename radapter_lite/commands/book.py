@@ -1,19 +1,16 @@
-"""`radapter-lite book`: the executed notebooks as a static site."""
+"""`radapter-lite book`: build the notebooks into a site that works offline.
+
+Build the notebooks, as they were executed, into static HTML with a contents page, a glossary, the figures and a slider
+that moves without a kernel. Nothing is executed, and no page needs a network.
+
+example: radapter-lite book --out site
+"""
 
 import argparse
 from pathlib import Path
 
-from radapter_lite.commands import Commands
 
-
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "book",
-        help="build the notebooks into a site that works offline",
-        description="Build the notebooks, as they were executed, into static HTML with a contents page, a glossary, "
-        "the figures and a slider that moves without a kernel. Nothing is executed, and no page needs a network.",
-        epilog="example: radapter-lite book --out site",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/book"), metavar="DIR", help="where (./out/book)")
 
 

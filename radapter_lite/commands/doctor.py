@@ -1,6 +1,8 @@
-"""`radapter-lite doctor`: the packages, and whether what the kit ships loads.
+"""`radapter-lite doctor`: check the installation.
 
-Whatever is not of Python itself is imported where it is used: if it is missing, that is what doctor is there to say.
+Tell what is installed, what is missing, and whether the embedded assets load.
+
+example: radapter-lite doctor
 """
 
 import argparse
@@ -9,24 +11,17 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from radapter_lite.commands import Commands
 from radapter_lite.version import __version__
 
 # The extras of pyproject.toml that commands need. Without them the core works, so they are never broken.
 EXTRAS = {"notebooks": ("run", "lab", "book"), "app": ("app",), "scale": ("bench", "shards", "data sets")}
 
 
-def add(commands: Commands) -> None:
-    commands.add_parser(
-        "doctor",
-        help="check the installation",
-        description="Tell what is installed, what is missing, and whether the embedded assets load.",
-        epilog="example: radapter-lite doctor",
-    )
-
-
 def execute(_: argparse.Namespace) -> int:
-    """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0."""
+    """Print a line for each thing looked at, and return 1 if something that is needed is broken, else 0.
+
+    Whatever is not of Python itself is imported where it is used: if it is missing, that is what this is there to say.
+    """
     print(f"radapter-lite {__version__} in {Path(__file__).parent.parent}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}\n")
     lines: list[str] = []

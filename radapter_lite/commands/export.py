@@ -1,4 +1,12 @@
-"""`radapter-lite export`: the tuned model at one α, as a file of weights or as a folder that open_clip opens alone."""
+"""`radapter-lite export`: write the tuned model: one checkpoint, or a folder for people who have open_clip alone.
+
+Put the delta at alpha into the backbone's weights, of the original's shapes and cost. --out NAME.safetensors is a
+checkpoint for load_clip(name, pretrained=FILE). Any other --out is a folder that open_clip opens without this package:
+weights, architecture, image transform and tokenizer, in the layout of the Hugging Face hub. Before the folder appears,
+open_clip has loaded it and given the same features.
+
+example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my_clip
+"""
 
 import argparse
 import os
@@ -7,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,19 +23,10 @@ if TYPE_CHECKING:
     from radapter_lite.backbone import Backbone
 
 TOLERANCE = 1e-5  # of unit features: the same weights, added up in another order at most
+PARENTS = [options.TUNED, options.ALPHA]
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "export",
-        parents=[options.TUNED, options.ALPHA],
-        help="write the tuned model: one checkpoint, or a folder for people who have open_clip alone",
-        description="Put the delta at alpha into the backbone's weights, of the original's shapes and cost. --out "
-        "NAME.safetensors is a checkpoint for load_clip(name, pretrained=FILE). Any other --out is a folder that "
-        "open_clip opens without this package: weights, architecture, image transform and tokenizer, in the layout of "
-        "the Hugging Face hub. Before the folder appears, open_clip has loaded it and given the same features.",
-        epilog="example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my_clip",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="*.safetensors, or a folder")
 
 

@@ -1,21 +1,18 @@
-"""`radapter-lite lab`: open the walkthrough in JupyterLab."""
+"""`radapter-lite lab`: open the walkthrough in JupyterLab.
+
+Open the first notebook in JupyterLab; an installed package copies them to --dir first.
+
+example: radapter-lite lab -- --no-browser --port 9000
+"""
 
 import argparse
 import shutil
 from pathlib import Path
 
-from radapter_lite.commands import Commands
-
 FIRST = "00_start_here"
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "lab",
-        help="open the walkthrough in JupyterLab",
-        description="Open the first notebook in JupyterLab; an installed package copies them to --dir first.",
-        epilog="example: radapter-lite lab -- --no-browser --port 9000",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, metavar="DIR", help="for the copies; files there stay (./radapter-lite)")
     parser.add_argument("--exercises", action="store_true", help="blanks for you to fill in, with checks and solutions")
     parser.add_argument("jupyter", nargs="*", metavar="-- OPTIONS", help="options handed on to JupyterLab")

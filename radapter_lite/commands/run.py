@@ -1,4 +1,9 @@
-"""`radapter-lite run`: execute the walkthrough."""
+"""`radapter-lite run`: execute the walkthrough notebooks.
+
+Execute the walkthrough; notebooks, HTML and figures land in the output folder.
+
+example: radapter-lite run --profile smoke --only 00 05 -p seed 1
+"""
 
 import argparse
 import difflib
@@ -7,20 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
 
 PROFILES = ("smoke", "standard", "full")
 # Parameters that may be paths; the kernels run in another folder than the one they are given in.
 PATHS = {"data": options.full_folder, "pretrained": options.full_weights}
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "run",
-        help="execute the walkthrough notebooks",
-        description="Execute the walkthrough; notebooks, HTML and figures land in the output folder.",
-        epilog="example: radapter-lite run --profile smoke --only 00 05 -p seed 1",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the size of what runs (standard)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these notebooks, by number or name")
     told = "set a parameter in the notebooks that have it: seed, backbone, pretrained, data, id_domain, shots, method, "

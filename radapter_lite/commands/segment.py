@@ -1,20 +1,20 @@
-"""`radapter-lite segment`: an image and names in, the image with a coloured mask out."""
+"""`radapter-lite segment`: paint an image by names of your own.
+
+Find regions in an image, give each the likeliest of some names, and write the image with a coloured mask and a legend.
+What is like none of them is left as it is.
+
+example: radapter-lite segment desk.jpg --names cup key 'alarm clock' --delta out/photos/tuned
+"""
 
 import argparse
 from pathlib import Path
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
+
+PARENTS = [options.ALPHA, options.BACKBONE]
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "segment",
-        parents=[options.ALPHA, options.BACKBONE],
-        help="paint an image by names of your own",
-        description="Find regions in an image, give each the likeliest of some names, and write the image with a "
-        "coloured mask and a legend. What is like none of them is left as it is.",
-        epilog="example: radapter-lite segment desk.jpg --names cup key 'alarm clock' --delta out/photos/tuned",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a file")
     parser.add_argument("--names", nargs="+", required=True, metavar="NAME", help="two class names or more")
     parser.add_argument("--delta", type=Path, metavar="TUNED", help="what tune saved (nothing: zero-shot)")

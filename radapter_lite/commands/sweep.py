@@ -1,21 +1,20 @@
-"""`radapter-lite sweep`: what was tuned, along α where it has one, on a folder of images."""
+"""`radapter-lite sweep`: measure what was tuned along alpha.
+
+Measure what tune saved on the folder's test images, at several values of alpha; images that it was trained on are left
+out. Ends with a table, CSV files, figures and a page. A method without an alpha has zero-shot at 0 and itself at 1.
+
+example: radapter-lite sweep out/photos/tuned photos --alphas 0 0.2 0.4 0.6 0.8 1
+"""
 
 import argparse
 from pathlib import Path
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
+
+PARENTS = [options.TUNED, options.IMAGES]
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "sweep",
-        parents=[options.TUNED, options.IMAGES],
-        help="measure what was tuned along alpha",
-        description="Measure what tune saved on the folder's test images, at several values of alpha; images that it "
-        "was trained on are left out. Ends with a table, CSV files, figures and a page. A method without an alpha "
-        "has zero-shot at 0 and itself at 1.",
-        epilog="example: radapter-lite sweep out/photos/tuned photos --alphas 0 0.2 0.4 0.6 0.8 1",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alphas", type=float, nargs="+", metavar="A", help="from 0 to 1 (eleven of them)")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where, figures beside it (TUNED's sweep_FOLDER.csv)")
 

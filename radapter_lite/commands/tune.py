@@ -1,4 +1,11 @@
-"""`radapter-lite tune`: any method on a folder of images, from the first image to what was learned."""
+"""`radapter-lite tune`: tune a backbone on a folder of images.
+
+Tune R-Adapter, or another method, on a few images of each class, or on images and their captions, in one domain. Ends
+with a table, a page and what was learned in the output folder. Interrupted, it goes on when the same command is given
+again.
+
+example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 --pretrained laion2b_s34b_b79k
+"""
 
 import argparse
 import hashlib
@@ -10,7 +17,7 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radapter_lite.commands import Commands, options
+from radapter_lite.commands import options
 
 if TYPE_CHECKING:
     from radapter_lite.data import ImageSet
@@ -18,19 +25,10 @@ if TYPE_CHECKING:
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # that are measured
 LARGEST_SEED = 2**32 - 1
 LAUNCHED = {"bf16": "bfloat16", "fp16": "float16"}  # what `accelerate launch` calls precisions
+PARENTS = [options.IMAGES, options.PROMPTS, options.DEVICE]
 
 
-def add(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "tune",
-        parents=[options.IMAGES, options.PROMPTS, options.DEVICE],
-        help="tune a backbone on a folder of images",
-        description="Tune R-Adapter, or another method, on a few images of each class, or on images and their "
-        "captions, in one domain. Ends with a table, a page and what was learned in the output folder. Interrupted, "
-        "it goes on when the same command is given again.",
-        epilog="example: radapter-lite tune photos --id web --shots 16 --backbone ViT-B-32 "
-        "--pretrained laion2b_s34b_b79k",
-    )
+def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="R-Adapter", metavar="NAME", help="such as LoRA or FLYP (R-Adapter)")
     told = "a setting of the method in place of the recommended one, as epochs 20, or rank 8"
     parser.add_argument("--set", dest="settings", help=told, **options.NAMED)
