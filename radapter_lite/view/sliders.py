@@ -251,14 +251,8 @@ def move(draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
     still = {other: own[len(own) // 2] for other, own in others}
     count = min(STRIP, len(values))
     shown = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
-    label = escape(name.replace("_", " "))
-    frames = [
-        f'<figure style="margin:0"><figcaption>{label} = {escape(_text(value))}</figcaption>'
-        f"{html_of(draw(**{name: value}, **still))}</figure>"
-        for value in shown
-    ]
-    grid = "display:grid;gap:8px;grid-template-columns:repeat(auto-fill,minmax(250px,1fr))"
-    display(HTML(f'<div style="{grid}">{"".join(frames)}</div>'))
+    frames = [(_text(value), html_of(draw(**{name: value}, **still))) for value in shown]
+    display(HTML(filled("widgets/strip.html", name=name.replace("_", " "), frames=frames)))
 
 
 def html_of(picture: Figure | str) -> str:
