@@ -23,9 +23,8 @@ def mean_and_interval(values: pd.DataFrame, by: list[str], columns: Iterable[str
     groups = values.groupby(by, sort=False)
     table = groups.size().rename("seeds").to_frame()
     for column in columns:
-        quantile = pd.Series(t.ppf(0.975, table["seeds"] - 1), index=table.index)
         table[column] = groups[column].mean()
-        table[f"{column}_ci"] = quantile * groups[column].std() / np.sqrt(table["seeds"])
+        table[f"{column}_ci"] = groups[column].sem() * t.ppf(0.975, table["seeds"] - 1)
     return table.reset_index()
 
 
@@ -50,10 +49,9 @@ def paired_differences(
         both[name] -= both[f"{name}_reference"]
     table = mean_and_interval(both, by, names)
     for name in names:
-        half, quantile = table[f"{name}_ci"], t.ppf(0.975, table["seeds"] - 1)
-        statistic = table[name].abs() / half.where(half > 0) * quantile
-        p = pd.Series(2 * t.sf(statistic, table["seeds"] - 1), index=table.index)
-        table[f"{name}_p"] = p.mask(half == 0, (table[name] == 0).astype(float))
+        statistic = table[name].abs() / table[f"{name}_ci"] * t.ppf(0.975, table["seeds"] - 1)
+        table[f"{name}_p"] = 2 * t.sf(statistic, table["seeds"] - 1)
+        table.loc[(table[name] == 0) & (table[f"{name}_ci"] == 0), f"{name}_p"] = 1.0
     return table
 
 
