@@ -14,12 +14,8 @@ if TYPE_CHECKING:
     from radapter_lite.tuned import Tuned
 
 
-def _shared(*parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(add_help=False, parents=parents)
-
-
 # The parents of commands' parsers: what each of them is told of images, of class names, of the device and of α.
-IMAGES, BACKBONE, PROMPTS, DEVICE, ALPHA = (_shared() for _ in range(5))
+IMAGES, BACKBONE, PROMPTS, DEVICE, ALPHA = (argparse.ArgumentParser(add_help=False) for _ in range(5))
 _told = """of images, as class/image or domain/class/image; or a .csv or .tsv table with the columns file and class or
     captions, and perhaps domain and split; or .tar shards, .parquet files or what save_to_disk wrote; or "pictoshift"
     for the embedded ones"""
@@ -42,8 +38,8 @@ NAMED: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar
 BACKBONE.add_argument("--backbone", metavar="NAME", help="the backbone (the one it was tuned on)")
 _told = "its weights, needed where they are a checkpoint of yours: a tag or a file (those it was tuned on)"
 BACKBONE.add_argument("--pretrained", metavar="WEIGHTS", help=_told)
-BACKBONE = _shared(BACKBONE, PROMPTS, DEVICE)
-TUNED = _shared(BACKBONE)
+BACKBONE = argparse.ArgumentParser(add_help=False, parents=[BACKBONE, PROMPTS, DEVICE])
+TUNED = argparse.ArgumentParser(add_help=False, parents=[BACKBONE])
 TUNED.add_argument("tuned", type=Path, metavar="TUNED", help="what tune saved, with or without a suffix")
 
 
