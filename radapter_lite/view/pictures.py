@@ -47,13 +47,11 @@ class Chart:
     """A chart that matplotlib draws once, which is the background of the points that move.
 
     `style` is the drawing as a style sheet. `draw` draws on the axes that it is given, which stay linear; their title
-    is what screen readers say. The size, width and height, is in pixels.
+    is what screen readers say. The size, width and height, is in pixels; `at` shows points of the lines.
     """
 
-    lines: Sequence[Line] = ()
-
-    def __init__(self, draw: Callable[[Axes], None], size: tuple[int, int] = SIZE) -> None:
-        self.width, self.height = size
+    def __init__(self, draw: Callable[[Axes], None], size: tuple[int, int] = SIZE, lines: Sequence[Line] = ()) -> None:
+        self.lines, (self.width, self.height) = lines, size
         with matplotlib.style.context(STYLE):
             figure = Figure((self.width / 72, self.height / 72), dpi=72, layout="constrained")  # a point is a pixel
             axes = figure.add_subplot()
@@ -75,9 +73,7 @@ class Chart:
             axes.grid(axis="y")
             axes.set(**about)
 
-        chart = cls(draw, size)
-        chart.lines = lines
-        return chart
+        return cls(draw, size, lines)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where a point lies, in pixels from the left and from the top."""
