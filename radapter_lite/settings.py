@@ -66,8 +66,7 @@ def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
             raise ValueError(f"{name} takes {' or '.join(WORDED[kind] for kind in kinds)}, not {value!r}")
     for name, part in parts.items():
         if is_dataclass(part := changed.get(name, part)):
-            inside = {own: settings[own] for own in by_name(part) if own in settings}
-            changed[name] = with_settings(part, inside)
+            changed[name] = with_settings(part, {own: settings[own] for own in by_name(part) if own in settings})
     return replace(config, **changed)
 
 

@@ -44,9 +44,8 @@ def run_base_to_novel(
         base, novel = halves(images, key["seed"])
         config = recommended(key["method"], backbone, SHOTS, key["seed"], images.id_domain)
         tuned = METHODS[key["method"]].tune(backbone, base.few_shot(SHOTS, key["seed"]), config)
-        parts = {"base": base, "novel": novel, "cross-dataset": load_glyphs()}
-        exams = {name: Exam.prepare(backbone, part) for name, part in parts.items()}
-        return pd.concat([exam.measure(tuned, ALPHAS, **key, part=name) for name, exam in exams.items()])
+        parts = {"base": base, "novel": novel, "cross-dataset": load_glyphs()}.items()
+        return pd.concat([Exam.prepare(backbone, own).measure(tuned, ALPHAS, **key, part=name) for name, own in parts])
 
     return run_all(keys, run, path, ["part", "method"])
 

@@ -88,6 +88,5 @@ def run_variants(
     found = run_missing(tried, partial(run, values={}), path).query("id_domain == @domain and seed == @SEED")
     found = found.sort_values("value", kind="stable")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"].to_dict()
-    wanted = [(name, best.get(name, 0.0)) for name in names]
-    every = [key for seed in range(seeds) for key in keys(wanted, seed)]
+    every = [key for seed in range(seeds) for key in keys([(name, best.get(name, 0.0)) for name in names], seed)]
     return run_all(every, partial(run, values=best), path, ["variant"])

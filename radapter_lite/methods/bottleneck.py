@@ -91,8 +91,7 @@ def houlsby_adapter(backbone: Backbone, task: Task, config: HoulsbyConfig, train
     places = make_bottlenecks(backbone, config)
     adapters = nn.ModuleList(places.values())
     with Attachment(backbone.model, places):
-        loss = contrastive_loss(backbone, task, config.temperature)
-        history = train(loss, adapters.parameters(), adapters=adapters)
+        history = train(contrastive_loss(backbone, task, config.temperature), adapters.parameters(), adapters=adapters)
     return Tuned(dict(adapters.state_dict()), history, sum(p.numel() for p in adapters.parameters()))
 
 

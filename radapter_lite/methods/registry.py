@@ -94,8 +94,7 @@ def trainer(
     about |= {"backbone": backbone.name, "pretrained": backbone.pretrained, "prompts": backbone.prompts}
     about |= {key: value for key, value in by_name(config).items() if key not in by_name(loop)}
     head = text_features(backbone, task.texts(backbone)) if loop.r_drop else None
-    run = {"about": about, "checkpoint": checkpoint}
-    return Train(task.batches(backbone, loop), loop, run, backbone, head)
+    return Train(task.batches(backbone, loop), loop, {"about": about, "checkpoint": checkpoint}, backbone, head)
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,12 @@ def second_moments(
     moments: dict[Any, list[Tensor]] = {key: [] for key in modules}
     images, texts = (task := as_task(task)).images, task.texts(backbone)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
-    tokens = backbone.tokenizer([wording for wordings in texts for wording in wordings])
     with ExitStack() as stack:
         for key, module in modules.items():
             stack.callback(module.register_forward_pre_hook(partial(_collect, moments[key])).remove)
         for batch in images.tensor(backbone.preprocess, order.tolist()).split(BATCH):
             backbone.encode_images(batch)
-        for part in tokens.split(BATCH):
+        for part in backbone.tokenizer([wording for wordings in texts for wording in wordings]).split(BATCH):
             backbone.model.encode_text(part.to(backbone.device))  # type: ignore[operator]
     return {key: torch.stack(found).mean(0) for key, found in moments.items() if found}
 

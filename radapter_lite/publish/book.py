@@ -95,10 +95,9 @@ def build(out: Path) -> Path:
     documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
     bar = [("Slider", "slider.html"), ("Reference", "reference/index.html")]
     bar += [("Glossary", "glossary.html")] if "glossary.html" in documents.values() else []
-    site = [(TITLE, "index.html"), *bar]
     for name, heading, body, turn in progress(_pages(root, out, chapters, documents), "book", unit="page"):
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
-        write_text(out / name, page(whole, body, site=site, **turn))
+        write_text(out / name, page(whole, body, site=[(TITLE, "index.html"), *bar], **turn))
     return out / "index.html"
 
 

@@ -50,8 +50,7 @@ def with_blanks(nb: NotebookNode) -> NotebookNode:
             if not checks:
                 raise NotebookError(f"{solution!r} is an exercise without a check: call check() in the next code cell.")
             folded = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"
-            below = new_markdown_cell(folded, id=f"{checks[0].id}-solution")
-            nb.cells.insert(nb.cells.index(checks[0]) + 1, below)
+            nb.cells.insert(nb.cells.index(checks[0]) + 1, new_markdown_cell(folded, id=f"{checks[0].id}-solution"))
     return nb
 
 

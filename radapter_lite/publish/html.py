@@ -68,8 +68,7 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
             if WIDGET_MIME in output.get("data", ()):
                 output.data = NotebookNode({"text/html": _WIDGET_NOTE})
             elif "image/png" in output.get("data", ()):
-                alt = next(described, _FIGURE)
-                output.metadata.setdefault("image/png", NotebookNode())["alt"] = alt
+                output.metadata.setdefault("image/png", NotebookNode())["alt"] = next(described, _FIGURE)
         cell.outputs = shown
     # The body of a page alone: nbconvert's own pages fetch MathJax, require.js and more.
     bare = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}

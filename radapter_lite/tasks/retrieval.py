@@ -138,6 +138,5 @@ def search(features: Tensor, others: Tensor, pairs: Tensor, at_once: int = 2**21
     parts = []
     for start in range(0, len(features), block):
         low, high = torch.searchsorted(pairs[:, 0].contiguous(), torch.tensor([start, start + block])).tolist()
-        own = pairs[low:high] - torch.tensor([start, 0])
-        parts.append(recall(features[start : start + block] @ others.T, own))
+        parts.append(recall(features[start : start + block] @ others.T, pairs[low:high] - torch.tensor([start, 0])))
     return torch.cat(parts)

@@ -99,5 +99,4 @@ class ImageBatches:
             own = matches[rows]  # (B, M)
             place = (torch.rand(len(own)) * counts[rows]).long() if own.shape[1] > 1 else torch.zeros(len(own)).long()
             labels = own.gather(1, place[:, None])[:, 0]
-            positives = (own[:, :, None] == labels).any(1)
-            yield Batch(augmented, labels, positives.to(device))
+            yield Batch(augmented, labels, (own[:, :, None] == labels).any(1).to(device))

@@ -21,8 +21,7 @@ def plot_methods(axis: Axes, by_seed: pd.DataFrame, x: str = "id", y: str = "ood
     """
     for method, own in by_seed.groupby("method", sort=False):
         mean = mean_and_interval(own, ["alpha"], (x, y)).sort_values("alpha")
-        colour = look(str(method))["color"]
-        axis.plot(mean[x], mean[y], color=colour, lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
+        axis.plot(mean[x], mean[y], color=look(str(method))["color"], lw=1.4, alpha=0.8, marker=".", ms=4, zorder=2)
         for row in mean[mean["alpha"].isin((0.5, 1))].to_dict("records"):
             style = look(str(method), is_open=row["alpha"] == 1) | {"elinewidth": 0.8, "zorder": 3}
             axis.errorbar(row[x], row[y], xerr=row[f"{x}_ci"], yerr=row[f"{y}_ci"], **style)

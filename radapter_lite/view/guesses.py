@@ -55,13 +55,11 @@ def guess(
 
     def keep(change: Any) -> None:
         values = [each.value for each in inputs]
-        about = {"question": question, "unit": unit, "range": high - low, "said": values if at else values[0]}
-        _keep(name, about)
+        _keep(name, {"question": question, "unit": unit, "range": high - low, "said": values if at else values[0]})
 
     for each in inputs:
         each.observe(keep, names="value")
-    row = widgets.HBox(inputs) if at else inputs[0]
-    display(widgets.VBox([widgets.HTML(f"<b>Predict:</b> {question}"), row]))
+    display(widgets.VBox([widgets.HTML(f"<b>Predict:</b> {question}"), widgets.HBox(inputs) if at else inputs[0]]))
 
 
 def measured(name: str, found: Any) -> None:

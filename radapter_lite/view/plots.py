@@ -56,8 +56,7 @@ def look(method: str, size: float = 9, is_open: bool = False) -> dict[str, Any]:
 def line_look(place: int, name: str, is_id: bool = False) -> dict[str, Any]:
     """Keyword arguments of `plot` for the line of a domain, or class: colour and dash by its place, ID thicker."""
     colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
-    label = f"{name} (ID)" if is_id else name
-    return {"label": label, "color": colour, "ls": (0, dash), "lw": 3 if is_id else 1.7}
+    return {"label": f"{name} (ID)" if is_id else name, "color": colour, "ls": (0, dash), "lw": 3 if is_id else 1.7}
 
 
 def use_style() -> None:
