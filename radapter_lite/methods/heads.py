@@ -26,12 +26,12 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import image_features, text_features
-from radapter_lite.methods.objectives import cosine_cross_entropy, encode_batch, frozen_features
+from radapter_lite.methods.objectives import frozen_features, head_loss
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, LOOP, WEIGHTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import inverse_root
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count, Part, Settings
-from radapter_lite.tasks import Batch, Classification, Task
+from radapter_lite.tasks import Classification, Task
 from radapter_lite.training import TrainingConfig
 from radapter_lite.tuned import Tuned
 
@@ -82,13 +82,9 @@ def lp_ft(backbone: Backbone, task: Task, config: LpFtConfig, train: Train) -> T
     head.load_state_dict({"weight": weight, "bias": bias})
     visual = [p for name, p in model.named_parameters() if name.startswith("visual.") and p.requires_grad]
 
-    def loss(batch: Batch) -> Tensor:
-        features = encode_batch(backbone, batch)
-        with torch.autocast(batch.images.device.type, enabled=False):
-            return F.cross_entropy(head(features.float()), batch.labels.to(features.device))
-
     with restored(model) as before:
-        history = train(loss, [*visual, *head.parameters()], visual=model.get_submodule("visual"), head=head)
+        state = {"visual": model.get_submodule("visual"), "head": head}
+        history = train(head_loss(backbone, head), [*visual, *head.parameters()], **state)
         change = Delta.from_difference(before, model)
     learned = change.tensors | {HEAD + name: tensor.cpu() for name, tensor in head.state_dict().items()}
     return Tuned(learned, history, sum(p.numel() for p in visual) + fitted)
@@ -170,12 +166,7 @@ def clip_adapter(backbone: Backbone, task: Task, config: ClipAdapterConfig, trai
     head = text_features(backbone, task.texts(backbone))  # (C, D)
     with seeded(config.training.seed):
         adapter = FeatureAdapter(head.shape[1], config.reduction, config.residual_ratio).to(head.device)
-
-    def loss(batch: Batch) -> Tensor:
-        features = frozen_features(backbone, batch)
-        with torch.autocast(features.device.type, enabled=False):
-            return cosine_cross_entropy(adapter(features), head, batch.labels, config.temperature)
-
+    loss = head_loss(backbone, lambda features: adapter(features) @ head.T / config.temperature, frozen_features)
     history = train(loss, adapter.parameters(), adapter=adapter)
     return Tuned(dict(adapter.state_dict()), history, sum(p.numel() for p in adapter.parameters()))
 
@@ -224,12 +215,7 @@ def tip_adapter(backbone: Backbone, task: Task, config: TipAdapterConfig, train:
     keys = nn.Parameter(image_features(backbone, task.images))  # (N, D)
     head = text_features(backbone, task.texts(backbone))  # (C, D)
     votes = F.one_hot(labels, len(head)).to(head)  # (N, C)
-
-    def loss(batch: Batch) -> Tensor:
-        features = frozen_features(backbone, batch)
-        with torch.autocast(features.device.type, enabled=False):
-            return F.cross_entropy(vote(config, keys, votes, features, head), batch.labels.to(features.device))
-
+    loss = head_loss(backbone, lambda features: vote(config, keys, votes, features, head), frozen_features)
     trained = 0 if config.training is None else keys.numel()
     history = train(loss, [keys], cache=nn.ParameterList([keys])) if trained else no_steps()
     return Tuned({"keys": keys.detach(), "votes": votes}, history, trained)

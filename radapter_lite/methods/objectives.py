@@ -76,6 +76,19 @@ def frozen_features(backbone: Backbone, batch: Batch) -> Tensor:
         return encode_batch(backbone, batch).float()
 
 
+def head_loss(
+    backbone: Backbone, logits: Callable[[Tensor], Tensor], encode: Callable[[Backbone, Batch], Tensor] = encode_batch
+) -> BatchLoss:
+    """Cross-entropy of the logits [B, C] that a head gives for a batch's unit features [B, D], in float32."""
+
+    def loss(batch: Batch) -> Tensor:
+        features = encode(backbone, batch)
+        with autocast(features.device.type, enabled=False):
+            return F.cross_entropy(logits(features.float()), batch.labels.to(features.device))
+
+    return loss
+
+
 def cosine_cross_entropy(features: Tensor, head: Tensor, labels: Tensor, temperature: float | Tensor) -> Tensor:
     """Cross-entropy of the cosines of unit features [B, D] and classes [C, D], divided by τ, in float32 [scalar]."""
     with autocast(features.device.type, enabled=False):  # τ = 0.01 multiplies rounding by 100

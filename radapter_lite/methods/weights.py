@@ -21,13 +21,13 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import TOWERS, find_sites, is_dense, restored
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import text_features
-from radapter_lite.methods.objectives import contrastive_loss, cosine_cross_entropy, encode_batch
+from radapter_lite.methods.objectives import contrastive_loss, head_loss
 from radapter_lite.methods.r_adapter import Stem
 from radapter_lite.methods.registry import ADAPTERS_ELSEWHERE, WEIGHTS_ELSEWHERE, LossConfig, Train, register
 from radapter_lite.methods.whitening import inverse_root, second_moments
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, Count
-from radapter_lite.tasks import Batch, Task
+from radapter_lite.tasks import Task
 from radapter_lite.tuned import Tuned
 
 ADAPTER = "default"  # what peft calls the only set of factors
@@ -60,10 +60,7 @@ def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train
     visual = backbone.model.get_submodule("visual")
     trained = [parameter for parameter in visual.parameters() if parameter.requires_grad]
     head = text_features(backbone, task.texts(backbone))  # (C, D)
-
-    def loss(batch: Batch) -> Tensor:
-        return cosine_cross_entropy(encode_batch(backbone, batch), head, batch.labels, config.temperature)
-
+    loss = head_loss(backbone, lambda features: features @ head.T / config.temperature)
     with restored(backbone.model) as before:
         history = train(loss, trained, visual=visual)
         delta = Delta.from_difference(before, backbone.model, backbone=backbone)
