@@ -85,13 +85,12 @@ def augment(images: Tensor, crop: float, flip: bool, size: int | None = None) ->
     process's rows of a batch of so many, for all of which random numbers are drawn.
     """
     size = size or len(images)
-    rows = processes.own_rows(size)
     scale = torch.empty(size).uniform_(crop, 1.0)
     shift = (torch.rand(size, 2) * 2 - 1) * (1 - scale)[:, None]
     mirror = torch.where(torch.rand(size) < 0.5, -1.0, 1.0) if flip else torch.ones(size)
     theta = torch.zeros(size, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * mirror, scale, shift
-    grid = F.affine_grid(theta[rows].to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta[processes.own_rows(size)].to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

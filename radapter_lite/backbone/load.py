@@ -129,9 +129,8 @@ def load_clip(
     if not name.startswith(HUB_PREFIX):
         name, names = name.replace("/", "-"), ["picto", *open_clip.list_models()]
         if name not in names:
-            told = f"{name} is no open_clip model; the nearest names are {_nearest(name, names)}"
             where = "open_clip.list_models() lists all, and hf-hub:owner/name takes one from the hub"
-            raise ValueError(f"{told} ({where})")
+            raise ValueError(f"{name} is no open_clip model; the nearest names are {_nearest(name, names)} ({where})")
     tag, checkpoint = _find_weights(name, None if pretrained is None else os.fspath(pretrained))
     label = checkpoint.name if checkpoint else tag or "random"
     usual, search = (pictoclip.PROMPTS, "search") if name == "picto" else (PHOTOS, None)

@@ -153,8 +153,7 @@ def prompt_tokens(backbone: Backbone, classes: Sequence[str], count: int) -> Ten
     for name, used in zip(classes, _lengths(backbone, ids), strict=True):
         if (room := length - used) < count:
             found = f"the text encoder takes {length} tokens, and the class name {name!r} leaves room for {room}"
-            advice = f"set context_length to {room} or shorten the name"
-            raise ValueError(f"{found} learned vectors, not {count}: {advice}")
+            raise ValueError(f"{found} learned vectors, not {count}: set context_length to {room} or shorten the name")
     start = _start(backbone)
     place_holder = backbone.tokenizer(["x"])[:, start : start + 1].expand(len(ids), count)
     return torch.cat([ids[:, :start], place_holder, ids[:, start : length - count]], dim=1)

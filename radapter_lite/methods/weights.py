@@ -46,8 +46,7 @@ def flyp(backbone: Backbone, task: Task, config: LossConfig, train: Train) -> Tu
     trained = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("logit_")]
     with restored(model) as before:
         history = train(contrastive_loss(backbone, task, config.temperature), trained, model=model)
-        delta = Delta.from_difference(before, model, backbone=backbone)
-    return Tuned(delta, history, sum(p.numel() for p in trained))
+        return Tuned(Delta.from_difference(before, model), history, sum(p.numel() for p in trained))
 
 
 @register("fine-tuning", LossConfig(), grid=(5e-4, 1e-3, 2e-3), elsewhere=WEIGHTS_ELSEWHERE)
@@ -63,8 +62,7 @@ def fine_tuning(backbone: Backbone, task: Task, config: LossConfig, train: Train
     loss = head_loss(backbone, lambda features: features @ head.T / config.temperature)
     with restored(backbone.model) as before:
         history = train(loss, trained, visual=visual)
-        delta = Delta.from_difference(before, backbone.model, backbone=backbone)
-    return Tuned(delta, history, sum(p.numel() for p in trained))
+        return Tuned(Delta.from_difference(before, backbone.model), history, sum(p.numel() for p in trained))
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,7 @@ def lora(backbone: Backbone, task: Task, config: LoRAConfig, train: Train) -> Tu
     history = train(loss, trained, **state)
     if stem is not None:
         stem.accumulate()  # without momentum: the change as training left it
-    changes = stem.changes() if stem else {}
-    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), changes, backbone=backbone)
+    delta = Delta.from_low_rank(backbone.model.state_dict(), lora_factors(model), stem.changes() if stem else None)
     return Tuned(delta, history, sum(p.numel() for group in trained for p in group["params"]))
 
 
@@ -130,13 +127,12 @@ def lora_model(model: nn.Module, config: LoRAConfig) -> nn.Module:
         # One pattern: peft takes names in a list for endings, and the text tower's are endings of the image tower's.
         target_modules="|".join(re.escape(name) for name in _targets(model, config.towers)),
     )
-    device = next(model.parameters()).device
     # On the CPU, whose random numbers the seed decides.
-    model = inject_adapter_in_model(settings, copy.deepcopy(model).cpu(), ADAPTER).to(device)
-    for module in list(model.modules()):
+    copied = inject_adapter_in_model(settings, copy.deepcopy(model).cpu(), ADAPTER)
+    for module in list(copied.modules()):
         if isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention):
             module.forward = partial(_attend, module)
-    return model.eval()
+    return copied.to(next(model.parameters()).device).eval()
 
 
 def lora_factors(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:

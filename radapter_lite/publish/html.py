@@ -32,10 +32,9 @@ def to_html(path: str | Path, out: str | Path) -> Path:
     """
     nb, out = nbformat.read(path, as_version=4), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    opening = nb.cells[0].source if nb.cells else ""
     body = notebook_body(nb, Path(path).parent.parent / "figures")
     relink(body, lambda name: name.removesuffix(".ipynb") + ".html" if name.endswith(".ipynb") else name)
-    write_text(out, page(title(opening) or Path(path).stem, str(body)))
+    write_text(out, page(title(nb.cells[0].source if nb.cells else "") or Path(path).stem, str(body)))
     return out
 
 

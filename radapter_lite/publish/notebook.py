@@ -114,8 +114,7 @@ def execute(
         papermill.execute_notebook(source, target, changed, progress_bar=False, coalesce_streams=True, **kernel)
     except (PapermillExecutionError, RuntimeError) as error:
         if isinstance(error, PapermillExecutionError):
-            first_line = (error.evalue.strip().splitlines() or [""])[0]
-            cell, what = error.exec_count, f"{error.ename}: {first_line}"
+            cell, what = error.exec_count, f"{error.ename}: {next(iter(error.evalue.strip().splitlines()), '')}"
         else:  # nbclient's word for a kernel that died; the cell it died in was the last to begin
             begun = code_cells(nbformat.read(target, as_version=4))
             cell = sum(each.metadata.papermill.status != "pending" for each in begun)
