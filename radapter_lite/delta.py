@@ -6,7 +6,6 @@ saving and exporting it are written here once, for all methods.
 
 import hashlib
 import json
-import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from radapter_lite.alpha import Alpha, scales
 from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import attached_models
 from radapter_lite.delta_file import read_delta, write_delta, write_tensors
+from radapter_lite.files import StrPath
 from radapter_lite.version import __version__
 
 State = Mapping[str, Tensor]
@@ -204,17 +204,17 @@ class Delta:
 
     # --- files ---
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrPath) -> None:
         """Write `path`.safetensors (the tensors) and `path`.json (all else). Raises OSError if it cannot be written."""
         write_delta(path, self.tensors, {"kind": self.kind} | self.meta)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Delta":
+    def load(cls, path: StrPath) -> "Delta":
         """Read what `save` wrote. Raises what `read_delta` raises, and ValueError for a kind that is not known."""
         tensors, about = read_delta(path)
         return cls(about.pop("kind"), tensors, about)
 
-    def export(self, model: nn.Module, path: str | os.PathLike[str], alpha: Alpha = 1.0) -> None:
+    def export(self, model: nn.Module, path: StrPath, alpha: Alpha = 1.0) -> None:
         """Write the model at α as a plain open_clip state dict, for use without this package.
 
         `open_clip.create_model(name, pretrained=path)` loads it. open_clip then assumes its default image mean and

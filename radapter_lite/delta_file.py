@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from radapter_lite.files import whole, write_text
+from radapter_lite.files import StrPath, whole, write_text
 
 FORMAT = 1
 
 
-def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_delta(path: StrPath, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write `path`.safetensors and `path`.json."""
     tensor_path, json_path = _paths(path)
     write_tensors(tensor_path, tensors, {"delta": about["kind"]})
@@ -26,7 +25,7 @@ def write_delta(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], abo
     write_text(json_path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_delta(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_delta(path: StrPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors, and what the JSON says of them: their `kind`, and all that was noted beside.
 
     Raises FileNotFoundError if one of the two is missing, and ValueError if they are damaged or not of one delta.
@@ -59,7 +58,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(plain, temporary, metadata={"format": "pt"} | dict(metadata))
 
 
-def _paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+def _paths(path: StrPath) -> tuple[Path, Path]:
     base = Path(path)
     base = base.with_suffix("") if base.suffix in (".safetensors", ".json") else base
     return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
+
 
 @contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole(path: StrPath) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the with block ends without an error.
 
     Raises FileNotFoundError if the folder does not exist, and OSError, which names it, if it cannot be written to.
@@ -29,13 +31,13 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: StrPath, text: str) -> None:
     """Write a text file as UTF-8, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def make_folder(path: str | os.PathLike[str]) -> Path:
+def make_folder(path: StrPath) -> Path:
     """Make a folder and those above it, where they are missing. Raises OSError, which names it, if it cannot be."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)

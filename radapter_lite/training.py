@@ -5,7 +5,6 @@ A task makes the batches, a method says what is trained and what the loss of a b
 
 import json
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -24,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import AdamW
 
 from radapter_lite import processes
-from radapter_lite.files import whole
+from radapter_lite.files import StrPath, whole
 from radapter_lite.progress import progress
 from radapter_lite.seeding import seeded
 from radapter_lite.settings import Above0, AtLeast0, Bound, Count, Part, Settings, Whole
@@ -103,7 +102,7 @@ def train(
     state: Mapping[str, nn.Module],
     after_step: Callable[[], None] = lambda: None,
     about: Mapping[str, Any] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: StrPath | None = None,
 ) -> pd.DataFrame:
     """Minimize the loss over the batches; a row a step: step, epoch, loss, lr, seconds.
 
@@ -223,7 +222,7 @@ class _Run:
 
     identity: dict[str, Any]
     parts: Mapping[str, Any]  # what changes, each with a state dict
-    checkpoint: str | os.PathLike[str] | None
+    checkpoint: StrPath | None
 
     def resume(self) -> tuple[list[Row], int, int, Tensor | None]:
         """The history, the epoch, how many of its batches are done, and the random state; anew without a file."""

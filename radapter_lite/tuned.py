@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +16,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, require_untouched, require_weights
 from radapter_lite.delta_file import write_delta
 from radapter_lite.encoding import predict
+from radapter_lite.files import StrPath
 from radapter_lite.seeding import seeded
 from radapter_lite.tasks import Task, as_task
 
@@ -99,7 +99,7 @@ class Tuned:
         learned = replace(own, meta=own.meta | about) if isinstance(own, Delta) else own
         return replace(self, learned=learned, meta=self.meta | about)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrPath) -> None:
         """Write `path`.safetensors (the tensors) and `path`.json (everything else, readable); `load_tuned` reads them.
 
         Raises OSError if the folder does not exist or cannot be written to.

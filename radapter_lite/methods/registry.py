@@ -13,7 +13,6 @@ Its `train` is the loop, with all that is not the method's own filled in.
 import hashlib
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, wraps
@@ -27,6 +26,7 @@ from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta, describe, fingerprint, require_untouched
 from radapter_lite.delta_file import read_delta
 from radapter_lite.encoding import readable, text_features
+from radapter_lite.files import StrPath
 from radapter_lite.methods.tricks import with_tricks
 from radapter_lite.processes import asks_for_shards
 from radapter_lite.results import load_results
@@ -83,9 +83,7 @@ class Train:
         return train(self.batches, loss, parameters, self.config, state=state, after_step=after_step, **self.run)
 
 
-def trainer(
-    name: str, backbone: Backbone, task: Task, config: Any, checkpoint: str | os.PathLike[str] | None = None
-) -> Train:
+def trainer(name: str, backbone: Backbone, task: Task, config: Any, checkpoint: StrPath | None = None) -> Train:
     """What a method of this name trains with; its configuration's `training` is of the loop, which may be None."""
     loop = getattr(config, "training", None) or TrainingConfig()
     images = task.images
@@ -135,7 +133,7 @@ class Method:
         images: ImageSet | Task,
         config: Any = None,
         *,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: StrPath | None = None,
         **settings: Any,
     ) -> Tuned:
         """Tune a backbone on some images, or on a task; the backbone is afterwards as it was.
@@ -200,7 +198,7 @@ def tune(
     return find_method(method).tune(backbone, images, config, **settings)
 
 
-def load_tuned(path: str | os.PathLike[str]) -> Tuned:
+def load_tuned(path: StrPath) -> Tuned:
     """Read what `Tuned.save` wrote.
 
     Raises what `read_delta` raises, and ValueError for tensors of a method that this kit does not have.

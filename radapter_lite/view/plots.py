@@ -1,6 +1,5 @@
 """The figures that notebooks and figures/ share: one style, colours that the colour-blind can tell apart."""
 
-import os
 import zlib
 from collections.abc import Sequence
 from itertools import product
@@ -18,6 +17,7 @@ from PIL import ImageOps
 from radapter_lite.assets import STYLES
 from radapter_lite.calibration import calibration, class_changes, reliability
 from radapter_lite.data import ImageSet
+from radapter_lite.files import StrPath
 
 # Okabe and Ito's palette, in an order that keeps neighbours apart in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
@@ -65,7 +65,7 @@ def use_style() -> None:
     plt.style.use([STYLES / "frame.mplstyle", STYLES / "figure.mplstyle"])
 
 
-def save_figure(figure: Figure, name: str, folder: str | os.PathLike[str], alt: str) -> None:
+def save_figure(figure: Figure, name: str, folder: StrPath, alt: str) -> None:
     """Write `folder`/`name`.svg and .png, with `alt` as the description that screen readers read."""
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
