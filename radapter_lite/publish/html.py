@@ -57,27 +57,24 @@ def notebook_body(nb: NotebookNode, figures: Path) -> BeautifulSoup:
     """
     nb = nbformat.from_dict(nb)
     nb.metadata.pop("widgets", None)
-    for cell in nb.cells:
-        if cell.cell_type != "code":
-            continue
-        shown = [output for output in cell.outputs if METRIC_MIME not in output.get("data", ())]
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    for cell in code:
+        cell.outputs = [output for output in cell.outputs if METRIC_MIME not in output.get("data", ())]
         saved = [figures / f"{name}.png" for name in re.findall(r"save_figure\(\s*\w+,\s*[\"'](\w+)", cell.source)]
         described = iter([description(file) for file in saved if file.is_file()])
-        for output in shown:
+        for output in cell.outputs:
             if WIDGET_MIME in output.get("data", ()):
                 output.data = NotebookNode({"text/html": _WIDGET_NOTE})
             elif "image/png" in output.get("data", ()):
                 output.metadata.setdefault("image/png", NotebookNode())["alt"] = next(described, _FIGURE)
-        cell.outputs = shown
     # The body of a page alone: nbconvert's own pages fetch MathJax, require.js and more.
     bare = {"template_name": "basic", "exclude_input_prompt": True, "exclude_output_prompt": True}
     exporter = HTMLExporter(filters={"markdown2html": _rendered}, **bare)
     body = BeautifulSoup(exporter.from_notebook_node(nb)[0], "html.parser")
-    cells = body.find_all(class_="code_cell")
-    for cell, shown in zip(cells, [cell for cell in nb.cells if cell.cell_type == "code"], strict=True):
-        if shown.metadata.get("jupyter", {}).get("source_hidden"):
-            for code in cell.find_all(class_="input", limit=1):
-                code.wrap(body.new_tag("details")).insert(0, body.new_tag("summary", string="code"))
+    for cell, drawn in zip(code, body.find_all(class_="code_cell"), strict=True):
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            for source in drawn.find_all(class_="input", limit=1):
+                source.wrap(body.new_tag("details")).insert(0, body.new_tag("summary", string="code"))
     for image in body.find_all("img", alt=["", _FIGURE]):
         if heading := image.find_previous(["h1", "h2", "h3", "h4", "h5", "h6"]):
             image["alt"] = f"{_FIGURE} in the section “{heading.get_text()}”"
