@@ -68,21 +68,20 @@ class Page(widgets.VBox):
 
         head = filled("widgets/head.html", name=backbone.name, data=delta.meta.get("data"))
         limits = f"{', '.join(FORMATS)}, at most {MAX_BYTES / 1e6:g} MB; kept in this computer's memory only"
-        super().__init__(
-            [
-                widgets.HTML(head + thumbnails.style),
-                widgets.HTML("<h2>An image</h2>"),
-                widgets.HBox(self.examples).add_class("app-row"),
-                widgets.HBox([self.upload, widgets.HTML(f"<small>{limits}</small>")]).add_class("app-row"),
-                widgets.HTML("<h2>Class names, with commas between them</h2>"),
-                widgets.HBox([self.names, self.use_names]).add_class("app-row"),
-                self.message,
-                widgets.HBox([self.play, self.slider]).add_class("app-row"),
-                self._style,
-                self.picture,
-                widgets.HBox([self.segment, self.mask]).add_class("app-row"),
-            ]
-        )
+        rows = [
+            widgets.HTML(head + thumbnails.style),
+            widgets.HTML("<h2>An image</h2>"),
+            widgets.HBox(self.examples).add_class("app-row"),
+            widgets.HBox([self.upload, widgets.HTML(f"<small>{limits}</small>")]).add_class("app-row"),
+            widgets.HTML("<h2>Class names, with commas between them</h2>"),
+            widgets.HBox([self.names, self.use_names]).add_class("app-row"),
+            self.message,
+            widgets.HBox([self.play, self.slider]).add_class("app-row"),
+            self._style,
+            self.picture,
+            widgets.HBox([self.segment, self.mask]).add_class("app-row"),
+        ]
+        super().__init__(rows)
         self.add_class("app-page")
 
     def _take_example(self, image: Image.Image, button: widgets.Button) -> None:

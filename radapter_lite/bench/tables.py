@@ -102,9 +102,8 @@ def claims(folder: Path = RESULTS, id_domains: tuple[str, ...] = ("outline", "ca
             saved = load_results(claim.results, folder, place).query("split == 'test'")
             ours, theirs = (_by_seed(saved.query(query), claim.column) for query in (claim.ours, claim.theirs))
             found = paired_differences(ours, theirs, ["of"], ["value"]).iloc[0]
-            points, interval = found["value"], found["value_ci"]
-            verdict, seeds = _verdict(points, interval, "holds", "the contrary holds"), int(found["seeds"])
-            verdict = verdict if seeds > 2 else "too few seeds"
+            points, interval, seeds = found["value"], found["value_ci"], int(found["seeds"])
+            verdict = _verdict(points, interval, "holds", "the contrary holds") if seeds > 2 else "too few seeds"
             rows.append((claim.says, claim.paper, place, points, interval, seeds, verdict))
     return pd.DataFrame(rows, columns=["says", "paper", "id_domain", "points", "interval", "seeds", "verdict"])
 

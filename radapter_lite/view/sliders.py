@@ -249,8 +249,7 @@ def move(draw: Callable[..., Figure | str], **stops: Sequence[Any]) -> None:
         return
     (name, values), *others = stops.items()
     still = {other: own[len(own) // 2] for other, own in others}
-    count = min(STRIP, len(values))
-    shown = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
+    shown = [values[place] for place in np.linspace(0, len(values) - 1, min(STRIP, len(values))).round().astype(int)]
     frames = [(_text(value), html_of(draw(**{name: value}, **still))) for value in shown]
     display(HTML(filled("widgets/strip.html", name=name.replace("_", " "), frames=frames)))
 
