@@ -9,7 +9,6 @@ example: radapter-lite export out/photos/tuned --alpha image=1 text=0.5 --out my
 """
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +79,7 @@ def _write_folder(backbone: "Backbone", out: Path) -> None:
         if not error < TOLERANCE:
             found = f"open_clip gives features that differ by {error:.1g} from the tuned model's for {backbone.name}"
             raise ValueError(f"{found}: nothing was exported; --out NAME.safetensors writes the weights alone")
-        os.replace(folder, out)
+        folder.replace(out)
 
 
 def _some_features(backbone: "Backbone") -> "Tensor":
