@@ -20,7 +20,7 @@ from radapter_lite.alpha import checked, keys_of
 from radapter_lite.backbone import Backbone
 from radapter_lite.data import ImageSet
 from radapter_lite.delta import Delta
-from radapter_lite.encoding import image_features, predict, text_features
+from radapter_lite.encoding import image_encoder, predict, text_features
 from radapter_lite.progress import progress
 from radapter_lite.statistics import summarize
 from radapter_lite.tasks import Task, as_task
@@ -56,7 +56,8 @@ class FeatureCurve:
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
         if isinstance(images, Tensor):
             return _measure(backbone, delta, nodes, partial(backbone.encode_images, images))[0]
-        return _measure(backbone, delta, nodes, partial(image_features, backbone, images))[0]
+        touched = delta.touched(backbone.model.state_dict())
+        return _measure(backbone, delta, nodes, image_encoder(backbone, images, touched))[0]
 
     @classmethod
     def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
@@ -95,7 +96,7 @@ class AlphaCurve:
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
         """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
-        image, text = _measure(backbone, delta, nodes, *encoders_of(backbone, as_task(images)).values())
+        image, text = _measure(backbone, delta, nodes, *encoders_of(backbone, as_task(images), delta).values())
         return cls(image, text, backbone.temperature)
 
     def thinned(self, step: int) -> "AlphaCurve":
@@ -166,7 +167,7 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     mean over domains), and id_change and ood_change, the points from zero-shot.
     """
     task = as_task(images)
-    encoders = encoders_of(backbone, task)
+    encoders = encoders_of(backbone, task, delta)
     layers = [key for key in keys_of(delta.touched(backbone.model.state_dict())) if "." in key]
     rows = []
     with torch.no_grad(), delta.applied(backbone.model, 0.0):
@@ -184,7 +185,7 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
     return profile.assign(id_change=profile["id"] - rows[0]["id"], ood_change=profile["ood"] - rows[0]["ood"])
 
 
-def encoders_of(backbone: Backbone, task: Task) -> dict[str, Callable[[], Tensor]]:
-    """What encodes a task's images and its texts with the model as it then stands."""
-    images, texts = partial(image_features, backbone, task.images), task.texts(backbone)
-    return {"image": images, "text": partial(text_features, backbone, texts)}
+def encoders_of(backbone: Backbone, task: Task, delta: Delta) -> dict[str, Callable[[], Tensor]]:
+    """What encodes a task's images and its texts with the model as it then stands, at any α of the delta."""
+    images = image_encoder(backbone, task.images, delta.touched(backbone.model.state_dict()))
+    return {"image": images, "text": partial(text_features, backbone, task.texts(backbone))}

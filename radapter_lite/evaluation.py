@@ -78,7 +78,7 @@ def along(
         return
     delta = tuned if isinstance(tuned, Delta) else tuned.delta
     changed, features = keys_of(delta.touched(backbone.model.state_dict())), dict[str, Tensor]()
-    encoders = encoders_of(backbone, task)
+    encoders = encoders_of(backbone, task, delta)
 
     def similarities() -> Tensor:
         for tower, encode in encoders.items():

@@ -17,12 +17,15 @@ from radapter_lite.alpha_curve import (
     layer_profile,
     weights_at,
 )
-from radapter_lite.backbone import Backbone
+from radapter_lite.assets import DEMO_DELTA
+from radapter_lite.backbone import Backbone, load_clip
+from radapter_lite.bench import speed
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict, text_head
-from radapter_lite.evaluation import sweep
+from radapter_lite.evaluation import along, sweep
 from radapter_lite.statistics import summarize
+from radapter_lite.tasks import as_task
 from radapter_lite.tasks.classification import accuracy_by_domain
 
 
@@ -144,6 +147,17 @@ def test_a_sweep_along_the_curve_is_the_models_sweep(backbone, delta, images, cu
     columns = ["alpha", "domain", "is_id", "accuracy", "images"]
     exact = sweep(backbone, delta, images, alphas)
     assert curve.sweep(images, alphas)[columns].equals(exact[columns])
+
+
+def test_eleven_nodes_answer_as_the_model_does_but_once_in_hundreds():
+    clip, delta = load_clip(), Delta.load(DEMO_DELTA)
+    test = load_images(id_domain="camera").test
+    task = as_task(test.take(range(0, len(test), 8)))
+    curve = AlphaCurve.measure(clip, delta, task, speed.NODES)
+    changed = []
+    for alpha, exact, _ in along(clip, delta, task, speed.POINTS):
+        changed.append((curve.at(alpha).argmax(1) != exact.argmax(1)).float().mean().item())
+    assert np.mean(changed) < 0.005 and max(changed) < 0.02
 
 
 def test_the_map_holds_the_sweep_on_its_diagonal(images, curve):

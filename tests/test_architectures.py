@@ -24,7 +24,7 @@ from radapter_lite.adapter import AdapterConfig, AdapterSet
 from radapter_lite.alpha import keys_of, scales
 from radapter_lite.alpha_curve import layer_profile
 from radapter_lite.backbone import Backbone, load_clip
-from radapter_lite.backbone.sites import block_of, in_stem
+from radapter_lite.backbone.sites import block_of, first_layer, in_stem, skipped
 from radapter_lite.data import ImageSet, load_images
 from radapter_lite.delta import Delta
 from radapter_lite.encoding import predict
@@ -247,10 +247,19 @@ def check_whole_way(name: str, model: nn.Module, inputs: tuple, folder: Path) ->
         merged = features(model, inputs)
     assert (merged - unmerged).norm() < 1e-5 * unmerged.norm()
     assert (merged - zero_shot).norm() > 1e-3 * zero_shot.norm()
+    (first_name, first), begun = first_layer(model), []
+    hook = first.register_forward_hook(lambda _, pixels, output: begun.append((pixels[0], output)))
     with delta.applied(model, 0.0):
         assert torch.equal(features(model, inputs), zero_shot)
         state = model.state_dict()
         assert all(torch.equal(state[key], value) for key, value in before.items())
+    hook.remove()
+
+    [(pixels, output)] = begun
+    assert torch.equal(pixels, inputs[0])  # images reach the first layer before all else, and once
+    with delta.applied(model, 1.0), skipped(first), torch.no_grad():
+        if not any(key.startswith(f"{first_name}.") for key in delta.touched(before)):  # ViTamin's holds blocks
+            assert torch.equal(model.encode_image(output, normalize=True), merged[: len(output)])
 
     path = folder / "tuned.safetensors"
     delta.export(model, path)

@@ -197,7 +197,7 @@ def test_a_checkpoint_is_told_by_its_run_and_not_by_names(
 
     command = ["--shots", "1", *SHORT, "--out", "out"]
     with monkeypatch.context() as patch:
-        patch.setattr("radapter_lite.alpha_curve.image_features", stop)  # trained, and not yet measured
+        patch.setattr("radapter_lite.encoding.image_features", stop)  # trained, and not yet measured
         assert main(["tune", "a/photos", *command]) == 130
     shutil.rmtree("out/tuned.json", ignore_errors=True)
     for file in Path("out").glob("tuned.*"):

@@ -118,7 +118,7 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
 
     monkeypatch.setattr("radapter_lite.evaluation.along", watched)
     monkeypatch.setattr("radapter_lite.bench.runs.along", watched)
-    monkeypatch.setattr("radapter_lite.alpha_curve.image_features", counted)
+    monkeypatch.setattr("radapter_lite.encoding.image_features", counted)
     check = require_weights
     monkeypatch.setattr("radapter_lite.delta.require_weights", lambda *about: (checks.append(1), check(*about)))
     before = copy.deepcopy(backbone.model.state_dict())
@@ -127,7 +127,7 @@ def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, mon
     else:
         Exam.prepare(backbone, images).measure(Tuned(delta, pd.DataFrame(), 0), alphas)
     assert len(found) == 4 and all(map(torch.equal, found, expected)) and len(checks) == 1
-    assert len(encoded) == (4 if measured == "sweep" else 3)  # zero-shot once, or not where it is known
+    assert len(encoded) == 4  # zero-shot once
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
 
 
@@ -142,12 +142,31 @@ def test_along_alpha_an_encoder_that_does_not_change_encodes_once(images, monkey
         with delta.applied(backbone.model, alpha):
             expected.append(predict(backbone, images))
     calls = Counter()
-    for name, function in {"image": image_features, "text": text_features}.items():
+    for place, name, function in (("encoding", "image", image_features), ("alpha_curve", "text", text_features)):
         counted = lambda *given, name=name, function=function: calls.update([name]) or function(*given)  # noqa: E731
-        monkeypatch.setattr(f"radapter_lite.alpha_curve.{name}_features", counted)
+        monkeypatch.setattr(f"radapter_lite.{place}.{name}_features", counted)
     found = [similarities for _, similarities, _ in along(backbone, delta, task, (0.5, 1.0))]
     assert all(map(torch.equal, found, expected)) and not torch.equal(*found)
     assert calls == {"image": 3 if tower == "image" else 1, "text": 3 if tower == "text" else 1}
+
+
+@pytest.mark.parametrize(("room", "passes"), [(2**31, 1), (1000, 4)])
+def test_along_alpha_the_layer_before_the_delta_is_computed_once(images, monkeypatch, room, passes):
+    backbone, alphas = make_backbone(), (0.3, 0.7, 1.0)
+    delta = Delta("adapter", {"visual.transformer.resblocks.1.mlp.c_proj": torch.eye(64)})
+    expected = []
+    for alpha in alphas:
+        with delta.applied(backbone.model, alpha):
+            expected.append(predict(backbone, images))
+    monkeypatch.setattr(encoding, "BATCH", 4)
+    monkeypatch.setattr(encoding, "KEPT_IMAGE_BYTES", room)
+    computed = []
+    first = backbone.model.visual.conv1
+    first.register_forward_hook(lambda _, given, output: computed.append(output) if output is not given[0] else None)
+    found = [similarities for _, similarities, _ in along(backbone, delta, as_task(images), alphas)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert len(computed) == passes * math.ceil(len(images) / 4)  # zero-shot and three α
 
 
 def test_a_sweep_starts_at_zero_shot_whatever_was_applied(images):

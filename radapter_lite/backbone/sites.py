@@ -110,6 +110,14 @@ def find_blocks(model: nn.Module, tower: str) -> list[str]:
     return blocks
 
 
+def first_layer(model: nn.Module) -> tuple[str, nn.Module]:
+    """What pixels reach first in an image encoder, a convolution or patch embedding: its dotted name, and itself."""
+    visual: Any = model.visual
+    inside, tower = ("visual.trunk", visual.trunk) if hasattr(visual, "trunk") else ("visual", visual)
+    name, module = next(tower.named_children())
+    return f"{inside}.{name}", module
+
+
 def is_dense(module: nn.Module) -> bool:
     """Whether a layer is linear over the channels of each place alone: nn.Linear, or a 1x1 convolution in one group."""
     is_conv = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
@@ -133,6 +141,9 @@ class Attachment(ExitStack):
             self.callback(hook.remove)
         for name, change_input in (inputs or {}).items():
             self.enter_context(changed_inputs([model.get_submodule(name)], change_input))
+        for module in model.modules():
+            if isinstance(module, nn.MultiheadAttention) and module.batch_first:
+                self.callback(module.register_forward_pre_hook(_places_first).remove)
         self.enter_context(frozen(model))
         self.callback(attached_models.discard, model)
         attached_models.add(model)
@@ -167,6 +178,27 @@ def changed_inputs(modules: Iterable[nn.Module], change: InputChange) -> Iterato
             hook = m.register_forward_pre_hook(lambda _, inputs: (change(inputs[0]), *inputs[1:]))
             hooks.callback(hook.remove)
         yield
+
+
+@contextmanager
+def skipped(module: nn.Module) -> Iterator[None]:
+    """The module gives what it is given, inside the with block."""
+    module.forward = lambda x: x
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _places_first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """An attention's one input [B, L, D], in memory as it reads it, [L, B, D].
+
+    Otherwise PyTorch multiplies with weights that take no gradient in a product for each place, and not in one.
+    """
+    x = inputs[0]
+    if x.ndim < 3 or any(each is not x for each in inputs[:3]):
+        return inputs
+    return (x.transpose(0, 1).contiguous().transpose(0, 1),) * 3 + inputs[3:]
 
 
 def _change_output(change: Change, module: nn.Module, inputs: Any, output: Any) -> Any:

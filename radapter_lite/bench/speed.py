@@ -34,6 +34,7 @@ from radapter_lite.tasks import Batch, as_task
 
 Work = Callable[[], Any]
 POINTS = [number / 20 for number in range(21)]
+NODES = 11  # of an interpolated sweep: of some hundreds of answers, one is not the model's own
 
 
 def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
     """What is measured: training steps of both encoders, 32 pairs through a merged model, 21 points of α, one move.
 
     A "frozen pass" goes forward and backward through all blocks, and trains no more than where tokens stand. To "save
-    and load" a file for each α is WiSE-FT's way.
+    and load" a file for each α is WiSE-FT's way. A sweep is the model's own at each α, or interpolated between `NODES`.
     """
     ours, full, merged, plain = (load_clip("ViT-B-32", "random") for _ in range(4))
     authors, still = (Padded(**vars(load_clip("ViT-B-32", "random"))) for _ in range(2))
@@ -129,6 +130,10 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
     def in_place() -> None:  # images are kept for a preprocess: a new one reads them anew
         sweep(Backbone(**vars(backbone) | {"preprocess": partial(backbone.preprocess)}), delta, images, POINTS)
 
+    def through_nodes() -> None:
+        fresh = Backbone(**vars(backbone) | {"preprocess": partial(backbone.preprocess)})
+        AlphaCurve.measure(fresh, delta, images, NODES).sweep(images, POINTS)
+
     def save_and_load() -> None:
         with TemporaryDirectory() as folder:
             for alpha in POINTS:
@@ -152,6 +157,8 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
         ("sweep", "R-Adapter", in_place),
         ("sweep", "save and load", save_and_load),
+        ("interpolated sweep", "R-Adapter", through_nodes),
+        ("interpolated sweep", "save and load", save_and_load),
         ("slider", "R-Adapter", lambda: as_task(images).score(curve.at(0.37))),
         ("slider", "evaluation", evaluation),
     ]
