@@ -62,14 +62,11 @@ class Chapter:
     """A notebook as the contents page shows it."""
 
     path: Path
+    page: str
     nb: NotebookNode
     title: str
     question: str
     time: str
-
-    @property
-    def page(self) -> str:
-        return f"{self.path.stem}.html"
 
     @classmethod
     def read(cls, path: Path) -> "Chapter":
@@ -79,7 +76,7 @@ class Chapter:
         bold = [strong.get_text() for strong in markdown_body(text).find_all("strong")]
         question = next((said for said in bold if said.endswith("?")), "")
         time = re.search(r"It runs in [^.;,]+", text)
-        return cls(path, nb, title(text) or path.stem, question, time[0] if time else "")
+        return cls(path, f"{path.stem}.html", nb, title(text) or path.stem, question, time[0] if time else "")
 
 
 def build(out: Path) -> Path:
