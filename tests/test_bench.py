@@ -280,7 +280,7 @@ def test_who_is_ahead_is_told_whoever_it_is(others: list[tuple], who: str) -> No
     assert (
         bench.who_is_ahead(unwhitened)
         .splitlines()[2]
-        .startswith("At 16 shots, no method reaches more than R-Adapter, u")
+        .startswith("At 16 shots, no method reaches more than *R-Adapter, u")
     )
     rows = [row for row in rows if (row["method"], row["shots"]) != ("R-Adapter", 4)]
     assert bench.who_is_ahead(pd.DataFrame(rows)).startswith("At 16 shots")  # with nothing to compare with at 4
