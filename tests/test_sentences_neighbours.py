@@ -120,6 +120,24 @@ def test_gifts_are_told_by_where_they_put_a_method() -> None:
     said(text, [f"on ID, {right}", f"on OOD, {right}", "Fewer than three seeds"], [])
 
 
+@each_kind
+def test_more_steps_are_told_against_who_had_as_many(kind: str) -> None:
+    found, must, must_not = KINDS[kind]
+    of = {"R-Adapter, longer": ["R-Adapter", "FLYP, longer"], "FLYP, longer": ["FLYP", "R-Adapter"]}
+    rows = [found | {"method": name, "other": other, "alpha": 1.0} for name, others in of.items() for other in others]
+    rows.append(row(50, method="LoRA, stem", other="LoRA", alpha=1.0))
+    text = neighbours["told_longer"](pd.DataFrame(rows))
+    said(text, [*must, "against FLYP, longer, α = 1"], [*must_not, "50.0", "**FLYP, longer**, against R-Adapter"])
+
+
+@pytest.mark.parametrize(("first", "last"), [(3, 3), (3, -3), (0.5, 0.5)])
+def test_the_stem_is_recommended_if_it_is_ahead_everywhere(first: float, last: float) -> None:
+    table = pd.DataFrame([row(first, ID="outline", shots=1), row(last, ID="camera", shots=16)])
+    text = severity["told_settled"](table.assign(ahead=table["id"] > 1, behind=table["id"] < -1))
+    assert ("outline, 1 shot" in text) == (first > 1) and ("camera, 16 shots" in text) == (abs(last) > 1)
+    assert ("recommend." in text) == (first > 1 and last > 1)
+
+
 def test_effective_robustness_names_who_has_more() -> None:
     table = pd.DataFrame([row(3, method="A"), row(-3, method="B"), row(0.5, method="C")])
     table = table.rename(columns={"ood": "robustness", "ood_ci": "robustness_ci"})
