@@ -95,7 +95,7 @@ class AlphaCurve:
 
     @classmethod
     def measure(cls, backbone: Backbone, delta: Delta, images: ImageSet | Task, nodes: int = NODES) -> "AlphaCurve":
-        """Encode the images and their task's texts at each node: `nodes` times what `encoding.predict` takes."""
+        """Encode a task's images and texts at each node, in at most `nodes` times the time of `encoding.predict`."""
         image, text = _measure(backbone, delta, nodes, *encoders_of(backbone, as_task(images), delta).values())
         return cls(image, text, backbone.temperature)
 

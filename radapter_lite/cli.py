@@ -42,9 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"radapter-lite {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        title, description, example = str(command.__doc__).split("\n\n")
-        name, told = title.removeprefix("`radapter-lite ").removesuffix(".").split("`: ")
+        title, description, example = (command.__doc__ or "\n\n\n\n").split("\n\n")  # `python -OO` has none
+        told = title.rpartition("`: ")[2].removesuffix(".")
         about: dict[str, Any] = {"help": told, "description": description, "epilog": example}
+        name = command.__name__.rpartition(".")[2]
         own = commands.add_parser(name, parents=getattr(command, "PARENTS", ()), **about)
         getattr(command, "add", lambda _: None)(own)
         own.set_defaults(execute=command.execute)

@@ -27,25 +27,27 @@ def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
 
 
 def image_encoder(backbone: Backbone, images: ImageSet, weights: Iterable[str]) -> Callable[[], Tensor]:
-    """`image_features` for calls between which these weights change, by name: the layer before them is computed once.
+    """`image_features` for calls between which these weights change, by name: what comes before them is computed once.
 
-    That is the convolution or patch embedding which images reach first. What it gives is kept where it fits into
-    `KEPT_IMAGE_BYTES`; the features are the same, bit for bit.
+    That is the convolution, patch embedding or stem which images reach first. What it gives is kept, on the CPU, where
+    it fits into `KEPT_IMAGE_BYTES`; the features are the same, bit for bit.
     """
     name, first = first_layer(backbone.model)
-    if any(weight.startswith(f"{name}.") for weight in weights):
+    changed = [weight for weight in weights if weight.startswith("visual.")]
+    if not changed or any(weight.startswith(f"{name}.") for weight in changed):
         return partial(image_features, backbone, images)
     begun: list[Tensor] = []
 
-    def keep(_: object, pixels: object, output: Tensor) -> None:
-        if output.nbytes / len(output) * len(images) <= KEPT_IMAGE_BYTES:
-            begun.append(output)
+    def keep(_: object, pixels: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.nbytes / len(output) * len(images) <= KEPT_IMAGE_BYTES:
+            begun.append(output.cpu())
 
     @torch.no_grad()
     def encode() -> Tensor:
-        if begun:
+        if sum(map(len, begun)) == len(images):
             with skipped(first):
                 return torch.cat([backbone.encode_images(output) for output in begun])
+        begun.clear()  # of a pass that was interrupted
         hook = first.register_forward_hook(keep)
         try:
             return image_features(backbone, images)

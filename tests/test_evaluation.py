@@ -3,18 +3,22 @@
 import copy
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make_backbone, make_folder
+from conftest import TIMM, make_backbone, make_clip, make_folder
+from open_clip.model import CustomTextCLIP
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from scipy import stats
 from sklearn.metrics import accuracy_score
 from torch.nn import functional as F
 
 from radapter_lite import encoding
 from radapter_lite.alpha_choice import unlabelled_statistics
+from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.load import PHOTOS
 from radapter_lite.bench import Exam
 from radapter_lite.data import load_images
@@ -167,6 +171,40 @@ def test_along_alpha_the_layer_before_the_delta_is_computed_once(images, monkeyp
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert len(computed) == passes * math.ceil(len(images) / 4)  # zero-shot and three α
+
+
+def test_an_interrupted_pass_leaves_nothing_behind(images, monkeypatch):
+    backbone, expected = make_backbone(), []
+    encode = encoding.image_encoder(backbone, images, ["visual.proj"])
+    monkeypatch.setattr(encoding, "BATCH", 4)
+    whole = Backbone.encode_images
+
+    def interrupted(self, pixels):
+        expected.append(pixels)
+        if len(expected) == 3:
+            raise KeyboardInterrupt
+        return whole(self, pixels)
+
+    monkeypatch.setattr(Backbone, "encode_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        encode()
+    monkeypatch.setattr(Backbone, "encode_images", whole)
+    for _ in range(2):
+        torch.testing.assert_close(encode(), image_features(backbone, images), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("trunk", ["xcit_nano_12_p16_224", "hiera_tiny_224"])  # a tuple first; a mask beside pixels
+def test_along_alpha_towers_are_taken_whose_first_layer_is_not_as_usual(images, trunk):
+    model = make_clip(vision=TIMM | {"timm_model_name": trunk, "timm_pool": "avg"}, kind=CustomTextCLIP)
+    backbone = replace(
+        make_backbone(), model=model, preprocess=image_transform_v2(PreprocessCfg(size=224), is_train=False)
+    )
+    delta = Delta("difference", {"visual.head.proj.weight": torch.ones(32, 1) * model.visual.head.proj.weight[:1]})
+    some = images.take(range(0, len(images), 9))
+    with delta.applied(model, 1.0):
+        expected = predict(backbone, some)
+    _, last = [similarities for _, similarities, _ in along(backbone, delta, as_task(some), (0.5, 1.0))]
+    torch.testing.assert_close(last, expected, rtol=0, atol=1e-5)
 
 
 def test_a_sweep_starts_at_zero_shot_whatever_was_applied(images):

@@ -111,7 +111,7 @@ def find_blocks(model: nn.Module, tower: str) -> list[str]:
 
 
 def first_layer(model: nn.Module) -> tuple[str, nn.Module]:
-    """What pixels reach first in an image encoder, a convolution or patch embedding: its dotted name, and itself."""
+    """What pixels reach first in an image encoder, a convolution or a whole stem: its dotted name, and itself."""
     visual: Any = model.visual
     inside, tower = ("visual.trunk", visual.trunk) if hasattr(visual, "trunk") else ("visual", visual)
     name, module = next(tower.named_children())
@@ -183,7 +183,7 @@ def changed_inputs(modules: Iterable[nn.Module], change: InputChange) -> Iterato
 @contextmanager
 def skipped(module: nn.Module) -> Iterator[None]:
     """The module gives what it is given, inside the with block."""
-    module.forward = lambda x: x
+    module.forward = lambda x, *_, **__: x
     try:
         yield
     finally:
@@ -193,7 +193,7 @@ def skipped(module: nn.Module) -> Iterator[None]:
 def _places_first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """An attention's one input [B, L, D], in memory as it reads it, [L, B, D].
 
-    Otherwise PyTorch multiplies with weights that take no gradient in a product for each place, and not in one.
+    Otherwise PyTorch takes a small product for each place in place of a large one, where weights take no gradient.
     """
     x = inputs[0]
     if x.ndim < 3 or any(each is not x for each in inputs[:3]):
