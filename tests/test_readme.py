@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import make_folder
 
 from radapter_lite import load_tuned
 from radapter_lite.bench import load_results, overview, overview_table, results_table, who_is_ahead
+from radapter_lite.statistics import paired_differences, summarize
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,6 +28,21 @@ def test_what_it_says_of_results_is_what_was_saved(block: str, make: Callable[..
 def test_its_table_of_tasks_is_what_was_saved() -> None:
     found = re.search("<!-- overview -->\n(.*?)\n<!-- /overview -->", README, re.DOTALL)
     assert found and found[1] == overview_table(overview()), "print it anew: radapter-lite bench overview"
+
+
+def test_what_it_says_of_four_times_the_steps_is_what_was_saved() -> None:
+    assert "R-Adapter and WiSE-FT both gain ID and OOD accuracy at α = 0.5" in README
+    assert "R-Adapter's lead on OOD is then no longer told apart from none" in README
+    usual = load_results(id_domain="camera").query("shots == 16")
+    longer = load_results("neighbours", id_domain="camera").rename(columns={"variant": "method"})
+    both = pd.concat([usual, longer]).query("split == 'test' and alpha == 0.5 and seed < 1000")
+    runs = {name: own for name, own in summarize(both, ["method", "seed"]).groupby("method")}
+    for name in ("R-Adapter", "FLYP"):
+        gain = paired_differences(runs[f"{name}, longer"], runs[name], ["method"]).iloc[0]
+        assert gain["id"] > gain["id_ci"] and gain["ood"] > gain["ood_ci"]
+    lead = paired_differences(runs["R-Adapter"], runs["FLYP"], ["method"]).iloc[0]
+    then = paired_differences(runs["R-Adapter, longer"], runs["FLYP, longer"], ["method"]).iloc[0]
+    assert lead["ood"] > lead["ood_ci"] and abs(then["ood"]) <= then["ood_ci"]
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -46,7 +46,7 @@ def run_few_shot(
     return run_all(keys, run, path, [*about, "method", "shots"])
 
 
-def run_severity(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = 3) -> pd.DataFrame:
+def run_severity(backbone: Backbone, path: Path, methods: list[str] | None = None, seeds: int = SEEDS) -> pd.DataFrame:
     """`run_few_shot` at 16 shots on photographs of each of `SEVERITIES`, with what was searched on the usual one."""
     names = methods or ["R-Adapter", "R-Adapter, stem", "FLYP", "LoRA"]
     for severity in SEVERITIES:
