@@ -33,6 +33,7 @@ def test_its_table_of_tasks_is_what_was_saved() -> None:
 def test_what_it_says_of_four_times_the_steps_is_what_was_saved() -> None:
     assert "R-Adapter and WiSE-FT both gain ID and OOD accuracy at α = 0.5" in README
     assert "R-Adapter's lead on OOD is then no longer told apart from none" in README
+    assert "with its stem trained along, R-Adapter is ahead of WiSE-FT on both" in README
     usual = load_results(id_domain="camera").query("shots == 16")
     longer = load_results("neighbours", id_domain="camera").rename(columns={"variant": "method"})
     both = pd.concat([usual, longer]).query("split == 'test' and alpha == 0.5 and seed < 1000")
@@ -43,6 +44,8 @@ def test_what_it_says_of_four_times_the_steps_is_what_was_saved() -> None:
     lead = paired_differences(runs["R-Adapter"], runs["FLYP"], ["method"]).iloc[0]
     then = paired_differences(runs["R-Adapter, longer"], runs["FLYP, longer"], ["method"]).iloc[0]
     assert lead["ood"] > lead["ood_ci"] and abs(then["ood"]) <= then["ood_ci"]
+    stem = paired_differences(runs["R-Adapter, stem, longer"], runs["FLYP, longer"], ["method"]).iloc[0]
+    assert stem["id"] > stem["id_ci"] and stem["ood"] > stem["ood_ci"]
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

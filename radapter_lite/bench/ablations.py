@@ -61,6 +61,8 @@ NEIGHBOURS: dict[str, tuple[str, dict[str, Any], int]] = {
     "CoOp, longer": ("CoOp", {}, 4),
     "R-Adapter, longer": ("R-Adapter", {}, 4),
     "FLYP, longer": ("FLYP", {}, 4),
+    "R-Adapter, stem, longer": ("R-Adapter, stem", {}, 4),
+    "LP-FT, longer": ("LP-FT", {}, 4),
     # As many steps as m = 0.999 needs to forget all but an eighth of its zero start.
     "R-Adapter, as published": ("R-Adapter, unwhitened", PUBLISHED, 8),
     "R-Adapter, as published, rank 4": ("R-Adapter, unwhitened", PUBLISHED | {"rank": 4}, 8),
