@@ -195,9 +195,9 @@ def _places_first(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
     Otherwise PyTorch takes a small product for each place in place of a large one, where weights take no gradient.
     """
-    x = inputs[0]
-    if x.ndim < 3 or any(each is not x for each in inputs[:3]):
+    if len(inputs) < 3 or inputs[0].ndim < 3 or any(each is not inputs[0] for each in inputs[:3]):
         return inputs
+    x = inputs[0]
     return (x.transpose(0, 1).contiguous().transpose(0, 1),) * 3 + inputs[3:]
 
 
