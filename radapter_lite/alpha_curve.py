@@ -56,8 +56,7 @@ class FeatureCurve:
         """The curve of images, which may be pixels that were preprocessed already [N, 3, H, W]."""
         if isinstance(images, Tensor):
             return _measure(backbone, delta, nodes, partial(backbone.encode_images, images))[0]
-        touched = delta.touched(backbone.model.state_dict())
-        return _measure(backbone, delta, nodes, image_encoder(backbone, images, touched))[0]
+        return _measure(backbone, delta, nodes, image_encoder(backbone, images, delta))[0]
 
     @classmethod
     def of_texts(cls, backbone: Backbone, delta: Delta, texts: list[list[str]], nodes: int = NODES) -> "FeatureCurve":
@@ -187,5 +186,5 @@ def layer_profile(backbone: Backbone, delta: Delta, images: ImageSet | Task) -> 
 
 def encoders_of(backbone: Backbone, task: Task, delta: Delta) -> dict[str, Callable[[], Tensor]]:
     """What encodes a task's images and its texts with the model as it then stands, at any α of the delta."""
-    images = image_encoder(backbone, task.images, delta.touched(backbone.model.state_dict()))
-    return {"image": images, "text": partial(text_features, backbone, task.texts(backbone))}
+    images, texts = image_encoder(backbone, task.images, delta), task.texts(backbone)
+    return {"image": images, "text": partial(text_features, backbone, texts)}

@@ -11,6 +11,7 @@ from radapter_lite.backbone import Backbone
 from radapter_lite.backbone.sites import first_layer, skipped
 from radapter_lite.data import ImageSet
 from radapter_lite.data.images import KEPT_IMAGE_BYTES
+from radapter_lite.delta import Delta
 from radapter_lite.progress import progress
 from radapter_lite.tasks import Task, as_task
 
@@ -26,14 +27,14 @@ def image_features(backbone: Backbone, images: ImageSet) -> Tensor:
     return torch.cat([backbone.encode_images(pixels) for pixels in shown])
 
 
-def image_encoder(backbone: Backbone, images: ImageSet, weights: Iterable[str]) -> Callable[[], Tensor]:
-    """`image_features` for calls between which these weights change, by name: what comes before them is computed once.
+def image_encoder(backbone: Backbone, images: ImageSet, delta: Delta) -> Callable[[], Tensor]:
+    """`image_features` for calls at several α of a delta: what comes before all that it changes is computed once.
 
     That is the convolution, patch embedding or stem which images reach first. What it gives is kept, on the CPU, where
     it fits into `KEPT_IMAGE_BYTES`; the features are the same, bit for bit.
     """
     name, first = first_layer(backbone.model)
-    changed = [weight for weight in weights if weight.startswith("visual.")]
+    changed = [weight for weight in delta.touched(backbone.model.state_dict()) if weight.startswith("visual.")]
     if not changed or any(weight.startswith(f"{name}.") for weight in changed):
         return partial(image_features, backbone, images)
     begun: list[Tensor] = []

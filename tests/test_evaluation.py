@@ -47,6 +47,15 @@ def changed(backbone):
     return Delta.from_difference(before, tuned)
 
 
+def one_by_one(backbone, delta, images, alphas):
+    """The similarities at each α, all of them computed anew."""
+    found = []
+    for alpha in alphas:
+        with delta.applied(backbone.model, alpha):
+            found.append(predict(backbone, images))
+    return found
+
+
 @torch.no_grad()
 def test_a_class_is_the_mean_of_its_prompts(images, monkeypatch):
     monkeypatch.setattr(encoding, "BATCH", 4)  # a class's prompts need not be encoded at once
@@ -105,10 +114,7 @@ def test_a_sweep_starts_at_zero_shot_and_leaves_the_weights(images):
 def test_along_alpha_a_delta_is_checked_once_and_gives_the_same_bits(images, monkeypatch, measured):
     backbone = make_backbone()
     delta, alphas = changed(backbone), (0.7, 0.0, 1.0, 0.3)
-    expected = []
-    for alpha in alphas:
-        with delta.applied(backbone.model, alpha):
-            expected.append(predict(backbone, images))
+    expected = one_by_one(backbone, delta, images, alphas)
     found, encoded, checks = [], [], []
 
     def watched(*arguments):
@@ -141,10 +147,7 @@ def test_along_alpha_an_encoder_that_does_not_change_encodes_once(images, monkey
     whole = changed(backbone)
     own = {name: t for name, t in whole.tensors.items() if name.startswith("visual.") == (tower == "image")}
     delta = Delta(whole.kind, own)  # a rest of it has no fingerprint
-    expected = []
-    for alpha in (0.5, 1.0):
-        with delta.applied(backbone.model, alpha):
-            expected.append(predict(backbone, images))
+    expected = one_by_one(backbone, delta, images, (0.5, 1.0))
     calls = Counter()
     for place, name, function in (("encoding", "image", image_features), ("alpha_curve", "text", text_features)):
         counted = lambda *given, name=name, function=function: calls.update([name]) or function(*given)  # noqa: E731
@@ -158,10 +161,7 @@ def test_along_alpha_an_encoder_that_does_not_change_encodes_once(images, monkey
 def test_along_alpha_the_layer_before_the_delta_is_computed_once(images, monkeypatch, room, passes):
     backbone, alphas = make_backbone(), (0.3, 0.7, 1.0)
     delta = Delta("adapter", {"visual.transformer.resblocks.1.mlp.c_proj": torch.eye(64)})
-    expected = []
-    for alpha in alphas:
-        with delta.applied(backbone.model, alpha):
-            expected.append(predict(backbone, images))
+    expected = one_by_one(backbone, delta, images, alphas)
     monkeypatch.setattr(encoding, "BATCH", 4)
     monkeypatch.setattr(encoding, "KEPT_IMAGE_BYTES", room)
     computed = []
@@ -175,7 +175,7 @@ def test_along_alpha_the_layer_before_the_delta_is_computed_once(images, monkeyp
 
 def test_an_interrupted_pass_leaves_nothing_behind(images, monkeypatch):
     backbone, expected = make_backbone(), []
-    encode = encoding.image_encoder(backbone, images, ["visual.proj"])
+    encode = encoding.image_encoder(backbone, images, Delta("difference", {"visual.proj": torch.zeros(64, 32)}))
     monkeypatch.setattr(encoding, "BATCH", 4)
     whole = Backbone.encode_images
 
@@ -201,8 +201,7 @@ def test_along_alpha_towers_are_taken_whose_first_layer_is_not_as_usual(images, 
     )
     delta = Delta("difference", {"visual.head.proj.weight": torch.ones(32, 1) * model.visual.head.proj.weight[:1]})
     some = images.take(range(0, len(images), 9))
-    with delta.applied(model, 1.0):
-        expected = predict(backbone, some)
+    [expected] = one_by_one(backbone, delta, some, (1.0,))
     _, last = [similarities for _, similarities, _ in along(backbone, delta, as_task(some), (0.5, 1.0))]
     torch.testing.assert_close(last, expected, rtol=0, atol=1e-5)
 

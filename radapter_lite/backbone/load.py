@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from radapter_lite.backbone import pictoclip
 from radapter_lite.backbone.hub import from_hub
 from radapter_lite.backbone.sites import TOWERS, find_blocks
+from radapter_lite.files import StrPath
 from radapter_lite.processes import asks_for_shards, count
 from radapter_lite.seeding import seeded
 
@@ -107,11 +108,11 @@ class Backbone:
 
 def load_clip(
     name: str = "picto",
-    pretrained: str | os.PathLike[str] | None = None,
+    pretrained: StrPath | None = None,
     *,
     device: str | torch.device = "cpu",
     seed: int = 0,
-    prompts: str | os.PathLike[str] | Iterable[str] | None = None,
+    prompts: StrPath | Iterable[str] | None = None,
 ) -> Backbone:
     """Load a backbone in float32 and eval mode.
 
@@ -179,7 +180,7 @@ def sharded(backbone: Backbone) -> Iterator[Backbone]:
         backbone.model.to(device)
 
 
-def as_prompts(prompts: str | os.PathLike[str] | Iterable[str]) -> tuple[str, ...]:
+def as_prompts(prompts: StrPath | Iterable[str]) -> tuple[str, ...]:
     """Prompts from a prompt, from several, or from the path of a text file with one a line.
 
     A text with {} in it is no path. Raises ValueError for no prompt at all, or one that has not exactly one {}, and

@@ -88,5 +88,6 @@ def run_variants(
     found = run_missing(tried, partial(run, values={}), path).query("id_domain == @domain and seed == @SEED")
     found = found.sort_values("value", kind="stable")
     best = found.loc[found.groupby("variant")["accuracy"].idxmax()].set_index("variant")["value"].to_dict()
-    every = [key for seed in range(seeds) for key in keys([(name, best.get(name, 0.0)) for name in names], seed)]
+    wanted = [(name, best.get(name, 0.0)) for name in names]
+    every = [key for seed in range(seeds) for key in keys(wanted, seed)]
     return run_all(every, partial(run, values=best), path, ["variant"])

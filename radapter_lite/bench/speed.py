@@ -8,6 +8,7 @@ batches of 32. Memory is counted, in bytes, by `radapter_lite.memory`.
 import copy
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,12 +46,13 @@ def run_speed(backbone: Backbone, images: ImageSet, path: Path, seeds: int = 5) 
     keys = missing([{"id_domain": images.id_domain, "seed": seed} for seed in range(seeds)], path)
     works = contenders(backbone, images.test.take(range(0, len(images.test), 8))) if keys else []
     for key in progress(keys, path.stem):
-        rows = []
+        rows, costs = [], dict[Work, float]()
         for measure, contender, work in works:
-            began = time.process_time()
-            counted = work()
-            cost = counted if isinstance(counted, float) else time.process_time() - began
-            rows.append(key | {"measure": measure, "contender": contender, "cost": cost})
+            if work not in costs:  # a peer of two measures takes one turn
+                began = time.process_time()
+                counted = work()
+                costs[work] = counted if isinstance(counted, float) else time.process_time() - began
+            rows.append(key | {"measure": measure, "contender": contender, "cost": costs[work]})
         add_rows(pd.DataFrame(rows), path)
     return speed_ratios(read_rows(path))
 
@@ -127,12 +129,11 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
     with delta.applied(backbone.model, 1.0):
         after = copy.deepcopy(backbone.model.state_dict())
 
-    def in_place() -> None:  # images are kept for a preprocess: a new one reads them anew
-        sweep(Backbone(**vars(backbone) | {"preprocess": partial(backbone.preprocess)}), delta, images, POINTS)
+    def fresh() -> Backbone:  # images are kept for a preprocess: a new one reads them anew
+        return replace(backbone, preprocess=partial(backbone.preprocess))
 
     def through_nodes() -> None:
-        fresh = Backbone(**vars(backbone) | {"preprocess": partial(backbone.preprocess)})
-        AlphaCurve.measure(fresh, delta, images, NODES).sweep(images, POINTS)
+        AlphaCurve.measure(fresh(), delta, images, NODES).sweep(images, POINTS)
 
     def save_and_load() -> None:
         with TemporaryDirectory() as folder:
@@ -155,7 +156,7 @@ def contenders(backbone: Backbone, images: ImageSet) -> list[tuple[str, str, Wor
         ("memory", "full fine-tuning", lambda: float(estimate(plain.model, None, batch=32)["total"])),
         ("merged", "R-Adapter", torch.no_grad()(partial(merged.model, pixels, tokens))),
         ("merged", "open_clip", torch.no_grad()(partial(plain.model, pixels, tokens))),
-        ("sweep", "R-Adapter", in_place),
+        ("sweep", "R-Adapter", lambda: sweep(fresh(), delta, images, POINTS)),
         ("sweep", "save and load", save_and_load),
         ("interpolated sweep", "R-Adapter", through_nodes),
         ("interpolated sweep", "save and load", save_and_load),

@@ -11,24 +11,23 @@
 All give an `ImageSet`, and everything downstream takes one.
 """
 
-import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from radapter_lite.data.folders import load_folder
+from radapter_lite.data.folders import Names, load_folder
 from radapter_lite.data.images import ImageSet
 from radapter_lite.data.pictoshift import load_pictoshift
 from radapter_lite.data.readers import upright_rgb
+from radapter_lite.files import StrPath
 
 __all__ = ["ImageSet", "load_images", "upright_rgb"]
 
 
 def load_images(
-    source: str | os.PathLike[str] = "pictoshift",
+    source: StrPath = "pictoshift",
     *,
     id_domain: str | None = None,
-    class_names: Mapping[str, str] | str | os.PathLike[str] | None = None,
+    class_names: Names | None = None,
     seed: int = 0,
     severity: float | None = None,
     views: int | None = None,

@@ -19,10 +19,11 @@ from radapter_lite.data.images import ImageSet
 from radapter_lite.data.readers import SUFFIXES
 from radapter_lite.data.sources import open_source
 from radapter_lite.data.table import SEPARATOR, SPLIT_NAMES, VALIDATION_SHARE, divide, renamed, some
+from radapter_lite.files import StrPath
 from radapter_lite.progress import progress
 
 TABLES = {".csv": ",", ".tsv": "\t"}
-Names = Mapping[str, str] | str | os.PathLike[str]  # names by code, or a file that `read_names` reads
+Names = Mapping[str, str] | StrPath  # names by code, or a file that `read_names` reads
 
 
 def load_folder(root: Path, seed: int, id_domain: str | None, class_names: Names | None) -> ImageSet:

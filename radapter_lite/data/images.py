@@ -1,6 +1,5 @@
 """The set of images that everything downstream takes: a table, the classes, and how a file becomes a picture."""
 
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from radapter_lite.data.readers import Decoding, read_file
 from radapter_lite.data.table import TEST_SHARE, VALIDATION_SHARE, checked, divide, some
+from radapter_lite.files import StrPath
 from radapter_lite.progress import progress
 
 KEPT_IMAGE_BYTES = 2 * 2**30  # some 3,500 images of 224 x 224, and all of PictoShift many times over
@@ -59,7 +59,7 @@ class ImageSet:
     def from_table(
         cls,
         table: pd.DataFrame,
-        root: str | os.PathLike[str] = ".",
+        root: StrPath = ".",
         *,
         classes: Iterable[str] | None = None,
         id_domain: str | None = None,

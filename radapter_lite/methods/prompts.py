@@ -218,7 +218,8 @@ class Prefixes(nn.Module):
             f"visual.transformer.resblocks.{layer}": lambda x, p=p: torch.cat([x, p.to(x).expand(len(x), -1, -1)], 1)
             for layer, p in enumerate(getattr(self, "image", ()))
         }
-        with Attachment(model, dict.fromkeys(appends, lambda _, output: output[:, : -self.length]), appends) as stack:
+        drops = dict.fromkeys(appends, lambda _, output: output[:, : -self.length])
+        with Attachment(model, drops, appends) as stack:
             if (text := getattr(self, "text", None)) is not None:
                 for block, (keys, values) in zip(_blocks(model, "text"), text, strict=True):
                     block.attn.forward = partial(attend, block.attn, keys, values)

@@ -62,11 +62,14 @@ class Chapter:
     """A notebook as the contents page shows it."""
 
     path: Path
-    page: str
     nb: NotebookNode
     title: str
     question: str
     time: str
+
+    @property
+    def page(self) -> str:
+        return f"{self.path.stem}.html"
 
     @classmethod
     def read(cls, path: Path) -> "Chapter":
@@ -76,7 +79,7 @@ class Chapter:
         bold = [strong.get_text() for strong in markdown_body(text).find_all("strong")]
         question = next((said for said in bold if said.endswith("?")), "")
         time = re.search(r"It runs in [^.;,]+", text)
-        return cls(path, f"{path.stem}.html", nb, title(text) or path.stem, question, time[0] if time else "")
+        return cls(path, nb, title(text) or path.stem, question, time[0] if time else "")
 
 
 def build(out: Path) -> Path:
@@ -90,11 +93,11 @@ def build(out: Path) -> Path:
         raise ValueError(f"{out} holds something other than a book: name a new folder, or an empty one")
     out.mkdir(parents=True, exist_ok=True)
     documents = {name: to for name, to in DOCUMENTS.items() if (root / name).is_file()}
-    bar = [("Slider", "slider.html"), ("Reference", "reference/index.html")]
-    bar += [("Glossary", "glossary.html")] if "glossary.html" in documents.values() else []
+    site = [(TITLE, "index.html"), ("Slider", "slider.html"), ("Reference", "reference/index.html")]
+    site += [("Glossary", "glossary.html")] if "glossary.html" in documents.values() else []
     for name, heading, body, turn in progress(_pages(root, out, chapters, documents), "book", unit="page"):
         whole = heading if heading == TITLE else f"{heading} · {TITLE}"
-        write_text(out / name, page(whole, body, site=[(TITLE, "index.html"), *bar], **turn))
+        write_text(out / name, page(whole, body, site=site, **turn))
     return out / "index.html"
 
 
